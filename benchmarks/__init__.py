@@ -1,0 +1,1 @@
+"""Evaluation protocols, metrics and speed measurements, each with its record."""

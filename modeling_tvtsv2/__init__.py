@@ -1,0 +1,1 @@
+"""TVTSv2 models: tensors in, tensors out."""

@@ -1,0 +1,1 @@
+"""Video files, frame arrays and text to model inputs."""

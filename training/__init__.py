@@ -1,0 +1,1 @@
+"""Pre-training and fine-tuning: data, masks, losses, parameter rules, Trainer, scripts."""
