@@ -1,0 +1,200 @@
+"""Frames of a small world: one coloured shape at a time performs a motion in a scene.
+
+Axes: T frames, S height and width in pixels (square), 3 RGB.
+Positions and radii are ratios of the image's side; y points down. Everything a random generator decides is
+nuisance (place, size, angle, brightness, noise): what a narrator may speak of is in `Event` and the scene's name.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (222, 26, 30),
+    "orange": (255, 132, 0),
+    "yellow": (250, 232, 30),
+    "green": (14, 158, 34),
+    "turquoise": (28, 232, 214),
+    "blue": (24, 52, 236),
+    "purple": (126, 22, 184),
+    "pink": (255, 112, 196),
+    "white": (252, 252, 252),
+    "black": (6, 6, 8),
+}
+
+# Muted middle tones, so that every colour above stands out from every scene.
+SCENES: dict[str, tuple[int, int, int]] = {
+    "snow": (160, 170, 186),
+    "grass": (98, 122, 88),
+    "sand": (168, 150, 116),
+    "water": (84, 114, 142),
+    "wall": (134, 96, 84),
+    "street": (104, 104, 108),
+}
+
+MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "spin", "bounce", "blink")
+
+TRAVEL_RATIO = 0.16  # how far from the middle a moving shape starts and ends
+NOISE_LEVELS = 2.0  # standard deviation of the camera noise, in 8-bit levels
+NUM_NOISE_PATTERNS = 4  # shown in turn
+
+
+@dataclass(frozen=True)
+class Event:
+    """What one shape does in [start_seconds, end_seconds) of a video."""
+
+    color: str
+    shape: str
+    motion: str
+    start_seconds: float
+    end_seconds: float
+
+
+def _circle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.hypot(u, v) - 1.0
+
+
+def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(u), np.abs(v)) - 0.86
+
+
+def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(v - 0.6, 0.866 * np.abs(u) - 0.5 * v - 0.6)
+
+
+def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    fifth = 2 * np.pi / 5
+    angle = np.abs((np.arctan2(u, -v) + fifth / 2) % fifth - fifth / 2)
+    distance = np.hypot(u, v)
+    along, across = distance * np.cos(angle), distance * np.sin(angle)
+    # One edge runs from the tip (1.15, 0) to the notch between two tips.
+    edge = np.array([0.5 * np.cos(fifth / 2) - 1.15, 0.5 * np.sin(fifth / 2)])
+    edge /= np.linalg.norm(edge)
+    return (along - 1.15) * edge[1] - across * edge[0]
+
+
+def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    u, v = np.abs(u), np.abs(v)
+    return np.minimum(np.maximum(u - 1.05, v - 0.36), np.maximum(u - 0.36, v - 1.05))
+
+
+def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.abs(np.hypot(u, v) - 0.78) - 0.27
+
+
+def _heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    side, middle = 0.6, 0.6 / np.sqrt(2)  # a square on its tip with a half disc on each upper side
+    v = v - 0.1
+    tip = np.maximum(np.abs(u + v), np.abs(u - v)) / np.sqrt(2) - side
+    return np.minimum(tip, np.hypot(np.abs(u) - middle, v + middle) - side)
+
+
+def _moon(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.maximum(np.hypot(u, v) - 1.05, 0.85 - np.hypot(u - 0.5, v + 0.1))
+
+
+# Signed distance to the outline (negative inside) of a shape of radius 1 around the origin.
+SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+    "ring": _ring,
+    "heart": _heart,
+    "moon": _moon,
+}
+ROUND_SHAPES = ("circle", "ring")  # nobody sees these spin
+
+
+def draw_video(
+    scene: str, events: Sequence[Event], *, fps: float, image_size: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Frames, uint8 (T, S, S, 3) RGB, of `events` one after the other in `scene`.
+
+    Args:
+        scene: a key of `SCENES`.
+        events: without gaps, in order, the first at 0 s.
+        fps: frames a second; frame t shows the instant t / fps.
+        image_size: S, pixels.
+        rng: draws the nuisance.
+    """
+    num_frames = round(events[-1].end_seconds * fps)
+    seconds = np.arange(num_frames) / fps
+    background = _draw_background(scene, image_size, rng)
+    frames = np.empty((num_frames, image_size, image_size, 3), np.uint8)
+    for event in events:
+        shown = np.flatnonzero((seconds >= event.start_seconds) & (seconds < event.end_seconds))
+        elapsed = (seconds[shown] - event.start_seconds).astype(np.float32)
+        ground = np.roll(background, rng.integers(image_size, size=2), axis=(0, 1)) * rng.uniform(0.94, 1.04)
+        noise = rng.normal(0.0, NOISE_LEVELS, (NUM_NOISE_PATTERNS, image_size, image_size, 1))
+        pictures = np.clip(ground + noise, 0, 255).astype(np.uint8)[np.arange(len(shown)) % NUM_NOISE_PATTERNS]
+        _paint_shape(pictures, event, elapsed, rng)
+        frames[shown] = pictures
+    return frames
+
+
+def _paint_shape(pictures: np.ndarray, event: Event, elapsed: np.ndarray, rng: np.random.Generator) -> None:
+    """Paints the event's shape into uint8 `pictures` (T, S, S, 3), which are `elapsed` seconds after its start."""
+    image_size = pictures.shape[1]
+    trajectory = _trajectory(event.motion, elapsed, event.end_seconds - event.start_seconds, rng)
+    x, y, radius, angle, visible = (values[:, None, None] for values in trajectory)
+    color = np.array(COLORS[event.color], np.float32) * np.float32(rng.uniform(0.92, 1.04))
+    # Only where the shape ever is: this halves the time a corpus takes.
+    rows, columns = (_reach(center, radius, image_size) for center in (y, x))
+    grid = ((np.arange(image_size) + 0.5) / image_size).astype(np.float32)
+    across, along = (grid[None, None, columns] - x) / radius, (grid[None, rows, None] - y) / radius
+    cosine, sine = np.cos(angle), np.sin(angle)
+    distance = SHAPES[event.shape](cosine * across + sine * along, cosine * along - sine * across)
+    opacity = np.clip(0.5 - distance * radius * image_size, 0, 1) * visible
+    region = pictures[:, rows, columns]
+    region[...] = np.clip(region + opacity[..., None] * (color - region), 0, 255)
+
+
+def _reach(center: np.ndarray, radius: np.ndarray, image_size: int) -> slice:
+    """The pixels along one axis that a shape may touch in any frame."""
+    reach = 1.3 * radius  # the corners of a turned square lie 1.22 radii out
+    first, last = ((center - reach).min(), (center + reach).max())
+    return slice(max(0, int(first * image_size)), min(image_size, int(last * image_size) + 2))
+
+
+def _draw_background(scene: str, image_size: int, rng: np.random.Generator) -> np.ndarray:
+    """A still float32 (S, S, 3) picture of the scene's ground."""
+    y, x = np.mgrid[:image_size, :image_size].astype(np.float32) / image_size
+    grain = rng.normal(0.0, 1.0, (image_size, image_size)).astype(np.float32)
+    texture = {
+        "snow": lambda: 26 * (grain > 1.9) + 2 * grain,
+        "grass": lambda: 9 * grain * (0.6 + 0.4 * np.sin(60 * x)),
+        "sand": lambda: 7 * grain + 5 * np.sin(14 * (x + 0.3 * np.sin(5 * y))),
+        "water": lambda: 13 * np.sin(30 * y + 2 * np.sin(9 * x)) + 2 * grain,
+        "wall": lambda: 30 * ((8 * y) % 1 < 0.16) + 30 * ((4 * x + 0.5 * np.floor(8 * y)) % 1 < 0.08) + 3 * grain,
+        "street": lambda: 60 * ((np.abs(y - 0.5) < 0.03) & ((4 * x) % 1 < 0.5)) + 4 * grain,
+    }[scene]()
+    base = np.array(SCENES[scene], np.float32) * rng.uniform(0.92, 1.08)
+    return base + np.asarray(texture, np.float32)[..., None]
+
+
+def _trajectory(motion: str, elapsed: np.ndarray, duration: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """x, y, radius (ratios), angle (radians) and opacity of a shape, float32 (T,) each, `elapsed` seconds into it."""
+    one, phase = np.ones_like(elapsed), elapsed / duration
+    x, y = (one * rng.uniform(0.44, 0.56) for _ in range(2))
+    radius = one * rng.uniform(0.19, 0.24)
+    angle = one * rng.uniform(-0.25, 0.25)
+    visible = one
+    away = TRAVEL_RATIO * (2 * phase - 1)  # from one side to the other
+    if motion in ("left", "right"):
+        x = x + (away if motion == "right" else -away)
+    elif motion in ("up", "down"):
+        y = y + (away if motion == "down" else -away)
+    elif motion in ("grow", "shrink"):
+        radius = radius * (0.55 + 0.8 * (phase if motion == "grow" else 1 - phase))
+    elif motion == "spin":
+        angle = angle + 2.6 * elapsed
+    elif motion == "bounce":
+        y = y + 0.13 - 0.26 * np.abs(np.sin(np.pi * elapsed))
+    elif motion == "blink":
+        visible = (elapsed % 0.8 < 0.62).astype(np.float32)
+    else:
+        raise ValueError(f"motion is {motion!r}; allowed are {', '.join(MOTIONS)}")
+    return [values.astype(np.float32) for values in (x, y, radius, angle, visible)]
