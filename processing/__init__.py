@@ -1,1 +1,28 @@
-"""Video files, frame arrays and text to model inputs."""
+"""Files, arrays and text to the model's tensors; importing this package makes the Auto classes know the processors."""
+
+from transformers import AutoProcessor, AutoVideoProcessor
+
+from modeling_tvtsv2 import TVTSv2Config
+
+from .frame_sampling_tvtsv2 import interval_midpoint_indices, linspace_indices, random_interval_indices
+from .processing_tvtsv2 import TVTSv2Processor
+from .video_container_tvtsv2 import VideoLimits, VideoReadingError
+from .video_processing_tvtsv2 import TVTSv2VideoProcessor
+from .video_reading_tvtsv2 import VideoFileMetadata, read_video
+
+TVTSv2VideoProcessor.register_for_auto_class("AutoVideoProcessor")
+TVTSv2Processor.register_for_auto_class("AutoProcessor")
+AutoVideoProcessor.register(TVTSv2Config, TVTSv2VideoProcessor)
+AutoProcessor.register(TVTSv2Config, TVTSv2Processor)
+
+__all__ = [
+    "TVTSv2Processor",
+    "TVTSv2VideoProcessor",
+    "VideoFileMetadata",
+    "VideoLimits",
+    "VideoReadingError",
+    "interval_midpoint_indices",
+    "linspace_indices",
+    "random_interval_indices",
+    "read_video",
+]

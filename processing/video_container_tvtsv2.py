@@ -1,0 +1,199 @@
+"""Opening a video file that may be hostile: what may be opened, how much it may cost, and one type of error.
+
+A media file can name other files and hosts (playlists, concat scripts), claim absurd sizes, or be no file at all (a
+FIFO, a device). Nothing here trusts it: only regular local files in a whitelisted container format are opened.
+"""
+
+import io
+import os
+import stat
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import av
+from av.stream import Discard, Disposition
+
+# Container formats that cannot make FFmpeg open a second file. Raw streams and NUT are left out: no timestamps.
+ALLOWED_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,asf"
+ALLOWED_PROTOCOLS = "file,pipe"
+
+VideoSource = str | os.PathLike | bytes | BinaryIO
+
+
+class VideoReadingError(ValueError):
+    """A video that cannot be read: the message names the file and the cause."""
+
+
+@dataclass(frozen=True)
+class VideoLimits:
+    """How much one video may cost; each limit raises a `VideoReadingError` that names it.
+
+    Attributes:
+        max_frame_pixels: Pixels in one frame; the default admits 8K (8192 x 4320).
+        max_duration_seconds: Display time of the whole video.
+        max_decode_seconds: Wall-clock time of one read, checked between packets.
+        max_memory_bytes: Bytes of the frames returned.
+    """
+
+    max_frame_pixels: int = 8192 * 4320
+    max_duration_seconds: float = 24 * 3600.0
+    max_decode_seconds: float = 900.0
+    max_memory_bytes: int = 4 * 2**30
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"VideoLimits.{name} must be positive, got {value!r}.")
+
+
+@dataclass
+class OpenVideo:
+    """One opened file with its video stream, and the clock of the read it belongs to.
+
+    Attributes:
+        name: The file's name, for messages.
+        container: PyAV's input container; every other stream is discarded.
+        stream: The first video stream that is not an attached picture.
+        limits: What this read may cost.
+    """
+
+    name: str
+    container: av.container.InputContainer
+    stream: av.VideoStream
+    limits: VideoLimits
+    started: float = field(default_factory=time.monotonic)
+
+    def error(self, cause: object) -> VideoReadingError:
+        """The error to raise for `cause`."""
+        return VideoReadingError(f"Cannot read video {self.name!r}: {cause}")
+
+    def check_clock(self) -> None:
+        """Raises `VideoReadingError` when the read has taken longer than `limits.max_decode_seconds`."""
+        if time.monotonic() - self.started > self.limits.max_decode_seconds:
+            raise self.error(
+                f"decoding took longer than max_decode_seconds={self.limits.max_decode_seconds:g}; "
+                "raise that limit if the file is meant to be this slow."
+            )
+
+    def check_frame_size(self, width: int, height: int) -> None:
+        """Raises `VideoReadingError` for frames above `limits.max_frame_pixels`."""
+        if width * height > self.limits.max_frame_pixels:
+            raise self.error(
+                f"its frames have {width}x{height} = {width * height} pixels, "
+                f"more than max_frame_pixels={self.limits.max_frame_pixels}."
+            )
+
+    def check_duration(self, seconds: float) -> None:
+        """Raises `VideoReadingError` for videos above `limits.max_duration_seconds`."""
+        if seconds > self.limits.max_duration_seconds:
+            raise self.error(
+                f"it lasts {seconds:.1f} s, more than max_duration_seconds={self.limits.max_duration_seconds:g}."
+            )
+
+    def check_memory(self, num_bytes: int) -> None:
+        """Raises `VideoReadingError` when the frames asked for exceed `limits.max_memory_bytes`."""
+        if num_bytes > self.limits.max_memory_bytes:
+            raise self.error(
+                f"the frames asked for take {num_bytes} bytes, more than "
+                f"max_memory_bytes={self.limits.max_memory_bytes}; ask for fewer frames or raise the limit."
+            )
+
+
+def source_name(source: VideoSource) -> str:
+    """How messages call a source: its path, the name of its file object, or its size for bytes."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    if isinstance(source, bytes):
+        return f"<{len(source)} bytes>"
+    return str(getattr(source, "name", f"<{type(source).__name__}>"))
+
+
+@contextmanager
+def reading_errors(name: str):
+    """Turns whatever PyAV, the file system or the file's own text encoding raise into a `VideoReadingError`."""
+    try:
+        yield
+    except (av.FFmpegError, OSError, UnicodeError, MemoryError) as cause:
+        text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        raise VideoReadingError(f"Cannot read video {name!r}: {text} ({type(cause).__name__})") from cause
+
+
+@contextmanager
+def open_video(source: VideoSource, limits: VideoLimits):
+    """Opens a source for the length of a `with` block and gives its `OpenVideo`.
+
+    Args:
+        source: Path of a regular local file, a seekable binary file object (read from its start), or the file's bytes.
+        limits: What reading may cost.
+
+    Raises:
+        VideoReadingError: No such file, not a regular file, empty, no allowed container format, no video stream.
+    """
+    name = source_name(source)
+    with reading_errors(name):
+        container = av.open(
+            _openable(source, name),
+            mode="r",
+            metadata_errors="ignore",
+            buffer_size=1 << 18,
+            options={
+                "protocol_whitelist": ALLOWED_PROTOCOLS,
+                "format_whitelist": ALLOWED_FORMATS,
+                "max_pixels": str(limits.max_frame_pixels),
+            },
+        )
+    with container:
+        yield OpenVideo(name, container, _select_stream(container, name, limits), limits)
+
+
+def _openable(source: VideoSource, name: str) -> str | BinaryIO:
+    if isinstance(source, bytes):
+        if not source:
+            raise VideoReadingError(f"Cannot read video {name!r}: it is empty.")
+        return io.BytesIO(source)
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        if not isinstance(path, str):
+            raise TypeError(f"A video's path must be text, got {type(path).__name__}.")
+        if "://" in path and not os.path.exists(path):
+            raise VideoReadingError(f"Cannot read video {name!r}: URLs are not opened; download the file first.")
+        _check_regular(os.stat(path), name)
+        # Absolute, so that FFmpeg can never take the start of the name for a protocol.
+        return os.path.abspath(path)
+    if not (hasattr(source, "read") and hasattr(source, "seek")):
+        raise TypeError(f"A video must be a path, a seekable binary file object or bytes, got {type(source).__name__}.")
+    if (descriptor := _descriptor(source)) is not None:
+        _check_regular(os.fstat(descriptor), name)
+    source.seek(0)
+    return source
+
+
+def _descriptor(file: BinaryIO) -> int | None:
+    try:
+        return file.fileno()
+    except (AttributeError, OSError):  # a file object that lives in memory
+        return None
+
+
+def _check_regular(status: os.stat_result, name: str) -> None:
+    # A FIFO or a device would block or never end.
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoReadingError(f"Cannot read video {name!r}: it is not a regular file.")
+    if status.st_size == 0:
+        raise VideoReadingError(f"Cannot read video {name!r}: it is empty.")
+
+
+def _select_stream(container: av.container.InputContainer, name: str, limits: VideoLimits) -> av.VideoStream:
+    stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
+    if stream is None:
+        raise VideoReadingError(f"Cannot read video {name!r}: it has no video stream.")
+    if stream.codec_context is None:
+        raise VideoReadingError(f"Cannot read video {name!r}: FFmpeg has no decoder for its video stream.")
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    stream.codec_context.options = {"max_pixels": str(limits.max_frame_pixels)}
+    stream.codec_context.thread_count = 1
+    return stream
