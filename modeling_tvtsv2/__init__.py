@@ -1,1 +1,42 @@
-"""TVTSv2 models: tensors in, tensors out."""
+"""TVTSv2 models: tensors in, tensors out.
+
+Importing this package makes the models known to transformers' Auto classes, and marks their code to travel along when
+one is saved, so that the saved folder loads with `trust_remote_code=True` where this package is not installed.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForVideoClassification
+
+from modeling_tvtsv2.configuration_tvtsv2 import TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionConfig
+from modeling_tvtsv2.modeling_tvtsv2 import (
+    TVTSv2ForPreTraining,
+    TVTSv2ForVideoClassification,
+    TVTSv2Model,
+    TVTSv2PreTrainedModel,
+    TVTSv2TextModel,
+    TVTSv2VisionModel,
+)
+
+for _config in (TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionConfig):
+    AutoConfig.register(_config.model_type, _config)
+    _config.register_for_auto_class("AutoConfig")
+for _auto_class, _config, _model in (
+    (AutoModel, TVTSv2Config, TVTSv2Model),
+    (AutoModel, TVTSv2TextConfig, TVTSv2TextModel),
+    (AutoModel, TVTSv2VisionConfig, TVTSv2VisionModel),
+    (AutoModelForPreTraining, TVTSv2Config, TVTSv2ForPreTraining),
+    (AutoModelForVideoClassification, TVTSv2Config, TVTSv2ForVideoClassification),
+):
+    _auto_class.register(_config, _model)
+    _model.register_for_auto_class(_auto_class.__name__)
+
+__all__ = [
+    "TVTSv2Config",
+    "TVTSv2ForPreTraining",
+    "TVTSv2ForVideoClassification",
+    "TVTSv2Model",
+    "TVTSv2PreTrainedModel",
+    "TVTSv2TextConfig",
+    "TVTSv2TextModel",
+    "TVTSv2VisionConfig",
+    "TVTSv2VisionModel",
+]

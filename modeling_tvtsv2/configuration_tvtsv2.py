@@ -1,0 +1,197 @@
+"""Architecture of a TVTSv2 model: every number that shapes its weights, and nothing else."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import CLIPTextConfig, CLIPVisionConfig
+from transformers.configuration_utils import PreTrainedConfig
+
+# Sources: paper, section 4.1; the released configurations. `tiny` is ours: a small model that learns to sort the
+# generated corpus on two CPU cores. It is trained from scratch, hence the wide temporal embedding: at the usual standard
+# deviation of 0.02 to 0.04 sorting stays at chance for thousands of steps.
+_PRESETS = {
+    "b32": {
+        "text_config": {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
+        "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "patch_size": 32},
+        "projection_dim": 512,
+        "sorter_num_attention_heads": 8,
+    },
+    "b16": {
+        "text_config": {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
+        "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "patch_size": 16},
+        "projection_dim": 512,
+        "sorter_num_attention_heads": 8,
+    },
+    "h14": {
+        "text_config": {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "hidden_act": "gelu",
+            "projection_dim": 1024,
+        },
+        "vision_config": {
+            "hidden_size": 1280,
+            "intermediate_size": 5120,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 16,
+            "patch_size": 14,
+            "hidden_act": "gelu",
+            "projection_dim": 1024,
+            "post_layernorm_scope": "pooled",
+        },
+        "projection_dim": 1024,
+        "sorter_num_attention_heads": 16,
+        "sorter_uses_class_token": False,
+    },
+    "tiny": {
+        "text_config": {
+            "vocab_size": 512,
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 77,
+            "projection_dim": 128,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+        "vision_config": {
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": 64,
+            "patch_size": 16,
+            "projection_dim": 128,
+            "temporal_initializer_range": 0.3,
+        },
+        "projection_dim": 128,
+        "sorter_num_attention_heads": 4,
+    },
+}
+
+
+@strict
+class TVTSv2TextConfig(CLIPTextConfig):
+    """The text tower: CLIP's fields and defaults, with `eos_token_id` always meaning the token that is pooled."""
+
+    model_type = "tvtsv2_text_model"
+    base_config_key = "text_config"
+
+
+@strict
+class TVTSv2VisionConfig(CLIPVisionConfig):
+    """The video tower: CLIP's fields and defaults plus what time needs.
+
+    num_frames (`int`, defaults to 12):
+        Rows of the temporal embedding, the most frames a video may have without interpolation.
+    post_layernorm_scope (`"all"` or `"pooled"`, defaults to `"all"`):
+        Which tokens the final layer norm runs over: every token (B family) or the class token alone (H family, whose
+        sorter is fed patch tokens that were never normalised). Source: released code.
+    temporal_initializer_range (`float`, defaults to 0.02):
+        Standard deviation of the temporal embedding where no checkpoint holds one.
+    """
+
+    model_type = "tvtsv2_vision_model"
+    base_config_key = "vision_config"
+
+    num_frames: int = 12
+    post_layernorm_scope: str = "all"
+    temporal_initializer_range: float = 0.02
+
+    def validate_architecture(self):
+        """Raises `ValueError` for fields that cannot make a model."""
+        super().validate_architecture()
+        if not isinstance(self.image_size, int) or not isinstance(self.patch_size, int):
+            raise ValueError(
+                f"image_size and patch_size must be single integers (square images and patches), got "
+                f"{self.image_size!r} and {self.patch_size!r}."
+            )
+        if self.patch_size < 1 or self.image_size < self.patch_size:
+            raise ValueError(f"patch_size must lie in 1..image_size={self.image_size}, got {self.patch_size}.")
+        if self.num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, got {self.num_frames}.")
+        if self.post_layernorm_scope not in ("all", "pooled"):
+            raise ValueError(
+                f'post_layernorm_scope must be "all" (B family) or "pooled" (H family), got '
+                f"{self.post_layernorm_scope!r}."
+            )
+
+    @property
+    def num_patches(self) -> int:
+        """Patches per frame."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+@strict
+class TVTSv2Config(PreTrainedConfig):
+    """A whole TVTSv2: two towers, their common space, and the transcript sorter of pre-training.
+
+    text_config, vision_config (`dict` or config, *optional*):
+        The towers; defaults are those of B/32.
+    projection_dim (`int`, defaults to 512):
+        Width of the common embedding space, and of the sorter.
+    contrastive_temperature (`float`, defaults to 0.05):
+        Cosine similarities are divided by it. Source: paper, section 3.3; constant in the released code, not learned.
+    num_transcripts (`int`, defaults to 4):
+        K, the transcripts of one video that the sorter puts in order, and its number of classes.
+    sorter_num_hidden_layers, sorter_num_attention_heads (`int`, default to 2 and 8):
+        Depth and heads of the sorter.
+    sorter_uses_class_token (`bool`, defaults to `True`):
+        Whether the sorter sees the class token beside the patch tokens (B family) or not (H family).
+    sorting_loss_weight (`float`, defaults to 2.0):
+        Weight of the sorting loss in the sum. Source: released code.
+    initializer_range (`float`, defaults to 0.02):
+        Standard deviation of the sorter's linear layers where no checkpoint holds them.
+    """
+
+    model_type = "tvtsv2"
+    sub_configs_defaults = {"text_config": TVTSv2TextConfig, "vision_config": TVTSv2VisionConfig}
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    projection_dim: int = 512
+    contrastive_temperature: float = 0.05
+    num_transcripts: int = 4
+    sorter_num_hidden_layers: int = 2
+    sorter_num_attention_heads: int = 8
+    sorter_uses_class_token: bool = True
+    sorting_loss_weight: float = 2.0
+    initializer_range: float = 0.02
+    initializer_factor: float = 1.0
+
+    def validate_architecture(self):
+        """Raises `ValueError` for fields that cannot make a model."""
+        if self.projection_dim % self.sorter_num_attention_heads != 0:
+            raise ValueError(
+                f"projection_dim ({self.projection_dim}), the sorter's width, must be a multiple of "
+                f"sorter_num_attention_heads ({self.sorter_num_attention_heads})."
+            )
+        if self.contrastive_temperature <= 0:
+            raise ValueError(f"contrastive_temperature must be positive, got {self.contrastive_temperature}.")
+        if self.num_transcripts < 1:
+            raise ValueError(f"num_transcripts must be at least 1, got {self.num_transcripts}.")
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides) -> "TVTSv2Config":
+        """Returns the configuration of one of the published sizes, or of the main job's small model.
+
+        Args:
+            name (`str`): `"b32"`, `"b16"`, `"h14"` (paper, Table 1) or `"tiny"`.
+            overrides: fields of the whole configuration that replace the preset's; `text_config` and `vision_config`
+                given as dicts are merged into the preset's towers.
+
+        Raises:
+            ValueError: the name is none of these.
+        """
+        if name not in _PRESETS:
+            raise ValueError(f"There is no preset {name!r}; choose one of {', '.join(map(repr, _PRESETS))}.")
+        fields = {**_PRESETS[name], **overrides}
+        for tower in ("text_config", "vision_config"):
+            if isinstance(fields[tower], dict):
+                fields[tower] = {**_PRESETS[name][tower], **fields[tower]}
+        return cls(**fields)
+
+
+__all__ = ["TVTSv2Config", "TVTSv2TextConfig", "TVTSv2VisionConfig"]
