@@ -1,0 +1,159 @@
+"""Axis legend: B videos, K transcripts, L tokens."""
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoProcessor, AutoVideoProcessor, PreTrainedTokenizerFast
+
+from processing import TVTSv2Processor, TVTSv2VideoProcessor
+
+WORDS = [
+    "<pad>",
+    "<unk>",
+    "<s>",
+    "</s>",
+    "now",
+    "the",
+    "red",
+    "circle",
+    "moves",
+    "left",
+    "and",
+    "blue",
+    "square",
+    "spins",
+]
+VIDEO = np.zeros((12, 40, 50, 3), np.uint8)
+
+
+def word_tokenizer(template="<s> $A </s>", model_max_length=10, **special) -> PreTrainedTokenizerFast:
+    vocabulary = {word: index for index, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 2), ("</s>", 3)])
+    special = {"pad_token": "<pad>", "eos_token": "</s>"} | special
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", model_max_length=model_max_length, **special
+    )
+
+
+def make_processor(**arguments) -> TVTSv2Processor:
+    return TVTSv2Processor(TVTSv2VideoProcessor(crop_size=32), word_tokenizer(**arguments))
+
+
+def test_texts_and_lists_of_transcripts_get_their_shapes():
+    processor = make_processor()
+    assert processor(text="the red circle", return_tensors="pt").input_ids.tolist() == [[2, 5, 6, 7, 3]]
+    flat = processor(text=["the red circle", "now"], return_tensors="pt")
+    assert flat.input_ids.tolist() == [[2, 5, 6, 7, 3], [2, 4, 3, 0, 0]]
+    assert flat.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    nested = processor(
+        text=[["now", "the red"], ["red", "blue square spins"]], videos=[VIDEO, VIDEO], return_tensors="pt"
+    )
+    assert nested.input_ids.shape == nested.attention_mask.shape == (2, 2, 5)
+    assert nested.pixel_values_videos.shape == (2, 12, 3, 32, 32)
+    assert nested.input_ids[1, 0].tolist() == [2, 6, 3, 0, 0]
+    assert processor(text=[["now"]])["input_ids"] == [[[2, 4, 3]]]
+
+
+def test_truncation_keeps_the_end_of_text_token_last():
+    processor = make_processor(model_max_length=6)
+    assert processor(text="the red circle moves left and spins")["input_ids"] == [[2, 5, 6, 7, 8, 3]]
+    with pytest.raises(ValueError, match="max_length=6"):
+        processor(text="the red circle moves left and spins", truncation=False)
+    assert processor(text="the red circle", max_length=4)["input_ids"] == [[2, 5, 6, 3]]
+    assert processor(text="now", padding="max_length")["input_ids"] == [[2, 4, 3, 0, 0, 0]]
+
+
+def test_padding_never_precedes_the_first_end_of_text_token():
+    same = make_processor(pad_token="</s>", padding_side="left")
+    encoded = same(text=["the red circle", "now"], return_tensors="pt")
+    assert encoded.input_ids[1].tolist() == [2, 4, 3, 3, 3]
+    assert encoded.attention_mask[1].tolist() == [1, 1, 1, 0, 0]
+    none = make_processor(pad_token=None)(text=["the red circle", "now"], return_tensors="pt")
+    assert torch.equal(none.input_ids, encoded.input_ids)
+
+
+@pytest.mark.parametrize(
+    "template, text", [("<s> $A", "now"), ("</s> $A </s>", "now"), ("<s> $A </s>", "now </s> left")]
+)
+def test_rows_that_do_not_end_with_their_only_end_of_text_token_are_refused(template, text):
+    with pytest.raises(ValueError, match="end-of-text"):
+        make_processor(template=template)(text=text)
+
+
+def test_tokenizers_without_end_or_limit_are_refused():
+    with pytest.raises(ValueError, match="eos_token"):
+        make_processor(eos_token=None)
+    with pytest.raises(ValueError, match="model_max_length"):
+        make_processor(model_max_length=None)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, message",
+    [
+        ({}, ValueError, "nothing"),
+        ({"video": VIDEO}, TypeError, "videos"),
+        ({"images": VIDEO[0]}, TypeError, "as `videos`"),
+        ({"text": "now", "num_frame": 3}, TypeError, "num_frames"),
+        ({"text": ""}, ValueError, "empty"),
+        ({"text": [["now", " "]]}, ValueError, "place 1"),
+        ({"text": []}, ValueError, "no texts"),
+        ({"text": [["now"], ["now", "red"]]}, ValueError, r"\[1, 2\]"),
+        ({"text": ["now", ["red"]]}, ValueError, "mixes"),
+        ({"text": [3]}, TypeError, "int"),
+        ({"text": [["now"], ["red"]], "videos": VIDEO}, ValueError, "1 videos"),
+        ({"text": "now", "padding": "left"}, ValueError, "padding"),
+    ],
+)
+def test_bad_inputs_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        make_processor()(**arguments)
+
+
+def test_positional_inputs_are_refused():
+    with pytest.raises(TypeError, match="by name"):
+        make_processor()("now")
+
+
+def test_video_settings_of_one_call_reach_the_video_processor():
+    pixels = make_processor()(videos=VIDEO, num_frames=3, return_tensors="pt").pixel_values_videos
+    assert pixels.shape == (1, 3, 3, 32, 32)
+
+
+def test_a_sentencepiece_tokenizer_survives_saving(tmp_path):
+    corpus = [" ".join(WORDS[4 + (start + step) % 10] for step in range(7)) for start in range(50)]
+    model = tmp_path / "words.model"
+    with model.open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(corpus),
+            model_writer=file,
+            vocab_size=34,
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            minloglevel=2,
+        )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    vocabulary = [(pieces.id_to_piece(index), pieces.get_score(index)) for index in range(len(pieces))]
+    backend = Tokenizer(models.Unigram(vocabulary, unk_id=1))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 3)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", eos_token="</s>", model_max_length=12
+    )
+    processor = TVTSv2Processor(TVTSv2VideoProcessor(crop_size=32, num_frames=4), tokenizer)
+    processor.save_pretrained(tmp_path / "saved")
+    loaded = AutoProcessor.from_pretrained(tmp_path / "saved")
+    assert type(loaded) is TVTSv2Processor
+    assert type(AutoVideoProcessor.from_pretrained(tmp_path / "saved")) is TVTSv2VideoProcessor
+    inputs = {"videos": VIDEO, "text": [["the red circle moves left", "blue square spins"]], "return_tensors": "pt"}
+    before, after = processor(**inputs), loaded(**inputs)
+    assert before.keys() == after.keys() == {"pixel_values_videos", "input_ids", "attention_mask"}
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert loaded.decode(after.input_ids[0, 1], skip_special_tokens=True) == pieces.decode(
+        pieces.encode("blue square spins")
+    )
