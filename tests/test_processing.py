@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoProcessor, AutoVideoProcessor, PreTrainedTokenizerFast
 
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
@@ -140,7 +140,7 @@ def test_a_sentencepiece_tokenizer_survives_saving(tmp_path):
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
     vocabulary = [(pieces.id_to_piece(index), pieces.get_score(index)) for index in range(len(pieces))]
     backend = Tokenizer(models.Unigram(vocabulary, unk_id=1))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 3)])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", eos_token="</s>", model_max_length=12
