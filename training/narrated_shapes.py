@@ -53,7 +53,8 @@ class CorpusConfig:
     num_heldout_captions: int = 64
     image_size: int = 80
     """Height and width of all videos in pixels, even; 80 leaves a border for crops of 64."""
-    fps: int = 6
+    fps: int = 4
+    """Frames a second: as few as show every motion, because reading them is most of a small model's training time."""
 
     def __post_init__(self):
         for field in fields(self):
