@@ -86,6 +86,11 @@ class TVTSv2PreTrainedModel(CLIPPreTrainedModel):
     # CLIP's learned temperature, and an index buffer that old CLIP checkpoints hold: neither is a weight of this model.
     _keys_to_ignore_on_load_unexpected = [r"^logit_scale$", r"position_ids$"]
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # In custom code transformers skips every module without parameters of its own, in case its initialisation does
+        # not spare loaded weights. Ours does (transformers.initialization), and CLIP's attention is such a module.
+        super()._initialize_weights(module)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -105,11 +110,14 @@ class TVTSv2PreTrainedModel(CLIPPreTrainedModel):
         return super().save_pretrained(*args, **kwargs)
 
 
-class TVTSv2TextModel(CLIPTextModel):
+class TVTSv2TextModel(TVTSv2PreTrainedModel, CLIPTextModel):
     """CLIP's text tower: causal blocks; the text is read off at its first end-of-text token."""
 
     config_class = TVTSv2TextConfig
     base_model_prefix = "text_model"
+    input_modalities = CLIPTextModel.input_modalities
+    _no_split_modules = CLIPTextModel._no_split_modules
+    _can_record_outputs = CLIPTextModel._can_record_outputs
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -209,7 +217,7 @@ def kept_patch_indices(bool_masked_pos: torch.Tensor, num_masked_patches: int | 
     """Returns int64 (B, num_kept): the positions that a tube mask leaves, in ascending order.
 
     Raises:
-        ValueError: not one bool per video and patch, or rows that drop another count than each other, than stated, or all.
+        ValueError: not one bool per video and patch, rows that drop different counts, another count than stated, or all.
     """
     if bool_masked_pos.dtype != torch.bool or bool_masked_pos.ndim != 2 or bool_masked_pos.shape[1] != num_patches:
         raise ValueError(
