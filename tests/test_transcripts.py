@@ -9,7 +9,14 @@ import pytest
 from rapidfuzz.distance import Levenshtein
 
 from training import transcripts
-from training.transcripts import TimedWord, align_clean_text, clean_subtitles, read_annotation, words_in_window
+from training.transcripts import (
+    TimedWord,
+    align_clean_text,
+    clean_subtitles,
+    read_annotation,
+    read_duration,
+    words_in_window,
+)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "transcripts.json").read_text(encoding="utf-8"))
 
@@ -121,3 +128,12 @@ def test_without_cleaned_text_the_heard_words_count(denoised):
 def test_broken_annotations_name_the_part(annotation, message):
     with pytest.raises(ValueError, match=message):
         read_annotation(annotation)
+
+
+def test_duration():
+    assert read_duration({"info": {"duration": 12}}) == 12.0
+    for annotation in ({}, {"info": []}, {"info": {}}, {"info": {"duration": True}}, {"info": {"duration": "12"}}):
+        with pytest.raises(ValueError, match=r"expected '(info|duration)'"):
+            read_duration(annotation)
+    with pytest.raises(ValueError, match="must be more than 0"):
+        read_duration({"info": {"duration": -1}})

@@ -29,6 +29,18 @@ class TimedWord:
     time: float
 
 
+def read_duration(annotation: Mapping) -> float:
+    """The video's length in seconds, as a YT-Temporal annotation states it at "info", "duration".
+
+    Raises:
+        ValueError: it is missing, or no length.
+    """
+    duration = _part(_part(annotation, "info", Mapping), "duration", int | float)
+    if not 0 < duration < math.inf:
+        raise ValueError(f"'duration' is {duration}; it must be more than 0 seconds")
+    return float(duration)
+
+
 def read_annotation(annotation: Mapping) -> list[TimedWord]:
     """The cleaned-up words of a YT-Temporal annotation, each at the time of the heard word it belongs to.
 
