@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.clip_sources import TranscriptError, WebVidClips, YTTemporalClips
+from training.clip_sampling import TranscriptError
+from training.clip_sources import WebVidClips, YTTemporalClips
 from training.clip_spans import draw_span
 from training.narrated_shapes import CorpusConfig, build_corpus, plan_narrated_video
 from training.scene_drawing import COLORS
@@ -128,7 +129,7 @@ def test_spans_with_silent_clips_are_drawn_again(broken, video_processor):
     edit(broken, lambda annotation: annotation.update(subtitles=annotation["subtitles"][-10:]))
     for deterministic in (False, True):
         source = open_broken(broken, video_processor, deterministic=deterministic)
-        with pytest.raises(TranscriptError, match=r"train000000 \(.*list\.csv, line 2\): no 4 clips with at least 3"):
+        with pytest.raises(TranscriptError, match=r"list\.csv, line 2, train000000: no 4 clips with at least 3"):
             source[0]
 
 

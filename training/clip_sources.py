@@ -8,25 +8,18 @@ a run was resumed. A `deterministic` source takes fixed places, middle frames an
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
-from processing import TVTSv2VideoProcessor, VideoReadingError, interval_midpoint_indices, read_video
-from training.clip_spans import ClipSpan, draw_span, fixed_spans
+from processing import TVTSv2VideoProcessor
+from training.clip_sampling import ClipSampler, TranscriptError, read_clip
 from training.table_files import Table, read_header, read_table, resolve_inside
-from training.transcripts import TimedWord, read_annotation, read_duration, words_in_window
+from training.transcripts import TimedWord, read_annotation, read_duration
 
-MAX_DRAWS = 20
 MAX_ANNOTATION_BYTES = 64 * 2**20  # a day of speech; more is no transcript
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
-
-
-class TranscriptError(ValueError):
-    """A video's transcript is missing, broken, or has too few words for its clips."""
 
 
 class YTTemporalClips(Dataset):
@@ -60,12 +53,9 @@ class YTTemporalClips(Dataset):
         seed: int = 0,
         deterministic: bool = False,
     ):
-        if num_clips < 1 or min_words < 1:
-            raise ValueError(f"num_clips and min_words must be at least 1, got {num_clips} and {min_words}")
         self.table = read_table(list_file, ["Name"])
         self.root = Path(root).resolve()
-        self.video_processor = video_processor
-        self.num_clips, self.min_words = num_clips, min_words
+        self.sampler = ClipSampler(video_processor, num_clips, min_words)
         self.seed, self.epoch, self.deterministic = seed, 0, deterministic
         _check_root(self.root, self.paths(0)[0], self.table)
 
@@ -92,43 +82,12 @@ class YTTemporalClips(Dataset):
             VideoReadingError: the video is missing or cannot be read.
             TranscriptError: the annotation is missing or broken, or no span with enough words was found.
         """
-        place = self.table.place(index)
         video, annotation = self.paths(index)
-        generator = np.random.default_rng([self.seed, self.epoch, index])
-        duration, words = _read_annotation_file(annotation, place)
-        span, transcripts = self._choose_span(duration, words, generator, f"{video.stem} ({place})")
-        pixels = _read_clip(
-            self.video_processor,
-            video,
-            place,
-            span.start_seconds,
-            span.end_seconds,
-            None if self.deterministic else generator,
-        )
-        return {
-            "pixel_values_videos": pixels,
-            "transcripts": transcripts,
-            "video_id": self.table.columns["Name"][index],
-        }
-
-    def _choose_span(
-        self, duration: float, words: Sequence[TimedWord], generator: np.random.Generator, name: str
-    ) -> tuple[ClipSpan, list[str]]:
-        try:
-            if self.deterministic:
-                spans = list(fixed_spans(duration, self.num_clips))
-            else:
-                spans = (draw_span(duration, self.num_clips, generator) for _ in range(MAX_DRAWS))
-            for span in spans:
-                transcripts = [words_in_window(words, *window) for window in span.windows()]
-                if min(len(transcript.split()) for transcript in transcripts) >= self.min_words:
-                    return span, transcripts
-        except ValueError as error:
-            raise TranscriptError(f"{name}: {error}") from error
-        raise TranscriptError(
-            f"{name}: no {self.num_clips} clips with at least {self.min_words} words each were found among "
-            f"{len(words)} words in {duration:.1f} s"
-        )
+        duration, words = _read_annotation_file(annotation, self.table.place(index))
+        generator = None if self.deterministic else np.random.default_rng([self.seed, self.epoch, index])
+        name = f"{self.table.place(index)}, {video.stem}"
+        item = self.sampler.sample(video, duration=duration, words=words, name=name, generator=generator)
+        return {**item, "video_id": self.table.columns["Name"][index]}
 
 
 class WebVidClips(Dataset):
@@ -188,15 +147,9 @@ class WebVidClips(Dataset):
         Raises:
             VideoReadingError: the video is missing or cannot be read.
         """
-        generator = np.random.default_rng([self.seed, self.epoch, index])
-        pixels = _read_clip(
-            self.video_processor,
-            self.path(index),
-            self.table.place(index),
-            0.0,
-            float("inf"),
-            None if self.deterministic else generator,
-        )
+        generator = None if self.deterministic else np.random.default_rng([self.seed, self.epoch, index])
+        place = self.table.place(index)
+        pixels = read_clip(self.video_processor, self.path(index), 0.0, float("inf"), place, generator)
         video_id = str(PurePosixPath(self._relative_path(index)).with_suffix(""))
         return {"pixel_values_videos": pixels, "transcripts": [self.captions[index]], "video_id": video_id}
 
@@ -218,30 +171,3 @@ def _read_annotation_file(file: Path, place: str) -> tuple[float, list[TimedWord
         raise TranscriptError(f"{place}: there is no annotation {file}") from error
     except (ValueError, OSError, RecursionError) as error:
         raise TranscriptError(f"{place}: annotation {file} is broken: {error}") from error
-
-
-def _read_clip(
-    video_processor: TVTSv2VideoProcessor,
-    video: Path,
-    place: str,
-    start_seconds: float,
-    end_seconds: float,
-    generator: np.random.Generator | None,
-) -> torch.Tensor:
-    """Frames of [start, end) seconds: random ones, cropped at random, or without a generator middle ones, centred."""
-    if not video.is_file():
-        raise VideoReadingError(f"{place}: there is no video {video}")
-    try:
-        if generator is not None:
-            return video_processor.sample_training_clip(video, start_seconds, end_seconds, generator=generator)
-
-        def middle_frames(metadata):
-            first, end = metadata.frame_span(start_seconds, end_seconds)
-            return first + interval_midpoint_indices(end - first, video_processor.num_frames)
-
-        frames, _ = read_video(video, middle_frames)
-        return video_processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values_videos"][0]
-    except VideoReadingError:
-        raise
-    except ValueError as error:
-        raise VideoReadingError(f"{place}: video {video}: {error}") from error
