@@ -9,7 +9,7 @@ import os
 import stat
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import av
@@ -57,13 +57,14 @@ class OpenVideo:
         container: PyAV's input container; every other stream is discarded.
         stream: The first video stream that is not an attached picture.
         limits: What this read may cost.
+        started: When it began, by `time.monotonic`.
     """
 
     name: str
     container: av.container.InputContainer
     stream: av.VideoStream
     limits: VideoLimits
-    started: float = field(default_factory=time.monotonic)
+    started: float
 
     def error(self, cause: object) -> VideoReadingError:
         """The error to raise for `cause`."""
@@ -121,12 +122,13 @@ def reading_errors(name: str):
 
 
 @contextmanager
-def open_video(source: VideoSource, limits: VideoLimits):
+def open_video(source: VideoSource, limits: VideoLimits, started: float | None = None):
     """Opens a source for the length of a `with` block and gives its `OpenVideo`.
 
     Args:
         source: Path of a regular local file, a seekable binary file object (read from its start), or the file's bytes.
         limits: What reading may cost.
+        started: When the read began, by `time.monotonic`; None: now.
 
     Raises:
         VideoReadingError: No such file, not a regular file, empty, no allowed container format, no video stream.
@@ -145,7 +147,8 @@ def open_video(source: VideoSource, limits: VideoLimits):
             },
         )
     with container:
-        yield OpenVideo(name, container, _select_stream(container, name, limits), limits)
+        stream = _select_stream(container, name, limits)
+        yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started)
 
 
 def _openable(source: VideoSource, name: str) -> str | BinaryIO:

@@ -6,14 +6,21 @@ Axis legend: T frames taken, H height, W width.
 import dataclasses
 import itertools
 import logging
+import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import av
 import numpy as np
+import torch
 from av.video.reformatter import VideoReformatter
 from transformers.video_utils import VideoMetadata
 
+from .frame_decoding_tvtsv2 import Damage, PacketReader, decode_first_frame, decode_runs, decode_sequentially
+from .packet_table_tvtsv2 import UncertainTable, plan_runs, read_packet_table
 from .video_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, open_video, reading_errors
 
 logger = logging.getLogger(__name__)
@@ -36,15 +43,17 @@ class VideoFileMetadata(VideoMetadata):
         rotation: Degrees counter-clockwise that turn the stored frames upright; applied to what is returned.
         frame_seconds: Presentation time, as written in the file, of every frame of the video.
         taken_seconds: The same for the frames taken, in the order of `frames_indices`.
-        reading_method: How frames were found: "sequential" decodes the whole stream.
+        reading_method: How frames were found: by "packet_table", or "sequential" (the whole stream decoded, twice).
+        sequential_reason: Why the packet table was not certain enough.
         num_undecodable_packets: Packets the decoder refused; their frames do not exist for this reader.
         is_truncated: The file ends before its container says so.
     """
 
     rotation: int = 0
-    frame_seconds: Sequence[float] = dataclasses.field(default=(), repr=False)
+    frame_seconds: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0), repr=False, compare=False)
     taken_seconds: list[float] | None = None
     reading_method: str = "sequential"
+    sequential_reason: str | None = None
     num_undecodable_packets: int = 0
     is_truncated: bool = False
 
@@ -53,7 +62,7 @@ class VideoFileMetadata(VideoMetadata):
         """Seconds from the first frame of the video to each frame taken."""
         if self.taken_seconds is None:
             raise ValueError("There are no timestamps before frames are taken.")
-        return [seconds - self.frame_seconds[0] for seconds in self.taken_seconds]
+        return [float(seconds - self.frame_seconds[0]) for seconds in self.taken_seconds]
 
     def frame_span(self, start_seconds: float, end_seconds: float) -> tuple[int, int]:
         """The frames [first, last + 1) shown from `start_seconds` up to `end_seconds`, both from the first frame on.
@@ -63,7 +72,7 @@ class VideoFileMetadata(VideoMetadata):
         """
         if not start_seconds < end_seconds:
             raise ValueError(f"The window [{start_seconds}, {end_seconds}) s is empty.")
-        times = np.asarray(self.frame_seconds) - self.frame_seconds[0]
+        times = self.frame_seconds - self.frame_seconds[0]
         first, end = np.searchsorted(times, [start_seconds, end_seconds])
         if first == end:
             raise ValueError(
@@ -78,6 +87,7 @@ def read_video(
     *,
     frame_transform: Callable[[np.ndarray], np.ndarray] | None = None,
     strict: bool = True,
+    num_threads: int | None = None,
     limits: VideoLimits = DEFAULT_LIMITS,
 ) -> tuple[np.ndarray, VideoFileMetadata]:
     """The frames of a video that `sample_indices_fn` chooses, and the video's metadata.
@@ -87,12 +97,14 @@ def read_video(
 
     Args:
         path: A regular local file in a common container format, a seekable binary file object, or the file's bytes.
-        sample_indices_fn: Called once as `sample_indices_fn(metadata=...)`; returns at least one index in
-            [0, total_num_frames), in any order, repeats allowed.
+        sample_indices_fn: Called as `sample_indices_fn(metadata=...)`; returns at least one index in
+            [0, total_num_frames), in any order, repeats allowed. Called again where the packets turn out to be others than
+            the file's table of them says.
         frame_transform: Applied at once to each frame taken, (H, W, 3) uint8 to an array of a fixed shape, so that only
             its results are kept in memory.
         strict: Raise for a truncated file and for one of which over 5 % of the packets cannot be decoded. False takes
             what decodes; the metadata says what was lost.
+        num_threads: Threads to decode with; None: all cores, but one inside a data loader's worker.
         limits: What the read may cost.
 
     Returns:
@@ -102,90 +114,118 @@ def read_video(
         VideoReadingError: The file cannot be read, or exceeds a limit.
         ValueError: The indices are empty or out of range.
     """
-    with open_video(path, limits) as video:
-        metadata = _survey(video)
-    _check_damage(metadata, video, strict)
-    indices = _check_indices(sample_indices_fn(metadata=metadata), metadata.total_num_frames)
-    taken = _TakenFrames(video, metadata, indices, frame_transform)
-    with open_video(path, limits) as again:
-        again.started = video.started
-        last = max(indices)
-        for index, frame in enumerate(_decode(again, _Damage())):
-            taken.add(index, frame)
-            if index == last:
-                break
+    num_threads = default_num_threads() if num_threads is None else num_threads
+    request = _Request(sample_indices_fn, frame_transform, strict, num_threads)
+    started = time.monotonic()
+    with open_video(path, limits, started) as video:
+        try:
+            return _read_by_table(video, request)
+        except UncertainTable as doubt:
+            reason = str(doubt)
+    with open_video(path, limits, started) as video:
+        metadata = _survey(video, reason)
+        _check_damage(metadata, video, strict)
+    with open_video(path, limits, started) as video:
+        return _read_sequentially(video, metadata, request)
+
+
+def default_num_threads() -> int:
+    """Threads for one read: 1 inside a data loader's worker, else the processor cores this process may use."""
+    if torch.utils.data.get_worker_info() is not None or multiprocessing.current_process().daemon:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class _Request:
+    sample_indices_fn: Callable[..., Sequence[int]]
+    frame_transform: Callable[[np.ndarray], np.ndarray] | None
+    strict: bool
+    num_threads: int
+
+
+def _read_by_table(video: OpenVideo, request: _Request) -> tuple[np.ndarray, VideoFileMetadata]:
+    table = read_packet_table(video)
+    reader = PacketReader(video, table)
+    first_frame = decode_first_frame(video, table, reader)
+    times = table.pts[table.display_order] * float(video.stream.time_base)
+    metadata = _describe(video, first_frame, times, "packet_table")
+    metadata.is_truncated = _is_truncated(video, len(table.pts))
+    _check_damage(metadata, video, request.strict)
+    indices = _check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
+    taken = _TakenFrames(video, metadata, indices, request.frame_transform)
+    runs = plan_runs(table, indices, lambda number: reader.read(number, number)[0], video)
+    decode_runs(video, table, reader, runs, request.num_threads, taken.add)
     return taken.stacked(), metadata
 
 
-@dataclass
-class _Damage:
-    num_undecodable_packets: int = 0
-    num_packets: int = 0
-    is_truncated: bool = False
+def _read_sequentially(
+    video: OpenVideo, metadata: VideoFileMetadata, request: _Request
+) -> tuple[np.ndarray, VideoFileMetadata]:
+    indices = _check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
+    taken = _TakenFrames(video, metadata, indices, request.frame_transform)
+    wanted, last = set(indices), max(indices)
+    for index, frame in enumerate(decode_sequentially(video, Damage())):
+        if index in wanted:
+            taken.add(index, frame)
+        if index == last:
+            break
+    return taken.stacked(), metadata
 
 
-def _decode(video: OpenVideo, damage: _Damage):
-    """Every frame in display order; notes in `damage` what had to be passed over."""
-    packets = iter(video.container.demux(video.stream))
-    while True:
-        video.check_clock()
-        with reading_errors(video.name):
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                damage.is_truncated = True
-                packet = None
-            if packet is None and not damage.is_truncated:
-                return
-            try:
-                frames = video.stream.codec_context.decode(packet)
-            except (av.FFmpegError, EOFError):
-                damage.num_undecodable_packets += 1
-                frames = []
-        damage.num_packets += packet is not None and packet.size > 0
-        yield from frames
-        if packet is None:
-            return
-
-
-def _survey(video: OpenVideo) -> VideoFileMetadata:
-    damage = _Damage()
-    times, last_duration, first_frame = [], 0.0, None
-    for frame in _decode(video, damage):
+def _survey(video: OpenVideo, reason: str) -> VideoFileMetadata:
+    """Counts and times the frames of a file by decoding all of them."""
+    damage = Damage()
+    ticks, first_frame = [], None
+    for frame in decode_sequentially(video, damage):
         video.check_frame_size(frame.width, frame.height)
         first_frame = first_frame or frame
-        times.append(None if frame.pts is None else float(frame.pts * frame.time_base))
-        last_duration = float((frame.duration or 0) * frame.time_base)
+        ticks.append(frame.pts)
     if first_frame is None:
         raise video.error("no frame of it can be decoded.")
-    if any(time is None for time in times) or any(b <= a for a, b in itertools.pairwise(times)):
+    if None in ticks or any(later <= earlier for earlier, later in itertools.pairwise(ticks)):
+        # Without usable times, frames are taken to be evenly spread.
         rate = float(video.stream.average_rate or video.stream.guessed_rate or 25)
-        times, last_duration = [index / rate for index in range(len(times))], 1 / rate
+        times = np.arange(len(ticks)) / rate
+    else:
+        times = np.array(ticks) * float(video.stream.time_base)
+    metadata = _describe(video, first_frame, times, "sequential")
+    metadata.sequential_reason = reason
+    metadata.num_undecodable_packets = damage.num_undecodable_packets
+    metadata.is_truncated = damage.is_truncated or _is_truncated(video, damage.num_packets)
+    return metadata
+
+
+def _describe(video: OpenVideo, first_frame: av.VideoFrame, times: np.ndarray, method: str) -> VideoFileMetadata:
     # The duration files give for the last frame is often a copy of some other gap, so it only serves a lone frame.
     if len(times) > 1:
         last_duration = float(np.median(np.diff(times)))
-    duration = times[-1] - times[0] + last_duration
+    elif first_frame.duration:
+        last_duration = float(first_frame.duration * video.stream.time_base)
+    else:
+        last_duration = 1 / float(video.stream.average_rate or 25)
+    duration = float(times[-1] - times[0]) + last_duration
     video.check_duration(duration)
-    quarter_turned = first_frame.rotation % 180 == 90
     width, height = first_frame.width, first_frame.height
+    if first_frame.rotation % 180 == 90:
+        width, height = height, width
     return VideoFileMetadata(
         total_num_frames=len(times),
-        fps=len(times) / duration if duration else None,
+        fps=len(times) / duration,
         duration=duration,
-        width=height if quarter_turned else width,
-        height=width if quarter_turned else height,
+        width=width,
+        height=height,
         video_backend="pyav",
         rotation=first_frame.rotation,
         frame_seconds=times,
-        num_undecodable_packets=damage.num_undecodable_packets,
-        is_truncated=damage.is_truncated or _index_exceeds_file(video, damage),
+        reading_method=method,
     )
 
 
-def _index_exceeds_file(video: OpenVideo, damage: _Damage) -> bool:
-    size = video.container.size
-    entries = video.stream.index_entries
-    return size > 0 and len(entries) > damage.num_packets and any(e.pos + e.size > size for e in entries)
+def _is_truncated(video: OpenVideo, num_packets: int) -> bool:
+    """Whether the container's index names bytes beyond the end of the file."""
+    size, entries = video.container.size, video.stream.index_entries
+    return size > 0 and len(entries) > num_packets and any(e.pos + e.size > size for e in entries)
 
 
 def _check_damage(metadata: VideoFileMetadata, video: OpenVideo, strict: bool) -> None:
@@ -217,32 +257,49 @@ class _TakenFrames:
 
     def __init__(self, video: OpenVideo, metadata: VideoFileMetadata, indices: list[int], frame_transform):
         self.video, self.metadata, self.indices, self.frame_transform = video, metadata, indices, frame_transform
-        self.wanted = set(indices)
-        self.images: dict[int, np.ndarray] = {}
-        self.reformatter = VideoReformatter()
+        self.slots = {index: slot for slot, index in enumerate(dict.fromkeys(indices))}
+        self.missing = set(self.slots)
+        self.images: np.ndarray | None = None
+        self.lock = threading.Lock()
+        self.reformatters = threading.local()
 
     def add(self, index: int, frame: av.VideoFrame) -> None:
-        if index not in self.wanted:
-            return
+        """Converts and keeps a frame; several threads may do so at a time."""
         self.video.check_frame_size(frame.width, frame.height)
+        if not hasattr(self.reformatters, "own"):
+            self.reformatters.own = VideoReformatter()
         with reading_errors(self.video.name):
-            image = self.reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        if self.metadata.rotation % 90 == 0:
-            image = np.rot90(image, self.metadata.rotation // 90)
-        if image.shape[:2] != (self.metadata.height, self.metadata.width):
+            image = self.reformatters.own.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        image = _rotate(image, self.metadata.rotation)
+        if image.shape != (self.metadata.height, self.metadata.width, 3):
             raise self.video.error(
                 f"frame {index} has {image.shape[1]}x{image.shape[0]} pixels, the first frame "
                 f"{self.metadata.width}x{self.metadata.height}; videos that change their size are not read."
             )
         if self.frame_transform is not None:
             image = self.frame_transform(image)
-        self.video.check_memory(image.nbytes * len(self.indices))
-        self.images[index] = image
+        with self.lock:
+            if self.images is None:
+                self.video.check_memory(image.nbytes * len(self.indices))
+                self.images = np.empty((len(self.slots), *image.shape), image.dtype)
+        self.images[self.slots[index]] = image
+        self.missing.discard(index)
 
     def stacked(self) -> np.ndarray:
-        missing = self.wanted - self.images.keys()
-        if missing:
-            raise self.video.error(f"frame {min(missing)} could not be decoded again.")
+        """All frames in the order asked for; completes the metadata."""
+        if self.missing:
+            raise self.video.error(f"frame {min(self.missing)} could not be decoded again.")
         self.metadata.frames_indices = self.indices
-        self.metadata.taken_seconds = [self.metadata.frame_seconds[i] for i in self.indices]
-        return np.stack([self.images[i] for i in self.indices])
+        self.metadata.taken_seconds = [float(self.metadata.frame_seconds[i]) for i in self.indices]
+        if len(self.slots) == len(self.indices):
+            return self.images
+        return self.images[[self.slots[index] for index in self.indices]]
+
+
+def _rotate(image: np.ndarray, degrees: int) -> np.ndarray:
+    """The image turned counter-clockwise by the nearest quarter turn, contiguous."""
+    if not round(degrees / 90) % 4:
+        return image
+    # Whole pixels move twice as fast as single bytes.
+    pixels = np.ascontiguousarray(image).view("V3")[..., 0]
+    return np.ascontiguousarray(np.rot90(pixels, round(degrees / 90)))[..., None].view(np.uint8)

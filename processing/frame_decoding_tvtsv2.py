@@ -1,0 +1,226 @@
+"""Decoding: planned runs of packets, in parallel where that pays, or the whole stream one frame after another.
+
+`take(index, frame)` is called for each frame wanted, from whichever thread decoded it; a frame's pixels are converted there.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import av
+
+from .packet_table_tvtsv2 import MAX_KEPT_BYTES, PacketTable, Run, UncertainTable, codec_of, may_skip
+from .video_container_tvtsv2 import OpenVideo, reading_errors
+
+# Coded formats that a second decoder reads alike from the stream's parameters alone.
+PARALLEL_CODECS = frozenset({"av1", "h264", "hevc", "vp8", "vp9"})
+
+# What frame threads gain on two cores, and the frame size below which they cost more than they give: measured.
+FRAME_THREADS_GAIN = 1.35
+FRAME_THREADS_MIN_PIXELS = 480 * 320
+
+Take = Callable[[int, av.VideoFrame], None]
+
+
+@dataclass
+class Damage:
+    """What a sequential decode had to pass over."""
+
+    num_packets: int = 0
+    num_undecodable_packets: int = 0
+    is_truncated: bool = False
+
+
+def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[av.VideoFrame]:
+    """Every frame in display order by one single-threaded decoder; notes in `damage` what had to be passed over."""
+    packets = video.container.demux(video.stream)
+    packet = None
+    while True:
+        video.check_clock()
+        with reading_errors(video.name):
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                damage.is_truncated, packet = True, None
+            try:
+                frames = video.stream.codec_context.decode(packet)
+            except av.EOFError:  # drained already
+                frames = []
+            except av.FFmpegError:
+                damage.num_undecodable_packets += 1
+                frames = []
+        yield from frames
+        if packet is None:
+            return
+        damage.num_packets += packet.size > 0
+
+
+class PacketReader:
+    """Gives packets by number: from memory, or by seeking in the container and checking what is found there."""
+
+    def __init__(self, video: OpenVideo, table: PacketTable):
+        self.video, self.table = video, table
+        self.lock = threading.Lock()
+
+    def fits_memory(self, start: int, end: int) -> bool:
+        """Whether packets `start` to `end` may be held in memory at once."""
+        return self.table.packets is not None or self.table.sizes[start : end + 1].sum() <= MAX_KEPT_BYTES
+
+    def read(self, start: int, end: int) -> list[av.Packet]:
+        """Packets `start` to `end`, both included; for several workers at a time."""
+        with self.lock:
+            return list(self.stream(start, end))
+
+    def stream(self, start: int, end: int) -> Iterator[av.Packet]:
+        """Packets `start` to `end`, both included, one by one; for one worker alone.
+
+        Raises:
+            UncertainTable: The file gives other packets than the table says.
+        """
+        if self.table.packets is not None:
+            yield from self.table.packets[start : end + 1]
+            return
+        try:
+            yield from self._seek_and_read(start, end)
+        except av.FFmpegError as error:
+            raise UncertainTable(f"reading packets again failed with {type(error).__name__}") from error
+
+    def _seek_and_read(self, start: int, end: int) -> Iterator[av.Packet]:
+        table, container, stream = self.table, self.video.container, self.video.stream
+        container.seek(int(table.dts[start]), stream=stream)
+        number = start
+        for packet in container.demux(stream):
+            self.video.check_clock()
+            if not packet.size:
+                continue
+            if packet.pts == table.pts[number] and packet.size == table.sizes[number]:
+                yield packet
+                if number == end:
+                    return
+                number += 1
+            elif number > start or (packet.dts or 0) > table.dts[start]:
+                break
+        raise UncertainTable("packets after a seek are not those of the table")
+
+
+def decode_first_frame(video: OpenVideo, table: PacketTable, reader: PacketReader) -> av.VideoFrame:
+    """A frame from the start of the stream, whose size and rotation hold for all; readies the decoder for later runs."""
+    first_shown = int(table.is_shown.argmax())
+    frames = list(_decode_packets(video.stream.codec_context, reader.read(0, first_shown), video))
+    _flush(video.stream.codec_context, video)
+    if not frames:
+        raise UncertainTable("the first packets give no frame")
+    return frames[0]
+
+
+def decode_runs(
+    video: OpenVideo, table: PacketTable, reader: PacketReader, runs: list[Run], num_threads: int, take: Take
+) -> None:
+    """Decodes all runs and calls `take` for each of their targets.
+
+    Raises:
+        UncertainTable: A packet cannot be decoded, or the frames that come out are not those the table says.
+    """
+    num_decoders, threads_each = _share_threads(video, runs, num_threads)
+    if not all(reader.fits_memory(run.start, run.end) for run in runs):
+        num_decoders = 1
+    if num_decoders == 1 and threads_each == 1:
+        decoders = [video.stream.codec_context]
+    else:
+        decoders = [_new_decoder(video, threads_each) for _ in range(num_decoders)]
+    waiting = sorted(runs, key=lambda run: run.num_packets)
+
+    def work(decoder: av.VideoCodecContext) -> None:
+        while waiting:
+            try:
+                run = waiting.pop()
+            except IndexError:  # another worker took the last
+                return
+            try:
+                _decode_run(decoder, video, table, reader, run, take)
+            except BaseException:
+                waiting.clear()
+                raise
+
+    if num_decoders == 1:
+        work(decoders[0])
+        return
+    with ThreadPoolExecutor(num_decoders) as pool:
+        for future in [pool.submit(work, decoder) for decoder in decoders]:
+            future.result()
+
+
+def _share_threads(video: OpenVideo, runs: list[Run], num_threads: int) -> tuple[int, int]:
+    """How many decoders to run side by side, and the threads inside each."""
+    if num_threads == 1 or codec_of(video) not in PARALLEL_CODECS:
+        return 1, 1
+    total, longest = sum(run.num_packets for run in runs), max(run.num_packets for run in runs)
+    num_decoders = min(num_threads, len(runs))
+    context = video.stream.codec_context
+    frame_threads_pay = context.width * context.height >= FRAME_THREADS_MIN_PIXELS
+    if max(longest, total / num_decoders) < total / (FRAME_THREADS_GAIN if frame_threads_pay else 1):
+        return num_decoders, 1
+    return 1, num_threads if frame_threads_pay else 1
+
+
+def _new_decoder(video: OpenVideo, num_threads: int) -> av.VideoCodecContext:
+    original = video.stream.codec_context
+    decoder = av.CodecContext.create(original.codec.name, "r")
+    decoder.extradata = original.extradata
+    decoder.options = {"max_pixels": str(video.limits.max_frame_pixels)}
+    for name in ("width", "height", "colorspace", "color_range", "color_primaries", "color_trc", "reorder_depth"):
+        setattr(decoder, name, getattr(original, name))
+    decoder.thread_count = num_threads
+    decoder.thread_type = "FRAME"
+    return decoder
+
+
+def _decode_run(
+    decoder: av.VideoCodecContext, video: OpenVideo, table: PacketTable, reader: PacketReader, run: Run, take: Take
+) -> None:
+    fits = reader.fits_memory(run.start, run.end)
+    packets = reader.read(run.start, run.end) if fits else reader.stream(run.start, run.end)
+    skips = fits and may_skip(packets, video)
+    numbers = range(run.start, run.end + 1)
+    # Pictures shown before the run's keyframe lack what they refer to; they are nobody's target.
+    first_time = int(table.pts[run.start])
+    expected = {int(table.pts[n]) for n in numbers if table.is_shown[n] and table.pts[n] >= first_time}
+    targets = dict(run.targets)
+    must_come = set(targets) if skips else set(expected)
+    for frame in _decode_packets(decoder, packets, video, targets if skips else None):
+        if frame.pts is None or frame.pts < first_time:
+            continue
+        if frame.is_corrupt or frame.pts not in expected:
+            raise UncertainTable("a frame is corrupt or has an unknown presentation time")
+        expected.discard(frame.pts)
+        must_come.discard(frame.pts)
+        if frame.pts in targets:
+            take(targets.pop(frame.pts), frame)
+    if must_come:
+        raise UncertainTable("a packet gave no frame")
+    _flush(decoder, video)
+
+
+def _decode_packets(
+    decoder: av.VideoCodecContext, packets: Iterable[av.Packet], video: OpenVideo, kept_times: dict | None = None
+) -> Iterator[av.VideoFrame]:
+    """The frames of these packets; with `kept_times`, non-reference frames of other times may be left out."""
+    for packet in itertools.chain(packets, [None]):
+        video.check_clock()
+        if kept_times is not None and packet is not None:
+            decoder.skip_frame = "DEFAULT" if packet.pts in kept_times else "NONREF"
+        try:
+            frames = decoder.decode(packet)
+        except av.FFmpegError as error:
+            raise UncertainTable(f"a packet cannot be decoded: {type(error).__name__}") from error
+        yield from frames
+
+
+def _flush(decoder: av.VideoCodecContext, video: OpenVideo) -> None:
+    reorder_depth = decoder.reorder_depth
+    decoder.flush_buffers()
+    decoder.skip_frame = "DEFAULT"
+    # Flushing may forget how far frames are reordered, and the decoder would drop some.
+    decoder.reorder_depth = reorder_depth

@@ -1,0 +1,172 @@
+"""Which packets to decode for which frames: a table of all packets of a stream, and a plan of short decodes.
+
+A packet is known by its number in decoding order, a frame by its index in display order. What makes the table uncertain
+raises `UncertainTable`; the reader then decodes the whole stream instead.
+"""
+
+from dataclasses import dataclass, field
+
+import av
+import numpy as np
+
+from .bitstream_headers_tvtsv2 import SKIPPING_CODECS, TABLE_CODECS, is_clean_start, is_shown, temporal_layer
+from .video_container_tvtsv2 import OpenVideo, reading_errors
+
+# Packets are kept while the table is read, up to this many bytes; beyond it they are read again by seeking.
+MAX_KEPT_BYTES = 32 * 2**20
+
+
+class UncertainTable(Exception):
+    """Frames found by the packet table might not be those of a full decode; the message says why."""
+
+
+@dataclass
+class PacketTable:
+    """All packets of a stream with data, in decoding order.
+
+    Attributes:
+        pts, dts: Timestamps, int64.
+        sizes: Bytes, int64.
+        is_keyframe: The container's claim, bool.
+        is_shown: Whether a frame of the packet is shown, bool.
+        display_order: Packet number of each frame, sorted by presentation time.
+        packets: The packets themselves, or None where they are too many to keep.
+    """
+
+    pts: np.ndarray
+    dts: np.ndarray
+    sizes: np.ndarray
+    is_keyframe: np.ndarray
+    is_shown: np.ndarray
+    packets: list[av.Packet] | None
+    display_order: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        shown = np.flatnonzero(self.is_shown)
+        self.display_order = shown[np.argsort(self.pts[shown], kind="stable")]
+
+
+@dataclass
+class Run:
+    """Packets [start, end] to decode in one go for the frames of some of them.
+
+    Attributes:
+        start: A packet decoding may start at.
+        end: The last packet needed.
+        targets: Frame index by the presentation time of its packet.
+    """
+
+    start: int
+    end: int
+    targets: dict[int, int]
+
+    @property
+    def num_packets(self) -> int:
+        """Packets to decode."""
+        return self.end - self.start + 1
+
+
+def read_packet_table(video: OpenVideo) -> PacketTable:
+    """The table of a freshly opened video, by one pass over its packets without decoding any.
+
+    Raises:
+        UncertainTable: The packets leave the frames' order or number open.
+    """
+    stream, codec = video.stream, codec_of(video)
+    if codec not in TABLE_CODECS:
+        raise UncertainTable(f"codec {codec} is always decoded through")
+    if video.container.format.name == "avi" and stream.codec_context.has_b_frames:
+        raise UncertainTable("AVI with B-frames has no presentation times")
+    rows, kept, kept_bytes = [], [], 0
+    with reading_errors(video.name):
+        packets = video.container.demux(stream)
+        while True:
+            video.check_clock()
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError as error:
+                raise UncertainTable(f"demuxing stopped with {type(error).__name__}") from error
+            if packet is None:
+                break
+            if not packet.size:
+                continue
+            if packet.pts is None or packet.is_corrupt:
+                raise UncertainTable("a packet is corrupt or has no presentation time")
+            shown = not packet.is_discard and is_shown(codec, packet)
+            dts = packet.pts if packet.dts is None else packet.dts
+            rows.append((packet.pts, dts, packet.size, packet.is_keyframe, shown))
+            kept_bytes += packet.size
+            if kept_bytes <= MAX_KEPT_BYTES:
+                kept.append(packet)
+            else:
+                kept.clear()
+    columns = list(zip(*rows, strict=True)) or [()] * 5
+    table = PacketTable(
+        *(np.array(column, dtype=np.int64) for column in columns[:3]),
+        *(np.array(column, dtype=bool) for column in columns[3:]),
+        packets=kept if kept_bytes <= MAX_KEPT_BYTES else None,
+    )
+    _check_order(table, codec)
+    return table
+
+
+def codec_of(video: OpenVideo) -> str:
+    """The name of the stream's coding format, whichever decoder reads it."""
+    return video.stream.codec_context.codec.canonical_name
+
+
+def _check_order(table: PacketTable, codec: str) -> None:
+    if not len(table.display_order):
+        raise UncertainTable("no packet shows a frame")
+    if not table.is_keyframe[0]:
+        raise UncertainTable("the first packet is no keyframe")
+    if (np.diff(table.dts) < 0).any():
+        raise UncertainTable("decoding times go backwards")
+    shown_times = table.pts[table.display_order]
+    if (np.diff(shown_times) == 0).any():
+        raise UncertainTable("two frames have one presentation time")
+    if table.pts.min() < table.pts[0]:
+        raise UncertainTable("frames are shown before the first keyframe")
+    # MPEG-4 marks repetitions by packets of a few bytes that code no frame.
+    if codec == "mpeg4" and table.sizes.min() < 16:
+        raise UncertainTable("a packet may code no frame")
+
+
+def plan_runs(table: PacketTable, indices: list[int], packet_at, video: OpenVideo) -> list[Run]:
+    """The runs of packets that show the frames asked for, one for each keyframe needed, in order.
+
+    Args:
+        packet_at: Gives the packet of a number, to look at the headers of the few starts chosen.
+    """
+    codec, extradata = codec_of(video), video.stream.codec_context.extradata
+    keyframes = np.flatnonzero(table.is_keyframe)
+    clean: dict[int, bool] = {0: True}
+    runs: dict[int, Run] = {}
+    for index in sorted(set(indices)):
+        number = int(table.display_order[index])
+        for start in keyframes[: np.searchsorted(keyframes, number, side="right")][::-1].tolist():
+            # A leading picture is shown before its keyframe and needs what came before that.
+            if table.pts[number] < table.pts[start]:
+                continue
+            if start not in clean:
+                clean[start] = is_clean_start(codec, packet_at(start), extradata)
+            if clean[start]:
+                break
+        else:
+            raise UncertainTable("a frame precedes every keyframe")
+        run = runs.setdefault(start, Run(start, number, {}))
+        run.end = max(run.end, number)
+        run.targets[int(table.pts[number])] = index
+    return list(runs.values())
+
+
+def may_skip(packets: list[av.Packet], video: OpenVideo) -> bool:
+    """Whether non-reference frames among these packets may be skipped without changing the others.
+
+    In HEVC a non-reference frame is one no frame of its own temporal layer refers to; with several layers the word says
+    nothing.
+    """
+    codec, extradata = codec_of(video), video.stream.codec_context.extradata
+    if codec != "hevc":
+        return codec in SKIPPING_CODECS
+    return all(temporal_layer(packet, extradata) == 0 for packet in packets)
