@@ -162,7 +162,7 @@ def test_missing_files_name_the_line(broken, video_processor):
     with pytest.raises(TranscriptError, match=r"line 2: there is no annotation"):
         source[0]
     (broken / "videos" / "train" / "data" / "train000001.mp4").unlink()
-    with pytest.raises(VideoReadingError, match=r"line 3: there is no video"):
+    with pytest.raises(VideoReadingError, match=r"line 3.*there is no video"):
         source[1]
     (broken / "videos" / "train" / "data" / "train000000.mp4").unlink()
     with pytest.raises(FileNotFoundError, match=r"is .* the right root"):
@@ -185,7 +185,7 @@ def test_annotations_longer_than_the_video(broken, video_processor, deterministi
         annotation["denoised"] = []
 
     edit(broken, stretch)
-    with pytest.raises(VideoReadingError, match=r"line 2: .*No frame begins in the window"):
+    with pytest.raises(VideoReadingError, match=r"line 2.*No frame begins in the window"):
         open_broken(broken, video_processor, deterministic=deterministic)[0]
 
 
