@@ -5,8 +5,8 @@ from transformers import CLIPTextConfig, CLIPVisionConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 # Sources: paper, section 4.1; the released configurations. `tiny` is ours: a small model that learns to sort the
-# generated corpus on two CPU cores. It is trained from scratch, hence the wide temporal embedding: at the usual standard
-# deviation of 0.02 to 0.04 sorting stays at chance for thousands of steps.
+# generated corpus on two CPU cores. It is trained from scratch, hence the wide temporal embedding: at the usual
+# standard deviation of 0.02 to 0.04 sorting stays at chance for thousands of steps.
 _PRESETS = {
     "b32": {
         "text_config": {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
@@ -170,8 +170,9 @@ class TVTSv2Config(PreTrainedConfig):
             )
         if self.contrastive_temperature <= 0:
             raise ValueError(f"contrastive_temperature must be positive, got {self.contrastive_temperature}.")
-        if self.num_transcripts < 1:
-            raise ValueError(f"num_transcripts must be at least 1, got {self.num_transcripts}.")
+        for name in ("num_transcripts", "sorter_num_hidden_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
 
     @classmethod
     def from_preset(cls, name: str, **overrides) -> "TVTSv2Config":

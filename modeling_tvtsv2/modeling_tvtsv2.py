@@ -202,7 +202,8 @@ class TVTSv2VisionModel(TVTSv2PreTrainedModel):
         kept = None
         if bool_masked_pos is not None:
             height, width = (side // self.config.patch_size for side in pixel_values_videos.shape[-2:])
-            kept = kept_patch_indices(bool_masked_pos, num_masked_patches, height * width)
+            mask_shape = (len(pixel_values_videos), height * width)
+            kept = kept_patch_indices(bool_masked_pos, num_masked_patches, mask_shape)
         hidden_states = self.embeddings(pixel_values_videos, kept, interpolate_pos_encoding)
         hidden_states = self.encoder(self.pre_layrnorm(hidden_states), pixel_values_videos.shape[1])
         if self.config.post_layernorm_scope == "all":
@@ -213,17 +214,20 @@ class TVTSv2VisionModel(TVTSv2PreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
 
-def kept_patch_indices(bool_masked_pos: torch.Tensor, num_masked_patches: int | None, num_patches: int) -> torch.Tensor:
+def kept_patch_indices(
+    bool_masked_pos: torch.Tensor, num_masked_patches: int | None, mask_shape: tuple[int, int]
+) -> torch.Tensor:
     """Returns int64 (B, num_kept): the positions that a tube mask leaves, in ascending order.
 
     Raises:
-        ValueError: not one bool per video and patch, rows that drop different counts, another count than stated, or all.
+        ValueError: not one bool per video and patch; rows that drop different counts, another than stated, or all.
     """
-    if bool_masked_pos.dtype != torch.bool or bool_masked_pos.ndim != 2 or bool_masked_pos.shape[1] != num_patches:
+    if bool_masked_pos.dtype != torch.bool or tuple(bool_masked_pos.shape) != mask_shape:
         raise ValueError(
-            f"bool_masked_pos must be bool of shape (batch, patches of a frame) = (batch, {num_patches}), got "
+            f"bool_masked_pos must be bool of shape (batch, patches of a frame) = {mask_shape}, got "
             f"{bool_masked_pos.dtype} of shape {tuple(bool_masked_pos.shape)}."
         )
+    num_patches = mask_shape[1]
     if num_masked_patches is None or (bool_masked_pos.device.type == "cpu" and not torch.compiler.is_compiling()):
         counts = bool_masked_pos.sum(dim=1).tolist()
         num_masked_patches = counts[0] if num_masked_patches is None else num_masked_patches
@@ -257,6 +261,9 @@ class TVTSv2Model(TVTSv2PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.embeddings.token_embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.text_model.embeddings.token_embedding = value
 
     @can_return_tuple
     def get_text_features(
@@ -340,6 +347,7 @@ class TVTSv2ForPreTraining(TVTSv2Model):
         bool_masked_pos: torch.Tensor | None = None,
         num_masked_patches: int | None = None,
         sorting_labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
         **kwargs,
     ) -> TVTSv2ForPreTrainingOutput:
         """Returns losses, embeddings and sorting logits of a batch.
@@ -351,6 +359,7 @@ class TVTSv2ForPreTraining(TVTSv2Model):
             bool_masked_pos, num_masked_patches: the tube mask, as for `TVTSv2VisionModel`.
             sorting_labels: int64 (B, K), the place in time, 0 first, of each transcript; without it there are logits
                 but no sorting loss.
+            interpolate_pos_encoding: allow more frames or another image size than the model was built for.
 
         Raises:
             ValueError: shapes that do not fit each other or the configuration.
@@ -360,7 +369,9 @@ class TVTSv2ForPreTraining(TVTSv2Model):
         transcripts = self.get_text_features(tokens, return_dict=True).pooler_output.view(*input_ids.shape[:2], -1)
         text_embeds = transcripts.mean(dim=1)
 
-        video = self.vision_model(pixel_values_videos, bool_masked_pos, num_masked_patches, return_dict=True)
+        video = self.vision_model(
+            pixel_values_videos, bool_masked_pos, num_masked_patches, interpolate_pos_encoding, return_dict=True
+        )
         video_embeds = self.visual_projection(video.pooler_output)
 
         loss = contrastive = contrastive_loss(video_embeds, text_embeds, self.config.contrastive_temperature)
