@@ -70,7 +70,10 @@ def _vp8_is_clean(data: bytes, extradata: bytes) -> bool:
 
 
 def _h264_is_clean(data: bytes, extradata: bytes) -> bool:
-    """An IDR picture, or an exact recovery point at this very picture. Source: ITU-T H.264, sections 7.4.1 and D.2.8."""
+    """An IDR picture, or an exact recovery point at this very picture.
+
+    Source: ITU-T H.264, sections 7.4.1 and D.2.8.
+    """
     for nal in _nal_units(data, extradata, 4):
         kind = nal[0] & 0x1F
         if kind == 5 or (kind == 6 and _has_exact_recovery_point(nal)):

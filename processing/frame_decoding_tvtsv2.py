@@ -1,6 +1,6 @@
 """Decoding: planned runs of packets, in parallel where that pays, or the whole stream one frame after another.
 
-`take(index, frame)` is called for each frame wanted, from whichever thread decoded it; a frame's pixels are converted there.
+`take(index, frame)` is called for each frame wanted, by whichever thread decoded it.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import av
 
 from .packet_table_tvtsv2 import MAX_KEPT_BYTES, PacketTable, Run, UncertainTable, codec_of, may_skip
-from .video_container_tvtsv2 import OpenVideo, reading_errors
+from .video_container_tvtsv2 import OpenVideo, decoder_max_pixels, reading_errors
 
 # Coded formats that a second decoder reads alike from the stream's parameters alone.
 PARALLEL_CODECS = frozenset({"av1", "h264", "hevc", "vp8", "vp9"})
@@ -106,7 +106,7 @@ class PacketReader:
 
 
 def decode_first_frame(video: OpenVideo, table: PacketTable, reader: PacketReader) -> av.VideoFrame:
-    """A frame from the start of the stream, whose size and rotation hold for all; readies the decoder for later runs."""
+    """A frame from the start of the stream, for its size and rotation; readies the decoder for runs from further on."""
     first_shown = int(table.is_shown.argmax())
     frames = list(_decode_packets(video.stream.codec_context, reader.read(0, first_shown), video))
     _flush(video.stream.codec_context, video)
@@ -169,7 +169,7 @@ def _new_decoder(video: OpenVideo, num_threads: int) -> av.VideoCodecContext:
     original = video.stream.codec_context
     decoder = av.CodecContext.create(original.codec.name, "r")
     decoder.extradata = original.extradata
-    decoder.options = {"max_pixels": str(video.limits.max_frame_pixels)}
+    decoder.options = {"max_pixels": decoder_max_pixels(video.limits)}
     for name in ("width", "height", "colorspace", "color_range", "color_primaries", "color_trc", "reorder_depth"):
         setattr(decoder, name, getattr(original, name))
     decoder.thread_count = num_threads

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from transformers.image_utils import PILImageResampling, SizeDict
+
+# The resize before the crop, relative to the crop. Source: released code.
+RESIZE_TO_CROP_RATIO = 1.2
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,49 @@ def shortest_edge_size(height: int, width: int, shortest_edge: int) -> tuple[int
 def center_crop_offset(size: int, crop: int) -> int:
     """Where a centred crop starts along one side. Source: released code; halves round to even."""
     return round((size - crop) / 2)
+
+
+def geometry_for(
+    height: int, width: int, settings: dict, generator: np.random.Generator | None = None
+) -> FrameGeometry:
+    """Resize and crop for frames of one size; the crop is centred, or drawn where a generator is given."""
+    crop = settings["crop_size"]
+    resized_height, resized_width = height, width
+    if settings["do_resize"]:
+        resized_height, resized_width = _resized_size(height, width, settings)
+    box = (0, 0, resized_height, resized_width)
+    if settings["do_center_crop"]:
+        if crop.height > resized_height or crop.width > resized_width:
+            raise ValueError(
+                f"A crop of {crop.height}x{crop.width} (height x width) does not fit frames of "
+                f"{resized_height}x{resized_width}; choose a larger `size` or a smaller `crop_size`."
+            )
+        if generator is None:
+            top, left = center_crop_offset(resized_height, crop.height), center_crop_offset(resized_width, crop.width)
+        else:
+            top = int(generator.integers(resized_height - crop.height + 1))
+            left = int(generator.integers(resized_width - crop.width + 1))
+        box = (top, left, crop.height, crop.width)
+    is_nearest = settings["resample"] == PILImageResampling.NEAREST
+    return FrameGeometry(resized_height, resized_width, *box, resample=None if is_nearest else _resampler(settings))
+
+
+def _resized_size(height: int, width: int, settings: dict) -> tuple[int, int]:
+    size, crop = settings["size"], settings["crop_size"]
+    if size is None and settings["do_center_crop"]:
+        size = SizeDict(shortest_edge=int(RESIZE_TO_CROP_RATIO * max(crop.height, crop.width)))
+    elif size is None:
+        size = crop
+    if size.shortest_edge:
+        return shortest_edge_size(height, width, size.shortest_edge)
+    if size.height and size.width:
+        return size.height, size.width
+    raise ValueError(f"`size` needs 'shortest_edge', or 'height' and 'width', got {size}.")
+
+
+def _resampler(settings: dict):
+    from torchvision.transforms.v2 import functional as tvF
+    from transformers.image_utils import pil_torch_interpolation_mapping
+
+    interpolation = pil_torch_interpolation_mapping[settings["resample"]]
+    return lambda frames, size: tvF.resize(frames, list(size), interpolation=interpolation, antialias=True)

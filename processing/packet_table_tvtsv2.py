@@ -93,21 +93,32 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
             if packet.pts is None or packet.is_corrupt:
                 raise UncertainTable("a packet is corrupt or has no presentation time")
             shown = not packet.is_discard and is_shown(codec, packet)
-            dts = packet.pts if packet.dts is None else packet.dts
-            rows.append((packet.pts, dts, packet.size, packet.is_keyframe, shown))
+            rows.append((packet.pts, packet.dts, packet.size, packet.is_keyframe, shown))
             kept_bytes += packet.size
             if kept_bytes <= MAX_KEPT_BYTES:
                 kept.append(packet)
             else:
                 kept.clear()
-    columns = list(zip(*rows, strict=True)) or [()] * 5
+    pts, dts, sizes, is_keyframe, shown_flags = zip(*rows, strict=True) if rows else [()] * 5
     table = PacketTable(
-        *(np.array(column, dtype=np.int64) for column in columns[:3]),
-        *(np.array(column, dtype=bool) for column in columns[3:]),
+        np.array(pts, dtype=np.int64),
+        _filled(dts),
+        np.array(sizes, dtype=np.int64),
+        np.array(is_keyframe, dtype=bool),
+        np.array(shown_flags, dtype=bool),
         packets=kept if kept_bytes <= MAX_KEPT_BYTES else None,
     )
     _check_order(table, codec)
     return table
+
+
+def _filled(dts: tuple[int | None, ...]) -> np.ndarray:
+    """Decoding times where those that are missing, as before the first reordered frame, take the next one's."""
+    filled, following = [], None
+    for time in reversed(dts):
+        following = following if time is None else time
+        filled.append(0 if following is None else following)
+    return np.array(filled[::-1], dtype=np.int64)
 
 
 def codec_of(video: OpenVideo) -> str:

@@ -58,6 +58,7 @@ class OpenVideo:
         stream: The first video stream that is not an attached picture.
         limits: What this read may cost.
         started: When it began, by `time.monotonic`.
+        head: The first bytes of the file.
     """
 
     name: str
@@ -65,6 +66,7 @@ class OpenVideo:
     stream: av.VideoStream
     limits: VideoLimits
     started: float
+    head: bytes
 
     def error(self, cause: object) -> VideoReadingError:
         """The error to raise for `cause`."""
@@ -102,6 +104,46 @@ class OpenVideo:
             )
 
 
+def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
+    """Whether the file says that it is longer than it is.
+
+    Looks at the container's index of packets and, for Matroska and RIFF files, at the size they begin with. Transport
+    and program streams say nothing: a part of one is one.
+    """
+    size = video.container.size
+    if size <= 0:
+        return False
+    entries = video.stream.index_entries
+    if len(entries) > num_packets and any(entry.pos + entry.size > size for entry in entries):
+        return True
+    declared = _declared_size(video.head)
+    return declared is not None and declared > size
+
+
+def _declared_size(head: bytes) -> int | None:
+    """The size of the file as its first bytes give it. Source: RFC 8794 (EBML), RFC 9559 (Matroska), RIFF."""
+    if head[:4] == b"RIFF":
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:4] != b"\x1a\x45\xdf\xa3":
+        return None
+    header_size, position = _ebml_size(head, 4)
+    position += header_size or 0
+    if head[position : position + 4] != b"\x18\x53\x80\x67":
+        return None
+    segment_size, position = _ebml_size(head, position + 4)
+    return None if segment_size is None else position + segment_size
+
+
+def _ebml_size(head: bytes, position: int) -> tuple[int | None, int]:
+    """A size of variable width and the position after it; None where it says "unknown"."""
+    first = head[position] if position < len(head) else 0
+    width = 9 - first.bit_length()
+    if width > 8:
+        return None, position
+    number = int.from_bytes(head[position : position + width], "big") & ((1 << 7 * width) - 1)
+    return (None if number == (1 << 7 * width) - 1 else number), position + width
+
+
 def source_name(source: VideoSource) -> str:
     """How messages call a source: its path, the name of its file object, or its size for bytes."""
     if isinstance(source, str | os.PathLike):
@@ -109,6 +151,11 @@ def source_name(source: VideoSource) -> str:
     if isinstance(source, bytes):
         return f"<{len(source)} bytes>"
     return str(getattr(source, "name", f"<{type(source).__name__}>"))
+
+
+def decoder_max_pixels(limits: VideoLimits) -> str:
+    """The limit at which decoders themselves give up: above ours, since they count the padding of coded frames too."""
+    return str(2 * limits.max_frame_pixels)
 
 
 @contextmanager
@@ -135,20 +182,23 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
     """
     name = source_name(source)
     with reading_errors(name):
+        openable = _openable(source, name)
+        head = _read_head(openable)
         container = av.open(
-            _openable(source, name),
+            openable,
             mode="r",
             metadata_errors="ignore",
             buffer_size=1 << 18,
             options={
                 "protocol_whitelist": ALLOWED_PROTOCOLS,
                 "format_whitelist": ALLOWED_FORMATS,
-                "max_pixels": str(limits.max_frame_pixels),
+                "max_pixels": decoder_max_pixels(limits),
             },
+            timeout=limits.max_decode_seconds,
         )
     with container:
         stream = _select_stream(container, name, limits)
-        yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started)
+        yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started, head)
 
 
 def _openable(source: VideoSource, name: str) -> str | BinaryIO:
@@ -171,6 +221,15 @@ def _openable(source: VideoSource, name: str) -> str | BinaryIO:
         _check_regular(os.fstat(descriptor), name)
     source.seek(0)
     return source
+
+
+def _read_head(openable: str | BinaryIO) -> bytes:
+    if isinstance(openable, str):
+        with open(openable, "rb") as file:
+            return file.read(128)
+    head = openable.read(128)
+    openable.seek(0)
+    return head
 
 
 def _descriptor(file: BinaryIO) -> int | None:
@@ -197,6 +256,6 @@ def _select_stream(container: av.container.InputContainer, name: str, limits: Vi
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
-    stream.codec_context.options = {"max_pixels": str(limits.max_frame_pixels)}
+    stream.codec_context.options = {"max_pixels": decoder_max_pixels(limits)}
     stream.codec_context.thread_count = 1
     return stream

@@ -3,81 +3,25 @@
 Axis legend: B videos, T frames, H height, W width; results are channels-first, `(B, T, 3, H, W)`.
 """
 
-import difflib
 import os
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
 from transformers.image_processing_base import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_arrays_tvtsv2 import as_frames, list_videos
-from .frame_geometry_tvtsv2 import FrameGeometry, center_crop_offset, shortest_edge_size
-from .frame_sampling_tvtsv2 import interval_midpoint_indices, linspace_indices, random_interval_indices
-from .video_reading_tvtsv2 import read_video
-
-# The resize before the crop, relative to the crop. Source: released code.
-RESIZE_TO_CROP_RATIO = 1.2
-
-# What each preset says where neither the processor nor the call does.
-PRESETS = {
-    "evaluation": {
-        "sample_indices": interval_midpoint_indices,
-        "resample": PILImageResampling.NEAREST,
-        "do_center_crop": True,
-        "do_pad": True,
-    },
-    "feature_extraction": {
-        "sample_indices": linspace_indices,
-        "resample": PILImageResampling.BILINEAR,
-        "do_center_crop": False,
-        "do_pad": False,
-    },
-}
-
-
-class TVTSv2VideosKwargs(TypedDict, total=False):
-    """Settings of `TVTSv2VideoProcessor`, for its constructor and, for one call, `__call__`.
-
-    Attributes:
-        preset: "evaluation" (middle frames of equal intervals, nearest resize, centre crop, short videos padded with
-            zeros after normalisation) or "feature_extraction" (evenly spread frames, squashed to a square).
-        num_frames: Frames taken of a video.
-        crop_size: Height and width of the result.
-        size: Size before the crop; None: shortest edge `int(1.2 * crop_size)`, or `crop_size` where nothing is cropped.
-        resample: PIL's number of the resizing filter; None: as the preset says.
-        do_sample_frames: Take `num_frames` of a video; False takes all of its frames.
-        do_resize, do_center_crop, do_rescale, do_normalize: Leave a step out with False.
-        do_pad: Fill videos of fewer than `num_frames` frames up with zeros; None: as the preset says.
-        rescale_factor: Multiplies levels 0 to 255.
-        image_mean, image_std: Per colour, of rescaled values.
-        device: Where normalisation runs and the result lies.
-        input_data_format: "channels_first" or "channels_last", for arrays whose shape leaves it open.
-        return_metadata: Add `video_metadata`, one per video.
-        return_tensors: "pt" or "np" for one stacked tensor; None for a list, one per video.
-    """
-
-    preset: str | None
-    num_frames: int | None
-    crop_size: int | dict[str, int] | None
-    size: int | dict[str, int] | None
-    resample: int | None
-    do_sample_frames: bool | None
-    do_resize: bool | None
-    do_center_crop: bool | None
-    do_pad: bool | None
-    do_rescale: bool | None
-    rescale_factor: float | None
-    do_normalize: bool | None
-    image_mean: list[float] | None
-    image_std: list[float] | None
-    device: str | None
-    input_data_format: str | None
-    return_metadata: bool | None
-    return_tensors: str | None
+from .frame_geometry_tvtsv2 import FrameGeometry, geometry_for
+from .frame_sampling_tvtsv2 import random_interval_indices
+from .video_container_tvtsv2 import VideoLimits, VideoReadingError
+from .video_metadata_tvtsv2 import VideoFileMetadata
+from .video_reading_tvtsv2 import default_num_threads, read_video, read_windows
+from .video_settings_tvtsv2 import PRESETS, TVTSv2VideosKwargs, check_names
 
 
 class TVTSv2VideoProcessor(BaseVideoProcessor):
@@ -106,13 +50,15 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     do_resize = True
     do_rescale = True
     do_normalize = True
+    strict = True
+    on_error = "raise"
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
 
     def __init__(self, **kwargs):
         # A saved configuration also carries who wrote it.
         written_by_library = {"video_processor_type", "processor_class", "auto_map"}
-        _check_names(kwargs.keys() - written_by_library)
+        check_names(kwargs.keys() - written_by_library)
         super().__init__(**kwargs)
         self._settings({})
 
@@ -130,9 +76,34 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
             VideoReadingError: A file cannot be read.
             TypeError, ValueError: An unknown argument, or an input that is no video.
         """
-        _check_names(kwargs.keys())
+        check_names(kwargs.keys())
         settings = self._settings(kwargs)
-        processed = [self._process_video(video, settings) for video in list_videos(videos)]
+        processed, errors = self._process_all(list_videos(videos), settings)
+        return self._make_features(processed, errors, settings)
+
+    def process_windows(self, video: Any, windows: Sequence[tuple[float, float]], **kwargs) -> BatchFeature:
+        """Windows of one long video file, each as if it were a video of its own, read in one pass.
+
+        Args:
+            video: Path, bytes or file object.
+            windows: (start, end) in seconds from the first frame, [start, end).
+            kwargs: Any of `TVTSv2VideosKwargs`, for this call alone.
+
+        Returns:
+            `pixel_values_videos`: (number of windows, T, 3, H, W) float32.
+
+        Raises:
+            VideoReadingError: The file cannot be read.
+            ValueError: A window is empty or lies outside the video.
+        """
+        check_names(kwargs.keys())
+        settings = self._settings(kwargs)
+        reader = _FileFrames(settings)
+        read = read_windows(video, windows, reader.sample, frame_transform=reader.transform, **_read_options(settings))
+        processed = [(_finish(torch.from_numpy(frames), settings), metadata) for frames, metadata in read]
+        return self._make_features(processed, None, settings)
+
+    def _make_features(self, processed: list, errors: list | None, settings: dict) -> BatchFeature:
         pixel_values = [pixels for pixels, _ in processed]
         data = {"pixel_values_videos": pixel_values}
         if settings["return_tensors"] is not None:
@@ -146,6 +117,8 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         features = BatchFeature(data, tensor_type=settings["return_tensors"])
         if settings["return_metadata"]:
             features["video_metadata"] = [metadata for _, metadata in processed]
+        if errors is not None:
+            features["video_errors"] = errors
         return features
 
     def sample_frames(self, metadata: VideoMetadata, preset: str | None = None, num_frames: int | None = None):
@@ -180,39 +153,55 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
             ValueError: No frame lies in the span.
         """
         settings = self._settings({})
-        geometry = None
-
-        def sample_span(metadata):
-            nonlocal geometry
-            first, end = metadata.frame_span(start_seconds, end_seconds)
-            geometry = _frame_geometry(metadata.height, metadata.width, settings, generator)
-            return random_interval_indices(first, end, settings["num_frames"], generator)
-
+        reader = _FileFrames(settings, generator, (start_seconds, end_seconds))
         frames, _ = read_video(
-            video, sample_span, frame_transform=lambda image: geometry(torch.from_numpy(image)).numpy()
+            video, reader.sample, frame_transform=reader.transform, num_threads=1, **_read_options(settings)
         )
         return _normalise(torch.from_numpy(frames), settings)
 
-    def _process_video(self, video: Any, settings: dict) -> tuple[torch.Tensor, VideoMetadata]:
-        def sample(metadata):
-            if not settings["do_sample_frames"]:
-                return range(metadata.total_num_frames)
-            return settings["sample_indices"](metadata.total_num_frames, settings["num_frames"])
+    def _process_all(self, videos: list, settings: dict) -> tuple[list, list | None]:
+        """Pixels and metadata of the videos in their order, and the errors where they are collected."""
+        num_threads = default_num_threads()
+        num_workers = min(settings["num_workers"] or num_threads, len(videos))
+        settings = settings | {"num_threads": max(1, num_threads // num_workers)}
 
-        if _is_file(video):
-            frames, metadata = _read_frames(video, sample, settings)
-            is_image = False
+        def process(video: Any) -> tuple | VideoReadingError:
+            try:
+                return self._process_video(video, settings)
+            except VideoReadingError as error:
+                if settings["on_error"] == "raise":
+                    raise
+                return error
+
+        if num_workers == 1:
+            results = [process(video) for video in videos]
         else:
-            array, is_image = as_frames(video, settings["input_data_format"])
-            height, width = array.shape[1:3]
-            metadata = VideoMetadata(total_num_frames=len(array), height=height, width=width, video_backend="array")
-            metadata.frames_indices = [0] if is_image else [int(index) for index in sample(metadata)]
-            frames = _frame_geometry(height, width, settings)(array[metadata.frames_indices])
-        pixels = _normalise(frames, settings)
-        num_missing = settings["num_frames"] - len(pixels)
-        if settings["do_pad"] and not is_image and num_missing > 0:
-            pixels = torch.cat([pixels, pixels.new_zeros(num_missing, *pixels.shape[1:])])
-        return pixels, metadata
+            with ThreadPoolExecutor(num_workers) as pool:
+                results = list(pool.map(process, videos))
+        if settings["on_error"] == "raise":
+            return results, None
+        errors = [result if isinstance(result, VideoReadingError) else None for result in results]
+        if all(errors):
+            raise errors[0]
+        return [result for result in results if not isinstance(result, VideoReadingError)], errors
+
+    def _process_video(self, video: Any, settings: dict) -> tuple[torch.Tensor, VideoMetadata]:
+        if _is_file(video):
+            reader = _FileFrames(settings)
+            frames, metadata = read_video(
+                video,
+                reader.sample,
+                frame_transform=reader.transform,
+                num_threads=settings["num_threads"],
+                **_read_options(settings),
+            )
+            return _finish(torch.from_numpy(frames), settings), metadata
+        array, is_image = as_frames(video, settings["input_data_format"])
+        height, width = array.shape[1:3]
+        metadata = VideoMetadata(total_num_frames=len(array), height=height, width=width, video_backend="array")
+        metadata.frames_indices = [0] if is_image else [int(index) for index in _sample(metadata, settings)]
+        frames = geometry_for(height, width, settings)(array[metadata.frames_indices])
+        return _finish(frames, settings, is_image), metadata
 
     def _settings(self, overrides: dict) -> dict:
         """All settings of one call: its own, else the processor's, else the preset's."""
@@ -227,6 +216,8 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
                 settings[name] = value
         if not isinstance(settings["num_frames"], int) or settings["num_frames"] < 1:
             raise ValueError(f"`num_frames` must be a whole number of at least 1, got {settings['num_frames']!r}.")
+        if settings["on_error"] not in ("raise", "collect"):
+            raise ValueError(f"`on_error` must be 'raise' or 'collect', got {settings['on_error']!r}.")
         settings = self._standardize_kwargs(default_to_square=self.default_to_square, **settings)
         if not (settings["crop_size"].height and settings["crop_size"].width):
             raise ValueError(f"`crop_size` needs a positive height and width, got {settings['crop_size']}.")
@@ -237,64 +228,48 @@ def _is_file(video: Any) -> bool:
     return isinstance(video, str | bytes | os.PathLike) or hasattr(video, "read")
 
 
-def _read_frames(video: Any, sample, settings: dict) -> tuple[torch.Tensor, VideoMetadata]:
-    geometry = None
-
-    def sample_and_prepare(metadata):
-        nonlocal geometry
-        geometry = _frame_geometry(metadata.height, metadata.width, settings)
-        return sample(metadata)
-
-    frames, metadata = read_video(
-        video, sample_and_prepare, frame_transform=lambda image: geometry(torch.from_numpy(image)).numpy()
-    )
-    return torch.from_numpy(frames), metadata
+def _sample(metadata: VideoMetadata, settings: dict):
+    if not settings["do_sample_frames"]:
+        return range(metadata.total_num_frames)
+    return settings["sample_indices"](metadata.total_num_frames, settings["num_frames"])
 
 
-def _frame_geometry(
-    height: int, width: int, settings: dict, generator: np.random.Generator | None = None
-) -> FrameGeometry:
-    """Resize and crop for frames of one size; the crop is centred, or drawn where a generator is given."""
-    crop = settings["crop_size"]
-    resized_height, resized_width = height, width
-    if settings["do_resize"]:
-        resized_height, resized_width = _resized_size(height, width, settings)
-    box = (0, 0, resized_height, resized_width)
-    if settings["do_center_crop"]:
-        if crop.height > resized_height or crop.width > resized_width:
-            raise ValueError(
-                f"A crop of {crop.height}x{crop.width} (height x width) does not fit frames of "
-                f"{resized_height}x{resized_width}; choose a larger `size` or a smaller `crop_size`."
-            )
-        if generator is None:
-            top, left = center_crop_offset(resized_height, crop.height), center_crop_offset(resized_width, crop.width)
+class _FileFrames:
+    """Chooses the frames of a file once its metadata is known, and shrinks each the moment it is read.
+
+    With a generator, frames are drawn from the intervals of a span in seconds, and the crop is drawn as well.
+    """
+
+    def __init__(self, settings: dict, generator: np.random.Generator | None = None, span: tuple | None = None):
+        self.settings, self.generator, self.span = settings, generator, span
+        self.geometry: FrameGeometry | None = None
+
+    def sample(self, metadata: VideoFileMetadata):
+        """Indices of the frames to read."""
+        if self.generator is None:
+            indices = _sample(metadata, self.settings)
         else:
-            top = int(generator.integers(resized_height - crop.height + 1))
-            left = int(generator.integers(resized_width - crop.width + 1))
-        box = (top, left, crop.height, crop.width)
-    is_nearest = settings["resample"] == PILImageResampling.NEAREST
-    return FrameGeometry(resized_height, resized_width, *box, resample=None if is_nearest else _resampler(settings))
+            span = metadata.frame_span(*self.span)
+            indices = random_interval_indices(*span, self.settings["num_frames"], self.generator)
+        self.geometry = geometry_for(metadata.height, metadata.width, self.settings, self.generator)
+        return indices
+
+    def transform(self, image: np.ndarray) -> np.ndarray:
+        """One frame (H, W, 3) resized and cropped."""
+        return self.geometry(torch.from_numpy(image)).numpy()
 
 
-def _resized_size(height: int, width: int, settings: dict) -> tuple[int, int]:
-    size, crop = settings["size"], settings["crop_size"]
-    if size is None and settings["do_center_crop"]:
-        size = SizeDict(shortest_edge=int(RESIZE_TO_CROP_RATIO * max(crop.height, crop.width)))
-    elif size is None:
-        size = crop
-    if size.shortest_edge:
-        return shortest_edge_size(height, width, size.shortest_edge)
-    if size.height and size.width:
-        return size.height, size.width
-    raise ValueError(f"`size` needs 'shortest_edge', or 'height' and 'width', got {size}.")
+def _read_options(settings: dict) -> dict:
+    return {"strict": settings["strict"], "limits": VideoLimits(**settings["limits"] or {})}
 
 
-def _resampler(settings: dict):
-    from torchvision.transforms.v2 import functional as tvF
-    from transformers.image_utils import pil_torch_interpolation_mapping
-
-    interpolation = pil_torch_interpolation_mapping[settings["resample"]]
-    return lambda frames, size: tvF.resize(frames, list(size), interpolation=interpolation, antialias=True)
+def _finish(frames: torch.Tensor, settings: dict, is_image: bool = False) -> torch.Tensor:
+    """Levels (T, H, W, 3) normalised, and padded with zeros to the number of frames."""
+    pixels = _normalise(frames, settings)
+    num_missing = settings["num_frames"] - len(pixels)
+    if settings["do_pad"] and not is_image and num_missing > 0:
+        pixels = torch.cat([pixels, pixels.new_zeros(num_missing, *pixels.shape[1:])])
+    return pixels
 
 
 def _normalise(frames: torch.Tensor, settings: dict) -> torch.Tensor:
@@ -309,11 +284,3 @@ def _normalise(frames: torch.Tensor, settings: dict) -> torch.Tensor:
         )
         pixels = (pixels - mean) / std
     return pixels
-
-
-def _check_names(names) -> None:
-    for name in sorted(names):
-        if name not in TVTSv2VideosKwargs.__annotations__:
-            near = difflib.get_close_matches(name, TVTSv2VideosKwargs.__annotations__, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {sorted(TVTSv2VideosKwargs.__annotations__)}."
-            raise TypeError(f"TVTSv2VideoProcessor has no argument {name!r}; {hint}")

@@ -17,11 +17,11 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
-from transformers.video_utils import VideoMetadata
 
 from .frame_decoding_tvtsv2 import Damage, PacketReader, decode_first_frame, decode_runs, decode_sequentially
 from .packet_table_tvtsv2 import UncertainTable, plan_runs, read_packet_table
-from .video_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, open_video, reading_errors
+from .video_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video, reading_errors
+from .video_metadata_tvtsv2 import VideoFileMetadata
 
 logger = logging.getLogger(__name__)
 
@@ -29,56 +29,6 @@ logger = logging.getLogger(__name__)
 MAX_UNDECODABLE_RATIO = 0.05
 
 DEFAULT_LIMITS = VideoLimits()
-
-
-@dataclass
-class VideoFileMetadata(VideoMetadata):
-    """What is known of a video file and of the frames taken from it.
-
-    To the fields of `transformers` (`total_num_frames`: frames that decode, `fps`: their number over `duration`,
-    `duration`: seconds from the first frame shown to the end of the last, `width` and `height`: of the frames
-    returned) come:
-
-    Attributes:
-        rotation: Degrees counter-clockwise that turn the stored frames upright; applied to what is returned.
-        frame_seconds: Presentation time, as written in the file, of every frame of the video.
-        taken_seconds: The same for the frames taken, in the order of `frames_indices`.
-        reading_method: How frames were found: by "packet_table", or "sequential" (the whole stream decoded, twice).
-        sequential_reason: Why the packet table was not certain enough.
-        num_undecodable_packets: Packets the decoder refused; their frames do not exist for this reader.
-        is_truncated: The file ends before its container says so.
-    """
-
-    rotation: int = 0
-    frame_seconds: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0), repr=False, compare=False)
-    taken_seconds: list[float] | None = None
-    reading_method: str = "sequential"
-    sequential_reason: str | None = None
-    num_undecodable_packets: int = 0
-    is_truncated: bool = False
-
-    @property
-    def timestamps(self) -> list[float]:
-        """Seconds from the first frame of the video to each frame taken."""
-        if self.taken_seconds is None:
-            raise ValueError("There are no timestamps before frames are taken.")
-        return [float(seconds - self.frame_seconds[0]) for seconds in self.taken_seconds]
-
-    def frame_span(self, start_seconds: float, end_seconds: float) -> tuple[int, int]:
-        """The frames [first, last + 1) shown from `start_seconds` up to `end_seconds`, both from the first frame on.
-
-        Raises:
-            ValueError: The window is empty, or no frame begins inside it.
-        """
-        if not start_seconds < end_seconds:
-            raise ValueError(f"The window [{start_seconds}, {end_seconds}) s is empty.")
-        times = self.frame_seconds - self.frame_seconds[0]
-        first, end = np.searchsorted(times, [start_seconds, end_seconds])
-        if first == end:
-            raise ValueError(
-                f"No frame begins in the window [{start_seconds}, {end_seconds}) s of a video of {self.duration:.3f} s."
-            )
-        return int(first), int(end)
 
 
 def read_video(
@@ -98,8 +48,8 @@ def read_video(
     Args:
         path: A regular local file in a common container format, a seekable binary file object, or the file's bytes.
         sample_indices_fn: Called as `sample_indices_fn(metadata=...)`; returns at least one index in
-            [0, total_num_frames), in any order, repeats allowed. Called again where the packets turn out to be others than
-            the file's table of them says.
+            [0, total_num_frames), in any order, repeats allowed. Called once more where decoding shows that the file
+            has another number of frames than its packets made believe.
         frame_transform: Applied at once to each frame taken, (H, W, 3) uint8 to an array of a fixed shape, so that only
             its results are kept in memory.
         strict: Raise for a truncated file and for one of which over 5 % of the packets cannot be decoded. False takes
@@ -129,6 +79,58 @@ def read_video(
         return _read_sequentially(video, metadata, request)
 
 
+def read_windows(
+    path: VideoSource,
+    windows: Sequence[tuple[float, float]],
+    sample_indices_fn: Callable[..., Sequence[int]],
+    **options,
+) -> list[tuple[np.ndarray, VideoFileMetadata]]:
+    """The frames of many windows of one video, read in one pass.
+
+    Memory grows with the frames asked for, not with the file; `frame_transform` makes each of them small at once.
+
+    Args:
+        path: As for `read_video`.
+        windows: (start, end) in seconds from the first frame of the video, [start, end), in any order; may overlap.
+        sample_indices_fn: Called for each window as if it were a video of its own: `metadata.total_num_frames` counts
+            the frames of the window, and the indices returned count from its first frame.
+        options: The keyword arguments of `read_video`.
+
+    Returns:
+        For each window its frames, (T, H, W, 3) uint8, and the file's metadata with the `frames_indices` and
+        `taken_seconds` of this window.
+
+    Raises:
+        VideoReadingError: The file cannot be read, or exceeds a limit.
+        ValueError: There is no window, one is empty or lies outside the video, or indices are out of range.
+    """
+    if not len(windows):
+        raise ValueError("There are no windows to read.")
+    lengths: list[int] = []
+
+    def sample_all(metadata: VideoFileMetadata) -> list[int]:
+        lengths.clear()
+        indices: list[int] = []
+        for start_seconds, end_seconds in windows:
+            first, end = metadata.frame_span(start_seconds, end_seconds)
+            window = dataclasses.replace(metadata, total_num_frames=end - first, duration=end_seconds - start_seconds)
+            chosen = _check_indices(sample_indices_fn(metadata=window), end - first)
+            indices += [first + index for index in chosen]
+            lengths.append(len(chosen))
+        return indices
+
+    frames, metadata = read_video(path, sample_all, **options)
+    results, start = [], 0
+    for length in lengths:
+        part = slice(start, start + length)
+        of_window = dataclasses.replace(
+            metadata, frames_indices=metadata.frames_indices[part], taken_seconds=metadata.taken_seconds[part]
+        )
+        results.append((frames[part], of_window))
+        start += length
+    return results
+
+
 def default_num_threads() -> int:
     """Threads for one read: 1 inside a data loader's worker, else the processor cores this process may use."""
     if torch.utils.data.get_worker_info() is not None or multiprocessing.current_process().daemon:
@@ -150,7 +152,7 @@ def _read_by_table(video: OpenVideo, request: _Request) -> tuple[np.ndarray, Vid
     first_frame = decode_first_frame(video, table, reader)
     times = table.pts[table.display_order] * float(video.stream.time_base)
     metadata = _describe(video, first_frame, times, "packet_table")
-    metadata.is_truncated = _is_truncated(video, len(table.pts))
+    metadata.is_truncated = is_cut_short(video, len(table.pts))
     _check_damage(metadata, video, request.strict)
     indices = _check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
     taken = _TakenFrames(video, metadata, indices, request.frame_transform)
@@ -182,6 +184,7 @@ def _survey(video: OpenVideo, reason: str) -> VideoFileMetadata:
         first_frame = first_frame or frame
         ticks.append(frame.pts)
     if first_frame is None:
+        video.check_frame_size(video.stream.codec_context.width, video.stream.codec_context.height)
         raise video.error("no frame of it can be decoded.")
     if None in ticks or any(later <= earlier for earlier, later in itertools.pairwise(ticks)):
         # Without usable times, frames are taken to be evenly spread.
@@ -192,7 +195,7 @@ def _survey(video: OpenVideo, reason: str) -> VideoFileMetadata:
     metadata = _describe(video, first_frame, times, "sequential")
     metadata.sequential_reason = reason
     metadata.num_undecodable_packets = damage.num_undecodable_packets
-    metadata.is_truncated = damage.is_truncated or _is_truncated(video, damage.num_packets)
+    metadata.is_truncated = damage.is_truncated or is_cut_short(video, damage.num_packets)
     return metadata
 
 
@@ -206,6 +209,7 @@ def _describe(video: OpenVideo, first_frame: av.VideoFrame, times: np.ndarray, m
         last_duration = 1 / float(video.stream.average_rate or 25)
     duration = float(times[-1] - times[0]) + last_duration
     video.check_duration(duration)
+    video.check_frame_size(first_frame.width, first_frame.height)
     width, height = first_frame.width, first_frame.height
     if first_frame.rotation % 180 == 90:
         width, height = height, width
@@ -220,12 +224,6 @@ def _describe(video: OpenVideo, first_frame: av.VideoFrame, times: np.ndarray, m
         frame_seconds=times,
         reading_method=method,
     )
-
-
-def _is_truncated(video: OpenVideo, num_packets: int) -> bool:
-    """Whether the container's index names bytes beyond the end of the file."""
-    size, entries = video.container.size, video.stream.index_entries
-    return size > 0 and len(entries) > num_packets and any(e.pos + e.size > size for e in entries)
 
 
 def _check_damage(metadata: VideoFileMetadata, video: OpenVideo, strict: bool) -> None:
