@@ -163,6 +163,8 @@ def reading_errors(name: str):
     """Turns whatever PyAV, the file system or the file's own text encoding raise into a `VideoReadingError`."""
     try:
         yield
+    except av.ExitError as cause:
+        raise VideoReadingError(f"Cannot read video {name!r}: it took longer than max_decode_seconds.") from cause
     except (av.FFmpegError, OSError, UnicodeError, MemoryError) as cause:
         text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         raise VideoReadingError(f"Cannot read video {name!r}: {text} ({type(cause).__name__})") from cause

@@ -186,7 +186,7 @@ def _survey(video: OpenVideo, reason: str) -> VideoFileMetadata:
     if first_frame is None:
         video.check_frame_size(video.stream.codec_context.width, video.stream.codec_context.height)
         raise video.error("no frame of it can be decoded.")
-    if None in ticks or any(later <= earlier for earlier, later in itertools.pairwise(ticks)):
+    if None in ticks or any(later < earlier for earlier, later in itertools.pairwise(ticks)):
         # Without usable times, frames are taken to be evenly spread.
         rate = float(video.stream.average_rate or video.stream.guessed_rate or 25)
         times = np.arange(len(ticks)) / rate
