@@ -16,6 +16,7 @@ import pytest
 import processing.frame_decoding_tvtsv2 as frame_decoding
 import processing.packet_table_tvtsv2 as packet_table
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video, read_windows
+from processing.bitstream_headers_tvtsv2 import is_shown
 from tests.video_files import ODD_FILES, decode_all, draw_frame, write_odd_file, write_video
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
@@ -71,7 +72,7 @@ def test_frames_are_those_of_a_full_decode(odd_files, name, num_threads):
 
 @pytest.mark.parametrize("kept_bytes", [0, 4000], ids=["one packet at a time", "runs in memory"])
 @pytest.mark.parametrize(
-    "name", ["h264_bframes_mkv", "hevc_open_gop", "vp9_hidden_frames", "mpeg2_ts", "h264_fragmented"]
+    "name", ["h264_bframes_mkv", "hevc_open_gop", "vp8_hidden_frames", "mpeg2_ts", "h264_fragmented"]
 )
 def test_files_larger_than_the_memory_for_packets(odd_files, monkeypatch, name, kept_bytes):
     path, images, _ = odd_files(name)
@@ -99,6 +100,15 @@ def test_starts_that_are_not_exact_are_passed_over(odd_files):
     path, images, _ = odd_files("h264_intra_refresh")
     metadata = check_read(path, images, [len(images) - 1])
     assert metadata.reading_method == "packet_table"
+
+
+def test_hidden_frames_are_told_by_their_header_bits():
+    # The bits of VP9: marker 10, profile, show_existing_frame, frame_type, show_frame, error_resilient_mode.
+    packets = {0b10000010: True, 0b10000000: False, 0b10000100: False, 0b10001000: True}
+    for first, shown in packets.items():
+        assert is_shown("vp9", av.Packet(bytes([first, 0, 0]))) is shown
+    assert is_shown("vp9", av.Packet(bytes([0b10000000, 0, 0b11000001])))  # the mark of a superframe
+    assert is_shown("vp8", av.Packet(b"\x10\0\0")) and not is_shown("vp8", av.Packet(b"\x00\0\0"))
 
 
 def test_damage_inside_a_run_is_noticed_and_the_rest_decoded(tmp_path):
@@ -302,7 +312,7 @@ def test_text_that_is_not_unicode_does_not_matter(tmp_path):
 
 def test_mutated_files_give_frames_or_one_kind_of_error(odd_files, tmp_path):
     generator = random.Random(0)
-    names = ["h264_mp4", "vp9_hidden_frames", "mpeg2_ts", "avi_mpeg4_bframes", "hevc_open_gop"]
+    names = ["h264_mp4", "vp8_hidden_frames", "mpeg2_ts", "avi_mpeg4_bframes", "hevc_open_gop"]
     outcomes = {"frames": 0, "error": 0}
     for trial in range(60):
         data = bytearray(odd_files(names[trial % len(names)])[0].read_bytes())

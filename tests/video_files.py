@@ -126,13 +126,9 @@ ODD_FILES: dict[str, dict | tuple[str, str]] = {
     },
     "hevc_10_bit": {"extension": "mp4", "codec": "libx265", "pix_fmt": "yuv420p10le"},
     "vp8": {"extension": "webm", "codec": "libvpx"},
-    "vp8_hidden_frames": {
-        "extension": "webm",
-        "codec": "libvpx",
-        "options": {"deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "16"},
-    },
+    "vp8_hidden_frames": ("webm", "_write_hidden_frames"),
     "vp9": {"extension": "webm", "codec": "libvpx-vp9"},
-    "vp9_hidden_frames": {
+    "vp9_lookahead": {
         "extension": "webm",
         "codec": "libvpx-vp9",
         "options": {"deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "16"},
@@ -189,6 +185,19 @@ def _copy_packets(source: Path, path: Path, change) -> Path:
                 packet.stream = target
                 output.mux(packet)
     return path
+
+
+def _write_hidden_frames(path: Path) -> Path:
+    """Some frames are marked as not shown, as alternate references are."""
+    source = write_video(path.with_name("all_shown.webm"), codec="libvpx")
+
+    def hide(number, packet):
+        if number % 13 == 5:
+            data = bytearray(bytes(packet))
+            data[0] &= ~0x10
+            packet.update(bytes(data))
+
+    return _copy_packets(source, path, hide)
 
 
 def _write_edit_list(path: Path) -> Path:
