@@ -1,0 +1,133 @@
+"""What a pre-training run can be told, on the command line or in YAML; the command line wins.
+
+One flat namespace: transformers' TrainingArguments and the fields below.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "tiny.yaml"
+
+
+@dataclass
+class ModelArguments:
+    """The model to train."""
+
+    preset: str = field(default="tiny", metadata={"help": "Architecture: tiny, b32, b16 or h14."})
+    clip_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "CLIP model in transformers' format to start from: a folder or a hub id. None: from scratch."},
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "Tokenizer: a folder or a hub id. None: the CLIP checkpoint's, or one trained on the corpus."},
+    )
+    attn_implementation: str = field(default="sdpa", metadata={"help": "eager, sdpa, flex_attention, …"})
+
+
+@dataclass
+class DataArguments:
+    """What to train on."""
+
+    sources: list[dict] = field(
+        default_factory=list,
+        metadata={
+            "help": "In YAML: a list of {format: yt_temporal, list_file, root, weight} and {format: webvid, table, root, "
+            "weight}, which take turns. Empty: the generated corpus of narrated shapes."
+        },
+    )
+    eval_source: dict | None = field(
+        default=None, metadata={"help": "In YAML: held-out videos, {format: yt_temporal, list_file, root}."}
+    )
+    corpus_dir: str = field(
+        default="outputs/narrated_shapes", metadata={"help": "Where the generated corpus is kept and reused."}
+    )
+    num_train_videos: int = field(default=1500, metadata={"help": "Generated narrated videos to train on."})
+    num_train_captions: int = field(default=1000, metadata={"help": "Generated captioned videos to train on."})
+    num_heldout_videos: int = field(default=256, metadata={"help": "Generated narrated videos to evaluate on."})
+    mask_ratio: float = field(default=0.5, metadata={"help": "Share of patches a tube mask drops, 0 to below 1."})
+    min_words: int = field(default=3, metadata={"help": "Words a clip's transcript needs at least."})
+    max_broken_share: float = field(
+        default=0.05, metadata={"help": "Stop when more than this share of the samples were of broken videos."}
+    )
+
+
+@dataclass
+class PreTrainingArguments(TrainingArguments):
+    """transformers' TrainingArguments, and how parameters are trained.
+
+    Other defaults than the library's: no columns removed (samples are tensors and strings), report_to none.
+    """
+
+    output_dir: str | None = field(default="outputs/pretrain", metadata={"help": "Where everything is written."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Fixed: samples have no columns."})
+    parameter_rules: list[dict] = field(
+        default_factory=lambda: [{"match": "*"}],
+        metadata={"help": "In YAML: rules by parameter name, see training/parameter_rules.py; the first match wins."},
+    )
+    no_weight_decay: list[str] = field(
+        default_factory=lambda: ["*.bias", "*norm*.weight"],
+        metadata={"help": "Globs of parameters that are never decayed: biases and norms, as in the paper."},
+    )
+    lr_milestones: list[int] = field(
+        default_factory=list,
+        metadata={"help": "Epochs at whose start all learning rates are multiplied by lr_milestone_factor."},
+    )
+    lr_milestone_factor: float = field(default=0.1, metadata={"help": "See lr_milestones."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must be false: samples hold tensors and strings, not columns.")
+        if list(self.lr_milestones) != sorted(set(self.lr_milestones)) or any(m < 1 for m in self.lr_milestones):
+            raise ValueError(f"lr_milestones must be ascending epochs of at least 1, got {self.lr_milestones}.")
+
+
+ArgumentGroups = tuple[ModelArguments, DataArguments, PreTrainingArguments]
+
+
+def read_config(path: str | Path) -> dict:
+    """Returns the settings of a YAML file.
+
+    Raises:
+        ValueError: not a mapping, or unknown keys; near misses are shown.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"The configuration {path} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"The configuration {path} must hold settings by name, got a {type(settings).__name__}.")
+    known = [item.name for group in ArgumentGroups.__args__ for item in dataclasses.fields(group) if item.init]
+    for key in settings:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=3)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see run_pretrain.py --help."
+            raise ValueError(f"The configuration {path} has an unknown key {key!r}; {hint}")
+    return settings
+
+
+def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
+    """Returns model, data and training arguments: defaults, overridden by YAML, overridden by the command line.
+
+    Args:
+        command_line: `[config.yaml] [--name value …]`; None: this process's. Without a YAML file, configs/tiny.yaml.
+    """
+    parser = HfArgumentParser(
+        ArgumentGroups.__args__,
+        prog="accelerate launch training/run_pretrain.py",
+        description="Pre-train a TVTSv2. With no arguments: a small one on a generated corpus, in minutes, on a CPU.",
+    )
+    parser.add_argument("config", nargs="?", default=str(DEFAULT_CONFIG), help="YAML file with any of these settings.")
+    path = parser.parse_known_args(command_line)[0].config
+    try:
+        parser.set_defaults(**read_config(path))
+        *groups, _ = parser.parse_args_into_dataclasses(args=command_line)
+    except ValueError as error:
+        parser.error(str(error))
+    return tuple(groups)

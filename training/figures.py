@@ -1,0 +1,76 @@
+"""Pictures of a run: its losses, and what the model makes of a few held-out videos."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training.evaluation import predicted_order
+
+LOSSES = {"contrastive_loss": "contrastive", "sorting_loss": "sorting (x 2)"}
+INK, RIGHT, WRONG = "#1f2430", "#1b7f4d", "#c0392b"
+
+
+def plot_losses(log_history: list[dict], path: Path, *, num_transcripts: int, sorting_loss_weight: float) -> None:
+    """Writes a PNG of both losses over optimizer steps, with the level of guessing for sorting.
+
+    Args:
+        log_history: `Trainer.state.log_history`.
+        num_transcripts, sorting_loss_weight: of the model; guessing costs weight * ln(num_transcripts).
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    for axes, (name, title) in zip(figure.subplots(1, 2), LOSSES.items(), strict=True):
+        points = [(entry["step"], entry[name]) for entry in log_history if name in entry]
+        axes.plot(*zip(*points, strict=True) if points else ([], []), color="#2f6fde")
+        if name == "sorting_loss":
+            axes.axhline(sorting_loss_weight * np.log(num_transcripts), color="#888888", linestyle=":", label="guessing")
+            axes.legend(frameon=False)
+        axes.set(title=f"{title} loss", xlabel="optimizer step", ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def draw_sorted_videos(
+    samples: list[dict], sorting_logits: np.ndarray, path: Path, *, image_mean: list[float], image_std: list[float]
+) -> None:
+    """Writes a PNG sheet: per video its frames, and below each clip the true and the predicted transcript.
+
+    Args:
+        samples: of held-out videos: `pixel_values_videos` (T, 3, H, W), `transcripts` in order of time, `video_id`.
+        sorting_logits: (videos, K, K), rows in the transcripts' order of time.
+        image_mean, image_std: of the video processor, to undo its normalisation.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 2.5 * len(samples)), layout="constrained", facecolor="white")
+    rows = figure.subplots(len(samples), 1, squeeze=False)[:, 0]
+    for axes, sample, logits in zip(rows, samples, sorting_logits, strict=True):
+        _draw_video(axes, sample, predicted_order(logits), image_mean, image_std)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_video(axes, sample: dict, order: list[int], image_mean: list[float], image_std: list[float]) -> None:
+    frames = sample["pixel_values_videos"] * torch.tensor(image_std).view(3, 1, 1) + torch.tensor(image_mean).view(3, 1, 1)
+    num_frames, _, height, width = frames.shape
+    strip = frames.clamp(0, 1).permute(2, 0, 3, 1).reshape(height, num_frames * width, 3)
+    axes.imshow(strip.numpy(), interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(sample["video_id"], loc="left", fontsize=9, color=INK)
+    clip_width = strip.shape[1] / len(order)
+    for place, transcript in enumerate(order):
+        left = place * clip_width
+        axes.axvline(left - 0.5, color="white", linewidth=4)
+        is_right = transcript == place
+        text = f"said:       {_wrapped(sample['transcripts'][place])}"
+        axes.text(left + 1, height * 1.06, text, va="top", fontsize=7.5, color=INK)
+        guess = "predicted: this one" if is_right else f"predicted: {_wrapped(sample['transcripts'][transcript])}"
+        axes.text(left + 1, height * 1.62, guess, va="top", fontsize=7.5, color=RIGHT if is_right else WRONG)
+
+
+def _wrapped(text: str, width: int = 44, max_lines: int = 3) -> str:
+    import textwrap
+
+    # A dollar sign would start a formula.
+    return "\n".join(textwrap.wrap(text.replace("$", r"\$"), width, max_lines=max_lines, placeholder=" …"))

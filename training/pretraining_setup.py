@@ -1,0 +1,163 @@
+"""From arguments to the parts of a run: processor, model, training samples, held-out videos."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import AutoTokenizer
+
+from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
+from processing import TVTSv2Processor, TVTSv2VideoProcessor
+from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
+from training.clip_sources import WebVidClips, YTTemporalClips
+from training.mixed_sources import MixedSources, TurnSampler
+from training.narrated_shapes import CorpusConfig, build_corpus
+from training.run_folder import BROKEN_VIDEOS_FILE
+from training.train_tokenizer import train_tokenizer
+
+SOURCE_KEYS = {
+    "yt_temporal": {"required": ("list_file", "root"), "class": YTTemporalClips},
+    "webvid": {"required": ("table", "root"), "class": WebVidClips},
+}
+
+
+@dataclass
+class DataFiles:
+    """Where a run's data lies: mappings as in the YAML's `sources`, and texts to train a tokenizer on, if any."""
+
+    sources: list[dict]
+    eval_source: dict | None
+    tokenizer_texts: list[str]
+
+
+def locate_data(data: DataArguments, seed: int) -> DataFiles:
+    """Returns the arguments' sources, or the generated corpus, made or completed on the way."""
+    if data.sources:
+        return DataFiles(data.sources, data.eval_source, [])
+    config = CorpusConfig(
+        seed=seed,
+        num_train_videos=data.num_train_videos,
+        num_heldout_videos=data.num_heldout_videos,
+        num_train_captions=data.num_train_captions,
+    )
+    # One process makes it, the others then find it finished.
+    with PartialState().local_main_process_first():
+        corpus = build_corpus(Path(data.corpus_dir) / f"seed{seed}", config)
+    root = str(corpus.folder)
+    sources = [
+        {"format": "yt_temporal", "list_file": str(corpus.list_file("train")), "root": root},
+        {"format": "webvid", "table": str(corpus.caption_table("train")), "root": str(corpus.caption_root)},
+    ]
+    heldout = {"format": "yt_temporal", "list_file": str(corpus.list_file("heldout")), "root": root}
+    return DataFiles(sources, heldout, corpus.training_texts())
+
+
+def build_processor(model: ModelArguments, config: TVTSv2Config, texts: list[str], folder: Path) -> TVTSv2Processor:
+    """Returns the processor for a model's sizes; its tokenizer is loaded, or trained on `texts` into `folder`.
+
+    Raises:
+        ValueError: no tokenizer to be had, or one with more tokens than the model has embeddings.
+    """
+    text = config.text_config
+    name = model.tokenizer or model.clip_checkpoint
+    if name:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer.model_max_length = min(tokenizer.model_max_length, text.max_position_embeddings)
+    elif texts:
+        with PartialState().local_main_process_first():
+            tokenizer = train_tokenizer(
+                texts, folder, vocab_size=text.vocab_size, max_length=text.max_position_embeddings
+            )
+    else:
+        raise ValueError("Give --tokenizer or --clip_checkpoint: these sources come without a tokenizer.")
+    if len(tokenizer) > text.vocab_size:
+        raise ValueError(
+            f"The tokenizer has {len(tokenizer)} tokens, but the model embeds {text.vocab_size}; use the tokenizer that "
+            "belongs to the model, or a model with a larger text_config.vocab_size."
+        )
+    if tokenizer.eos_token_id != text.eos_token_id:
+        raise ValueError(
+            f"The tokenizer ends texts with id {tokenizer.eos_token_id}, but the model reads them off at "
+            f"text_config.eos_token_id={text.eos_token_id}; use the tokenizer that belongs to the model."
+        )
+    vision = config.vision_config
+    crop_size = {"height": vision.image_size, "width": vision.image_size}
+    return TVTSv2Processor(TVTSv2VideoProcessor(num_frames=vision.num_frames, crop_size=crop_size), tokenizer)
+
+
+def build_model(model: ModelArguments) -> TVTSv2ForPreTraining:
+    """Returns the model, started from a CLIP checkpoint if the arguments name one, else at random.
+
+    Raises:
+        ValueError: the checkpoint lacks something that every CLIP has, or holds something that none has.
+    """
+    config = TVTSv2Config.from_preset(model.preset)
+    if model.clip_checkpoint is None:
+        return TVTSv2ForPreTraining._from_config(config, attn_implementation=model.attn_implementation)
+    trained, report = TVTSv2ForPreTraining.from_pretrained(
+        model.clip_checkpoint,
+        config=config,
+        attn_implementation=model.attn_implementation,
+        dtype="float32",
+        output_loading_info=True,
+    )
+    new = ("temporal_attn.", "layer_norm3.", "temporal_embedding.", "sorter.")
+    missing = [name for name in report["missing_keys"] if not any(part in name for part in new)]
+    unexpected = list(report["unexpected_keys"])
+    if missing or unexpected:
+        raise ValueError(
+            f"{model.clip_checkpoint} is no CLIP of preset {model.preset!r}: missing {missing[:5]}, left over "
+            f"{unexpected[:5]} ({len(missing)} and {len(unexpected)} in all)."
+        )
+    return trained
+
+
+def build_source(source: dict, processor: TVTSv2Processor, **settings):
+    """Returns the data set that a mapping of the YAML's `sources` describes.
+
+    Raises:
+        ValueError: an unknown format, or keys missing or unknown.
+    """
+    form = source.get("format")
+    if form not in SOURCE_KEYS:
+        raise ValueError(f"A source's format must be one of {', '.join(SOURCE_KEYS)}, got {form!r} in {source}.")
+    required = SOURCE_KEYS[form]["required"]
+    missing = [key for key in required if key not in source]
+    unknown = [key for key in source if key not in (*required, "format", "weight")]
+    if missing or unknown:
+        raise ValueError(f"A {form} source has the keys {', '.join(required)}; missing {missing}, unknown {unknown}.")
+    paths = {key: source[key] for key in required}
+    if form == "webvid":
+        settings = {key: value for key, value in settings.items() if key not in ("num_clips", "min_words")}
+    return SOURCE_KEYS[form]["class"](**paths, video_processor=processor.video_processor, **settings)
+
+
+def build_training_data(
+    files: DataFiles, processor: TVTSv2Processor, config: TVTSv2Config, data: DataArguments, args: PreTrainingArguments
+) -> tuple[MixedSources, TurnSampler]:
+    """Returns the training samples and their order."""
+    settings = {"num_clips": config.num_transcripts, "min_words": data.min_words, "seed": args.seed}
+    samples = MixedSources(
+        [build_source(source, processor, **settings) for source in files.sources],
+        num_patches=config.vision_config.num_patches,
+        mask_ratio=data.mask_ratio,
+        seed=args.seed,
+        ledger=Path(args.output_dir) / BROKEN_VIDEOS_FILE,
+    )
+    sampler = TurnSampler(
+        [len(source) for source in samples.sources],
+        [source.get("weight", 1) for source in files.sources],
+        args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
+        args.seed,
+    )
+    return samples, sampler
+
+
+def build_heldout_data(files: DataFiles, processor: TVTSv2Processor, config: TVTSv2Config, data: DataArguments):
+    """Returns the held-out videos, at fixed places and without masks, or None where the run has none."""
+    if files.eval_source is None:
+        return None
+    if files.eval_source.get("format") != "yt_temporal":
+        raise ValueError(f"eval_source needs transcripts to sort: format yt_temporal, got {files.eval_source}.")
+    settings = {"num_clips": config.num_transcripts, "min_words": data.min_words, "deterministic": True}
+    return build_source(files.eval_source, processor, **settings)

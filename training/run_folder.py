@@ -1,0 +1,76 @@
+"""The output folder of a run: which run it holds, whether it can be continued, and its results."""
+
+import json
+import re
+from pathlib import Path
+
+RUN_FILE = "run.json"
+RESULTS_FILE = "eval_results.json"
+BROKEN_VIDEOS_FILE = "broken_videos.jsonl"
+# Settings that may change between a run and its continuation: they say where and how often, not what.
+VOLATILE = ("logging_dir", "local_rank", "dataloader_num_workers", "report_to", "disable_tqdm", "run_name", "hub_token")
+
+
+class RunFolder:
+    """Claims `output_dir` for the run that `settings` describe.
+
+    Args:
+        output_dir: made if need be.
+        settings: everything that decides the result, JSON-able.
+
+    Raises:
+        ValueError: the folder holds another run (the differences are shown) or other things.
+    """
+
+    def __init__(self, output_dir: str | Path, settings: dict):
+        self.path = Path(output_dir)
+        self.settings = {key: value for key, value in settings.items() if key not in VOLATILE}
+        self._check()
+
+    def _check(self) -> None:
+        run_file = self.path / RUN_FILE
+        if run_file.is_file():
+            held = json.loads(run_file.read_text(encoding="utf-8"))
+            current = json.loads(json.dumps(self.settings))
+            changes = [
+                f"  {key}: {held.get(key)!r} there, {current.get(key)!r} now"
+                for key in sorted(held.keys() | current.keys())
+                if held.get(key) != current.get(key)
+            ]
+            if changes:
+                raise ValueError(
+                    f"{self.path} holds another run. Choose another --output_dir, or go back to its settings:\n"
+                    + "\n".join(changes)
+                )
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ValueError(f"{self.path} is not empty and holds no run of this script. Choose another --output_dir.")
+
+    def claim(self) -> None:
+        """Writes down whose folder this is. Call it in one process only."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / RUN_FILE, self.settings)
+
+    @property
+    def results(self) -> dict | None:
+        """The results of a finished run, else None."""
+        file = self.path / RESULTS_FILE
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def last_checkpoint(self) -> str | None:
+        """Returns the newest complete checkpoint's path, or None.
+
+        `trainer_state.json` is the last file that Trainer writes into a checkpoint; without it, the save was cut off.
+        """
+        checkpoints = [
+            (int(match[1]), folder)
+            for folder in self.path.glob("checkpoint-*")
+            if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)) and (folder / "trainer_state.json").is_file()
+        ]
+        return str(max(checkpoints)[1]) if checkpoints else None
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes a JSON file whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,167 @@
+"""Pre-trains a TVTSv2 by contrast and transcript sorting, evaluates it on held-out videos, and saves it for use.
+
+    accelerate launch training/run_pretrain.py                                   # generated corpus, a small model
+    accelerate launch training/run_pretrain.py training/configs/b16.yaml         # the paper's recipe on your data
+    accelerate launch training/run_pretrain.py --output_dir runs/2 --seed 2      # any setting by name, see --help
+
+Called again with the same settings, it goes on at the last checkpoint; a finished run shows its results.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from transformers import set_seed
+
+from training.arguments import DataArguments, ModelArguments, PreTrainingArguments, parse_arguments
+from training.run_folder import RESULTS_FILE, RunFolder, write_json
+
+
+def main(command_line: list[str] | None = None) -> None:
+    """Runs one pre-training, start to end; `command_line` as for `parse_arguments`."""
+    started = time.perf_counter()
+    model_args, data_args, args = parse_arguments(command_line)
+    try:
+        run = RunFolder(args.output_dir, _settings(model_args, data_args, args))
+        if run.results is not None:
+            _say(args, f"{run.path} holds this run, finished.\n{_summary(run.results, run.path)}")
+            return
+        trainer, heldout = _build(model_args, data_args, args, run)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    trainer.train(resume_from_checkpoint=run.last_checkpoint())
+    trainer.save_model(str(run.path))
+    results = _evaluate(trainer, heldout)
+    results["seconds"] = round(time.perf_counter() - started, 1)
+    if trainer.is_world_process_zero():
+        _draw(trainer, heldout, run.path)
+        write_json(run.path / RESULTS_FILE, results)
+        print(_summary(results, run.path))
+
+
+def _settings(*groups: ModelArguments | DataArguments | PreTrainingArguments) -> dict:
+    settings = {}
+    for group in groups:
+        settings.update(group.to_dict() if isinstance(group, PreTrainingArguments) else vars(group))
+    return settings
+
+
+def _say(args: PreTrainingArguments, text: str) -> None:
+    if args.process_index == 0:
+        print(text, flush=True)
+
+
+def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTrainingArguments, run: RunFolder):
+    """Returns the trainer and the held-out videos."""
+    # Behind the checks of the arguments: everything heavy.
+    from training.collator import PreTrainingCollator
+    from training.evaluation import compute_metrics
+    from training.pretraining_setup import (
+        build_heldout_data,
+        build_model,
+        build_processor,
+        build_training_data,
+        locate_data,
+    )
+    from training.trainer import TVTSv2Trainer
+
+    set_seed(args.seed)
+    model = build_model(model_args)
+    files = locate_data(data_args, args.seed)
+    with args.main_process_first(local=False):
+        run.claim()
+    processor = build_processor(model_args, model.config, files.tokenizer_texts, run.path / "tokenizer")
+    samples, sampler = build_training_data(files, processor, model.config, data_args, args)
+    heldout = build_heldout_data(files, processor, model.config, data_args)
+    trainer = TVTSv2Trainer(
+        model,
+        args,
+        train_dataset=samples,
+        eval_dataset=heldout,
+        data_collator=PreTrainingCollator(processor),
+        processing_class=processor,
+        compute_metrics=compute_metrics,
+        train_sampler=sampler,
+        max_broken_share=data_args.max_broken_share,
+    )
+    _say(args, f"{trainer.plan.table()}\n")
+    return trainer, heldout
+
+
+def _evaluate(trainer, heldout) -> dict:
+    """Returns the metrics on held-out videos beside chance, and how much was trained on what."""
+    from training.evaluation import chance_levels
+
+    results = {
+        "optimizer_steps": trainer.state.global_step,
+        "num_samples": trainer.num_samples,
+        "num_broken": trainer.num_broken,
+        "num_parameters": trainer.model.num_parameters(),
+        "num_processes": trainer.args.world_size,
+    }
+    if heldout is None:
+        return results
+    metrics = trainer.evaluate()
+    num_videos, num_transcripts = len(heldout), trainer.model.config.num_transcripts
+    chance = chance_levels(num_videos, num_transcripts)
+    return {
+        **{name: metrics[f"eval_{name}"] for name in chance},
+        "chance": chance,
+        "num_videos": num_videos,
+        "num_transcripts": num_transcripts,
+        **results,
+    }
+
+
+def _draw(trainer, heldout, folder: Path) -> None:
+    """Writes the loss curves, and a sheet of the first held-out videos as the model sorts them."""
+    import torch
+
+    from training.figures import draw_sorted_videos, plot_losses
+
+    config = trainer.model.config
+    plot_losses(
+        trainer.state.log_history,
+        folder / "losses.png",
+        num_transcripts=config.num_transcripts,
+        sorting_loss_weight=config.sorting_loss_weight,
+    )
+    if heldout is None:
+        return
+    samples = [heldout[index] for index in range(min(5, len(heldout)))]
+    batch = trainer.data_collator(samples)
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    with torch.no_grad():
+        inputs = {name: batch[name].to(model.device) for name in ("pixel_values_videos", "input_ids")}
+        logits = model(**inputs).sorting_logits.float().cpu().numpy()
+    video_processor = trainer.processing_class.video_processor
+    draw_sorted_videos(
+        samples,
+        logits,
+        folder / "sorted_videos.png",
+        image_mean=video_processor.image_mean,
+        image_std=video_processor.image_std,
+    )
+
+
+def _summary(results: dict, folder: Path) -> str:
+    lines = []
+    if "chance" in results:
+        lines.append(f"{results['num_videos']} held-out videos{'':14}model   chance")
+        lines += [
+            f"  {name:30}{results[name]:9.3f}{chance:9.3f}" for name, chance in results["chance"].items()
+        ]
+    return "\n".join(
+        [
+            *lines,
+            f"{results['optimizer_steps']} steps, {results['seconds']:.0f} s. Everything is in {folder}. To use it:",
+            "",
+            "    from transformers import AutoModel, AutoProcessor",
+            f'    model = AutoModel.from_pretrained("{folder}", trust_remote_code=True)',
+            f'    processor = AutoProcessor.from_pretrained("{folder}", trust_remote_code=True)',
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
