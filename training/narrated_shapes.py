@@ -19,10 +19,8 @@ parameters is refused.
 import argparse
 import csv
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -32,6 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from training.narration import SpokenWord, describe, narrate
+from training.process_pool import run_in_processes
 from training.scene_drawing import COLORS, MOTIONS, ROUND_SHAPES, SCENES, SHAPES, Event, draw_video
 
 FORMAT_VERSION = 1  # raise it with every change that makes other videos or words from the same parameters
@@ -172,20 +171,13 @@ def _all_jobs(corpus: Corpus) -> Iterator[_Job]:
 
 
 def _run_jobs(jobs: list[_Job], num_workers: int) -> None:
-    progress = partial(tqdm, total=len(jobs), desc="making narrated videos", unit="video")
-    if num_workers == 1:
-        for job in progress(jobs):
-            job.run()
-        return
-    # spawn: the caller may hold threads (torch, tokenizers), which a forked child would find frozen
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context) as executor:
-        try:
-            for _ in progress(executor.map(_Job.run, jobs, chunksize=8)):
-                pass
-        except BaseException:
-            executor.shutdown(cancel_futures=True)
-            raise
+    done = run_in_processes(_Job.run, jobs, num_workers=min(num_workers, len(jobs)), on_death=_report_death)
+    for _ in tqdm(done, total=len(jobs), desc="making narrated videos", unit="video"):
+        pass
+
+
+def _report_death(job: _Job) -> None:
+    raise RuntimeError(f"the process that made {job.paths[0]} died: is there memory enough?")
 
 
 def _claim_folder(folder: Path, config: CorpusConfig) -> None:
