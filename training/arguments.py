@@ -21,11 +21,11 @@ class ModelArguments:
     preset: str = field(default="tiny", metadata={"help": "Architecture: tiny, b32, b16 or h14."})
     clip_checkpoint: str | None = field(
         default=None,
-        metadata={"help": "CLIP model in transformers' format to start from: a folder or a hub id. None: from scratch."},
+        metadata={"help": "CLIP to start from, in transformers' format: a folder or a hub id. None: from scratch."},
     )
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": "Tokenizer: a folder or a hub id. None: the CLIP checkpoint's, or one trained on the corpus."},
+        metadata={"help": "A folder or a hub id. None: the CLIP checkpoint's, or one trained on the generated corpus."},
     )
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager, sdpa, flex_attention, …"})
 
@@ -37,8 +37,8 @@ class DataArguments:
     sources: list[dict] = field(
         default_factory=list,
         metadata={
-            "help": "In YAML: a list of {format: yt_temporal, list_file, root, weight} and {format: webvid, table, root, "
-            "weight}, which take turns. Empty: the generated corpus of narrated shapes."
+            "help": "In YAML: a list of {format: yt_temporal, list_file, root, weight} and {format: webvid, table, "
+            "root, weight}, which take turns. Empty: the generated corpus of narrated shapes."
         },
     )
     eval_source: dict | None = field(
@@ -61,7 +61,8 @@ class DataArguments:
 class PreTrainingArguments(TrainingArguments):
     """transformers' TrainingArguments, and how parameters are trained.
 
-    Other defaults than the library's: no columns removed (samples are tensors and strings), report_to none.
+    Other defaults than the library's: no columns removed (samples are tensors and strings), memory pinned only where
+    there is an accelerator.
     """
 
     output_dir: str | None = field(default="outputs/pretrain", metadata={"help": "Where everything is written."})
@@ -82,6 +83,8 @@ class PreTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # nothing to pin for, and torch would warn at every epoch
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must be false: samples hold tensors and strings, not columns.")
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)) or any(m < 1 for m in self.lr_milestones):

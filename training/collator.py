@@ -11,9 +11,10 @@ from processing import TVTSv2Processor
 class PreTrainingCollator:
     """Stacks samples (see `mixed_sources.MixedSources`) and tokenizes their transcripts.
 
-    Returns for B samples of K transcripts: `pixel_values_videos` float32 (B, T, 3, H, W); `input_ids` and `attention_mask`
-    int64 (B, K, L), L the longest transcript; `sorting_labels` int64 (B, K) where K > 1; `bool_masked_pos` bool (B, N) and
-    `num_masked_patches` where samples are masked; `num_broken`, videos passed over; `video_ids`.
+    Returns for B samples of K transcripts: `pixel_values_videos` float32 (B, T, 3, H, W); `input_ids` and
+    `attention_mask` int64 (B, K, L), L the longest transcript; `sorting_labels` int64 (B, K) where K > 1;
+    `bool_masked_pos` bool (B, N) and `num_masked_patches` where samples are masked; `num_broken`, videos passed over;
+    `video_ids`.
 
     Raises:
         ValueError: samples with different K, an empty transcript, or masks of different counts.

@@ -25,7 +25,8 @@ def plot_losses(log_history: list[dict], path: Path, *, num_transcripts: int, so
         points = [(entry["step"], entry[name]) for entry in log_history if name in entry]
         axes.plot(*zip(*points, strict=True) if points else ([], []), color="#2f6fde")
         if name == "sorting_loss":
-            axes.axhline(sorting_loss_weight * np.log(num_transcripts), color="#888888", linestyle=":", label="guessing")
+            guessing = sorting_loss_weight * np.log(num_transcripts)
+            axes.axhline(guessing, color="#888888", linestyle=":", label="guessing")
             axes.legend(frameon=False)
         axes.set(title=f"{title} loss", xlabel="optimizer step", ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
@@ -52,7 +53,8 @@ def draw_sorted_videos(
 
 
 def _draw_video(axes, sample: dict, order: list[int], image_mean: list[float], image_std: list[float]) -> None:
-    frames = sample["pixel_values_videos"] * torch.tensor(image_std).view(3, 1, 1) + torch.tensor(image_mean).view(3, 1, 1)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (image_mean, image_std))
+    frames = sample["pixel_values_videos"] * std + mean
     num_frames, _, height, width = frames.shape
     strip = frames.clamp(0, 1).permute(2, 0, 3, 1).reshape(height, num_frames * width, 3)
     axes.imshow(strip.numpy(), interpolation="nearest")

@@ -59,8 +59,8 @@ class MixedSources(Dataset):
     def __getitem__(self, key: SampleKey) -> dict:
         """Returns the item of `key`, or of its replacement where that video is broken.
 
-        On top of the source's: `bool_masked_pos` bool (N,), `sorting_labels` int64 (K,), transcripts in random order, and
-        `num_broken`, how many videos were passed over to get here.
+        On top of the source's: `bool_masked_pos` bool (N,), `sorting_labels` int64 (K,), transcripts in random order,
+        and `num_broken`, how many videos were passed over to get here.
 
         Raises:
             VideoReadingError, TranscriptError: so many in a row that something else must be wrong; the last one.
@@ -119,8 +119,8 @@ class TurnSampler(Sampler[SampleKey]):
             raise ValueError(f"Each source needs a weight, a whole number of at least 1; got {list(weights)}.")
         if min(source_sizes) < samples_per_step:
             raise ValueError(
-                f"A step takes {samples_per_step} samples of one source, but the sources have {list(source_sizes)}. Use "
-                "smaller batches, fewer processes, or more data."
+                f"A step takes {samples_per_step} samples of one source, but the sources have {list(source_sizes)}. "
+                "Use smaller batches, fewer processes, or more data."
             )
         self.source_sizes, self.weights = list(source_sizes), list(weights)
         self.samples_per_step, self.seed, self.epoch = samples_per_step, seed, 0

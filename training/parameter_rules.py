@@ -128,9 +128,7 @@ class ParameterPlan:
                 if group_names:
                     size = sum(parameters[name].numel() for name in group_names)
                     rate_or_none = 0.0 if rule.frozen else rate
-                    self.groups.append(
-                        ParameterGroup(rule, rate_or_none, group_decay, tuple(group_names), size)
-                    )
+                    self.groups.append(ParameterGroup(rule, rate_or_none, group_decay, tuple(group_names), size))
         if all(group.rule.frozen for group in self.groups):
             raise ValueError("The parameter rules freeze every parameter, so there is nothing to train.")
 
@@ -156,12 +154,15 @@ class ParameterPlan:
             rows.append((" ".join(group.rule.match), str(len(group.names)), f"{group.num_elements:,}", rate, decay))
         total = sum(group.num_elements for group in self.groups)
         trained = sum(group.num_elements for group in self.groups if not group.rule.frozen)
-        rows.append(("all", str(sum(len(group.names) for group in self.groups)), f"{total:,}", f"{trained:,} trained", ""))
+        rows.append(
+            ("all", str(sum(len(group.names) for group in self.groups)), f"{total:,}", f"{trained:,} trained", "")
+        )
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         lines = [
-            "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(
-                zip(row, widths, strict=True)
-            )).rstrip()
+            "  ".join(
+                cell.ljust(width) if column == 0 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
             for row in rows
         ]
         return "\n".join(lines)

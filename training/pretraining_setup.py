@@ -72,8 +72,8 @@ def build_processor(model: ModelArguments, config: TVTSv2Config, texts: list[str
         raise ValueError("Give --tokenizer or --clip_checkpoint: these sources come without a tokenizer.")
     if len(tokenizer) > text.vocab_size:
         raise ValueError(
-            f"The tokenizer has {len(tokenizer)} tokens, but the model embeds {text.vocab_size}; use the tokenizer that "
-            "belongs to the model, or a model with a larger text_config.vocab_size."
+            f"The tokenizer has {len(tokenizer)} tokens, but the model embeds {text.vocab_size}; use the tokenizer "
+            "that belongs to the model, or a model with a larger text_config.vocab_size."
         )
     if tokenizer.eos_token_id != text.eos_token_id:
         raise ValueError(

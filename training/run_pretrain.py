@@ -148,9 +148,7 @@ def _summary(results: dict, folder: Path) -> str:
     lines = []
     if "chance" in results:
         lines.append(f"{results['num_videos']} held-out videos{'':14}model   chance")
-        lines += [
-            f"  {name:30}{results[name]:9.3f}{chance:9.3f}" for name, chance in results["chance"].items()
-        ]
+        lines += [f"  {name:30}{results[name]:9.3f}{chance:9.3f}" for name, chance in results["chance"].items()]
     return "\n".join(
         [
             *lines,

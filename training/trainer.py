@@ -129,7 +129,7 @@ class TVTSv2Trainer(Trainer):
         return super()._get_train_sampler(train_dataset) if self.train_sampler is None else self.train_sampler
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Returns (loss, (video embeddings, text embeddings, sorting logits), sorting labels), for `compute_metrics`."""
+        """Returns (loss, (video embeddings, text embeddings, sorting logits), sorting labels) for `compute_metrics`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
