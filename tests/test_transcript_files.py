@@ -143,6 +143,14 @@ def test_yt_temporal_annotation(tmp_path):
     assert read(tmp_path, "a.json", json.dumps(annotation)) == Transcript([TimedWord("Red.", 1.0)], False)
 
 
+def test_howto100m_captions_overlap_and_are_cut_where_the_next_begins(tmp_path):
+    content = {"start": [1.0, 2.0], "end": [5.0, 4.0], "text": ["ab cd", "ef"]}
+    assert timed(read(tmp_path, "a.json", json.dumps(content))) == [("ab", 1.0), ("cd", 1.5), ("ef", 2.0)]
+    content["end"].pop()
+    with pytest.raises(ValueError, match="lists of one length"):
+        read(tmp_path, "b.json", json.dumps(content))
+
+
 def test_byte_order_marks(tmp_path):
     assert timed(read(tmp_path, "a.srt", SRT.encode("utf-16"))) == timed(read(tmp_path, "b.srt", "\ufeff" + SRT))
 

@@ -1,4 +1,4 @@
-"""Timed words from the transcript files people have: SRT, WebVTT, Whisper JSON, YT-Temporal JSON.
+"""Timed words from the transcript files people have: SRT, WebVTT, Whisper, YT-Temporal, HowTo100M.
 
 Where a file times only whole segments, its words are spread over each segment by their length, and the result says
 so. Files are somebody else's: sizes, encodings and times are checked, and whatever is wrong is a `ValueError` that
@@ -86,7 +86,28 @@ def _read_json(text: str) -> Transcript:
         return _read_whisper_segments(content["segments"])
     if isinstance(content, Mapping) and "chunks" in content:
         return _read_whisper_chunks(content["chunks"])
-    raise ValueError("no known JSON: expected 'subtitles' (YT-Temporal), 'segments' or 'chunks' (Whisper)")
+    if isinstance(content, Mapping) and {"start", "end", "text"} <= content.keys():
+        return read_howto100m(content)
+    raise ValueError(
+        "no known JSON: expected 'subtitles' (YT-Temporal), 'segments' or 'chunks' (Whisper), or 'start', 'end' and "
+        "'text' (HowTo100M)"
+    )
+
+
+def read_howto100m(content: Mapping) -> Transcript:
+    """The words of one video of HowTo100M's caption file: `{"start": […], "end": […], "text": […]}`, equally long.
+
+    Raises:
+        ValueError: a list is missing or of another length, or times are negative or overlapping.
+    """
+    columns = [content.get(name) if isinstance(content, Mapping) else None for name in ("start", "end", "text")]
+    if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
+        raise ValueError("expected lists of one length at 'start', 'end' and 'text'")
+    segments = []
+    for index, (start, end, text) in enumerate(zip(*columns, strict=True)):
+        place = f"segment {index}"
+        segments.append(_Segment(_seconds(start, place), _seconds(end, place), _text(text, place), place))
+    return Transcript(_spread(segments), is_spread=True)
 
 
 def _read_whisper_segments(segments: object) -> Transcript:
