@@ -82,7 +82,7 @@ def _unwrap(state_dict: Mapping) -> dict[str, torch.Tensor]:
     """Returns the tensors by the release's names, out of a training checkpoint and a parallel wrapper's prefix."""
     if isinstance(state_dict.get("state_dict"), Mapping):
         state_dict = state_dict["state_dict"]
-    wrong = [name for name, tensor in state_dict.items() if not isinstance(tensor, torch.Tensor)]
+    wrong = [name for name, tensor in state_dict.items() if not isinstance(name, str) or not torch.is_tensor(tensor)]
     if wrong or not state_dict:
         raise ValueError(
             f"Expected tensors by name, or a dict with them under 'state_dict'; got {wrong[:5] or 'nothing'} instead."
@@ -101,21 +101,30 @@ def convert_official_state_dict(state_dict: Mapping) -> dict[str, torch.Tensor]:
             it `TVTSv2Model`.
 
     Raises:
-        ValueError: a tensor that the release does not have; it is named.
+        ValueError: a tensor that the release does not have, or that cannot be split or transposed; it is named.
     """
     converted = {}
     for name, tensor in _unwrap(state_dict).items():
         target, is_transposed = _renaming(name)
-        if is_transposed:
-            tensor = tensor.T.contiguous()
         names = target.split("|")
-        if len(names) > 1:
+        if is_transposed:
+            _check_shape(name, tensor, tensor.ndim == 2, "two axes")
+            converted[target] = tensor.T.contiguous()
+        elif len(names) > 1:
+            is_fused = tensor.ndim > 0 and len(tensor) % len(names) == 0
+            _check_shape(name, tensor, is_fused, "queries, keys and values, as many of each, along the first axis")
             converted.update(zip(names, (part.clone() for part in tensor.chunk(len(names))), strict=True))
         elif name == "pred_model.type_embed":
-            converted[target] = tensor.squeeze(0)
+            _check_shape(name, tensor, tensor.ndim == 3 and len(tensor) == 1, "(1, 2, width)")
+            converted[target] = tensor[0]
         else:
             converted[target] = tensor
     return converted
+
+
+def _check_shape(name: str, tensor: torch.Tensor, fits: bool, wanted: str) -> None:
+    if not fits:
+        raise ValueError(f"The checkpoint's {name!r} has shape {tuple(tensor.shape)}, expected {wanted}.")
 
 
 def infer_official_config(state_dict: Mapping) -> TVTSv2Config:
@@ -137,17 +146,18 @@ def infer_official_config(state_dict: Mapping) -> TVTSv2Config:
 
 
 def _measure(weights: dict[str, torch.Tensor]) -> dict[str, int]:
-    def shape(name: str) -> tuple[int, ...]:
+    def shape(name: str, num_axes: int = 2) -> tuple[int, ...]:
         if name not in weights:
             raise ValueError(f"The checkpoint lacks {name!r}, so it is no TVTSv2 of the release.")
+        _check_shape(name, weights[name], weights[name].ndim == num_axes, f"{num_axes} axes")
         return tuple(weights[name].shape)
 
     def depth(pattern: str) -> int:
         return len({match[1] for match in (re.match(pattern, name) for name in weights) if match})
 
     return {
-        "patch_size": shape("video_model.conv1.weight")[-1],
-        "video_width": shape("video_model.conv1.weight")[0],
+        "patch_size": shape("video_model.conv1.weight", 4)[-1],
+        "video_width": shape("video_model.conv1.weight", 4)[0],
         "video_layers": depth(_VIDEO_BLOCK[0]),
         "num_patches": shape("video_model.positional_embedding")[0] - 1,
         "num_frames": shape("video_model.temporal_embedding")[0],
