@@ -160,6 +160,8 @@ def _share_threads(video: OpenVideo, runs: list[Run], num_threads: int) -> tuple
     num_decoders = min(num_threads, len(runs))
     context = video.stream.codec_context
     frame_threads_pay = context.width * context.height >= FRAME_THREADS_MIN_PIXELS
+    # PyAV's log callback, when someone has turned it on, can deadlock with threads inside a decoder.
+    frame_threads_pay &= av.logging.get_level() is None
     if max(longest, total / num_decoders) < total / (FRAME_THREADS_GAIN if frame_threads_pay else 1):
         return num_decoders, 1
     return 1, num_threads if frame_threads_pay else 1

@@ -1,0 +1,274 @@
+"""Time to take 12 frames from a video file: this project's reader beside others, in alternation, frames compared.
+
+    python -m benchmarks.video_reading_speed --clips ../shared/clips
+
+Readers that are not installed (`pip install tvtsv2[bench]`) or cannot load are left out and named in the record. Made
+files are cached under --cache_dir; finished files are kept in the record and skipped when the command is run again.
+Beside the record, a table of the same name ending in `.md` is written.
+
+Every reader finds the number of frames by itself, as its users do, and takes the middle frames of 12 equal intervals. A
+frame is "same" when it differs from the reference by less than 2 levels on average (readers round colours differently;
+the next frame is further away), the reference being a full sequential decode.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata as package_metadata
+from pathlib import Path
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.video_reading_files import ENCODERS, make_file
+from processing import interval_midpoint_indices, read_video
+
+NUM_FRAMES = 12
+SAME_MEAN_LEVELS = 2.0
+MAX_REPEATS = 7
+SECONDS_PER_READER = 4.0  # repeats stop here; every reader runs at least once
+PACKAGES = {"torchcodec": "torchcodec", "decord": "decord", "opencv": "opencv-python-headless"}
+
+Reader = Callable[[str, int], np.ndarray]
+
+
+def read_ours(path: str, num_threads: int) -> np.ndarray:
+    """This project's reader."""
+    return read_video(path, sample, num_threads=num_threads)[0]
+
+
+def read_transformers(path: str, num_threads: int) -> np.ndarray:
+    """transformers' PyAV reader; it has no setting for threads."""
+    from transformers.video_utils import read_video_pyav
+
+    return read_video_pyav(path, sample)[0]
+
+
+def read_torchcodec(path: str, num_threads: int, seek_mode: str = "exact") -> np.ndarray:
+    """torchcodec, in its default mode."""
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=num_threads, seek_mode=seek_mode)
+    return decoder.get_frames_at(interval_midpoint_indices(len(decoder), NUM_FRAMES).tolist()).data.numpy()
+
+
+def read_torchcodec_approximate(path: str, num_threads: int) -> np.ndarray:
+    """torchcodec, trusting the header."""
+    return read_torchcodec(path, num_threads, "approximate")
+
+
+def read_decord(path: str, num_threads: int) -> np.ndarray:
+    """decord."""
+    import decord
+
+    video = decord.VideoReader(path, num_threads=num_threads)
+    return video.get_batch(interval_midpoint_indices(len(video), NUM_FRAMES).tolist()).asnumpy()
+
+
+def read_opencv(path: str, num_threads: int) -> np.ndarray:
+    """OpenCV, seeking to each frame."""
+    import cv2
+
+    video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, num_threads])
+    frames = []
+    for index in interval_midpoint_indices(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), NUM_FRAMES):
+        video.set(cv2.CAP_PROP_POS_FRAMES, int(index))
+        found, frame = video.read()
+        if found:
+            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    return np.stack(frames)
+
+
+READERS: dict[str, Reader] = {
+    "ours": read_ours,
+    "transformers": read_transformers,
+    "torchcodec exact": read_torchcodec,
+    "torchcodec approximate": read_torchcodec_approximate,
+    "decord": read_decord,
+    "opencv": read_opencv,
+}
+
+
+def sample(metadata) -> np.ndarray:
+    """Indices for the readers that ask for a function."""
+    return interval_midpoint_indices(metadata.total_num_frames, NUM_FRAMES)
+
+
+def decode_reference(path: str) -> np.ndarray:
+    """The frames of a full sequential decode, counted first."""
+    total = sum(1 for _ in _decode(path))
+    indices = interval_midpoint_indices(total, NUM_FRAMES).tolist()
+    frames = {
+        index: np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+        for index, frame in enumerate(_decode(path))
+        if index in set(indices)
+    }
+    return np.stack([frames[index] for index in indices])
+
+
+def _decode(path: str):
+    with av.open(path, metadata_errors="ignore") as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                continue
+
+
+def count_same(frames: np.ndarray, reference: np.ndarray) -> dict[str, int]:
+    """How many frames have the reference's pixels, and how many show the same picture."""
+    if frames.shape != reference.shape:
+        return {"equal": 0, "same": 0, "returned": len(frames)}
+    differences = [np.abs(a.astype(np.int16) - b).mean() for a, b in zip(frames, reference, strict=True)]
+    return {
+        "equal": sum(difference == 0 for difference in differences),
+        "same": sum(difference < SAME_MEAN_LEVELS for difference in differences),
+        "returned": len(frames),
+    }
+
+
+def measure_file(path: Path, reader_names: list[str], num_threads: int) -> dict:
+    """Median milliseconds of each reader on one file, in alternation, and what became of their frames."""
+    reference = decode_reference(str(path))
+    seconds: dict[str, list[float]] = {name: [] for name in reader_names}
+    results: dict[str, dict] = {}
+    active = list(reader_names)
+    while active:
+        for name in list(active):
+            started = time.perf_counter()
+            try:
+                frames = READERS[name](str(path), num_threads)
+            except Exception as error:
+                results[name] = {"error": f"{type(error).__name__}: {str(error).strip()[:100]}"}
+                active.remove(name)
+                continue
+            seconds[name].append(time.perf_counter() - started)
+            results.setdefault(name, count_same(frames, reference))
+            del frames
+            if len(seconds[name]) >= MAX_REPEATS or sum(seconds[name]) >= SECONDS_PER_READER:
+                active.remove(name)
+    for name, times in seconds.items():
+        if times and "error" not in results[name]:
+            results[name] |= {"median_ms": round(1000 * statistics.median(times), 1), "repeats": len(times)}
+    slowest = results.get("transformers", {}).get("median_ms")
+    for result in results.values():
+        if slowest and "median_ms" in result:
+            result["times_faster_than_transformers"] = round(slowest / result["median_ms"], 2)
+    return results
+
+
+def measure_peak_memory(path: Path, name: str, num_threads: int) -> int:
+    """Bytes a fresh process holds at most beyond what it held before it read."""
+    code = (
+        "import resource, sys\n"
+        "from benchmarks.video_reading_speed import READERS\n"
+        "usage = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "READERS['ours'](sys.argv[4], 1)\n"  # loads what is loaded once, on a small file
+        "before = usage()\n"
+        "READERS[sys.argv[2]](sys.argv[1], int(sys.argv[3]))\n"
+        "print(usage() - before)\n"
+    )
+    small = make_file(path.parent, "h264", 144, 30, 10)
+    command = [sys.executable, "-c", code, str(path), name, str(num_threads), str(small)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def find_readers(names: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Readers that load, with their versions, and why the others do not."""
+    usable, notes = [], {}
+    for name in names:
+        package = PACKAGES.get(name.split()[0])
+        try:
+            if package:
+                __import__({"opencv": "cv2"}.get(name, name.split()[0]))
+                notes[name] = package_metadata.version(package)
+            usable.append(name)
+        except Exception as error:
+            notes[name] = f"left out: {type(error).__name__} {str(error).strip().splitlines()[0][:100]}"
+    return usable, notes
+
+
+def write_table(record: dict, path: Path) -> None:
+    """The record as a Markdown table: milliseconds, in brackets times faster than transformers' reader."""
+    names = [name for name in READERS if any(name in row["readers"] for row in record["rows"].values())]
+    lines = ["| file | threads | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for row in record["rows"].values():
+        cells = []
+        for name in names:
+            result = row["readers"].get(name, {})
+            cell = "error" if "error" in result else ""
+            if "median_ms" in result:
+                cell = f"{result['median_ms']:,.0f} ({result.get('times_faster_than_transformers', '-')})"
+                if result["same"] < result["returned"] or result["returned"] < NUM_FRAMES:
+                    cell += f", {result['same']} of {NUM_FRAMES} right"
+            cells.append(cell)
+        lines.append(f"| {row['file']} | {row['threads']} | " + " | ".join(cells) + " |")
+    header = f"ms per file (times faster than transformers' PyAV reader); {record['device']}.\n\n{record['note']}\n\n"
+    path.write_text(header + "\n".join(lines) + "\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=Path, help="a folder of real files to read besides the made ones")
+    parser.add_argument("--codecs", nargs="*", default=list(ENCODERS), choices=list(ENCODERS))
+    parser.add_argument("--heights", nargs="*", type=int, default=[360, 1080])
+    parser.add_argument("--gop_sizes", nargs="*", type=int, default=[30, 250])
+    parser.add_argument("--seconds", nargs="*", type=int, default=[10, 60, 600])
+    parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
+    parser.add_argument("--cache_dir", type=Path, default=Path("/tmp/video_reading_benchmark"))
+    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/video_reading_speed.json"))
+    parser.add_argument("--note", default="", help="what a reader of the record should know about this run")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory too, one process per reader")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    readers, notes = find_readers(arguments.readers)
+    record = json.loads(arguments.record.read_text()) if arguments.record.exists() else {"rows": {}}
+    record["command"] = " ".join(["python -m benchmarks.video_reading_speed", *sys.argv[1:]])
+    record["device"] = f"{os.cpu_count()} cores, {platform.machine()}, PyAV {av.__version__}"
+    record["readers"] = notes
+    record["note"] = arguments.note or record.get("note", "")
+    files = [] if arguments.clips is None else sorted(arguments.clips.glob("*.[amw]*[4vim]"))
+    specifications = [
+        (codec, height, gop_size, seconds)
+        for seconds in arguments.seconds
+        for height in arguments.heights
+        for codec in arguments.codecs
+        for gop_size in arguments.gop_sizes
+    ]
+    jobs = [(lambda path=path: path) for path in files]
+    jobs += [(lambda spec=spec: make_file(arguments.cache_dir, *spec)) for spec in specifications]
+    for find_file in tqdm(jobs, desc="files"):
+        path = find_file()
+        for num_threads in arguments.threads:
+            key = f"{path.name}, {num_threads}"
+            if key in record["rows"]:
+                continue
+            row = {"file": path.name, "threads": num_threads, "megabytes": round(path.stat().st_size / 1e6, 1)}
+            row["load_before"] = round(os.getloadavg()[0], 2)
+            row["readers"] = measure_file(path, readers, num_threads)
+            if arguments.memory:
+                for name in readers:
+                    if "error" not in row["readers"][name]:
+                        row["readers"][name]["peak_bytes"] = measure_peak_memory(path, name, num_threads)
+            record["rows"][key] = row
+            arguments.record.parent.mkdir(parents=True, exist_ok=True)
+            arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+            write_table(record, arguments.record.with_suffix(".md"))
+
+
+if __name__ == "__main__":
+    main()
