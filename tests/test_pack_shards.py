@@ -1,0 +1,164 @@
+"""Shards hold every sample of a data set once, byte for byte, and can be read back from disk or a URL in any split."""
+
+import shutil
+from collections import Counter
+from itertools import pairwise
+
+import datasets
+import fsspec
+import pytest
+import torch
+from accelerate import skip_first_batches
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler, DataLoader
+
+from processing import TVTSv2VideoProcessor, VideoReadingError
+from training.build_dataset import build_dataset
+from training.built_clips import BuiltClips
+from training.clip_sampling import TranscriptError
+from training.narrated_shapes import CorpusConfig, build_corpus
+from training.pack_shards import pack_shards
+from training.shard_clips import ShardClips, ShardSampler
+
+NUM_VIDEOS = 23
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A folder with `footage`, `dataset` and `shards`: 23 videos in shards of uneven numbers."""
+    folder = tmp_path_factory.mktemp("packed")
+    config = CorpusConfig(
+        num_train_videos=NUM_VIDEOS, num_heldout_videos=0, num_train_captions=0, num_heldout_captions=0, image_size=160
+    )
+    corpus = build_corpus(folder / "corpus", config, num_workers=1)
+    shutil.copytree(corpus.folder / "videos" / "train" / "data", folder / "footage")
+    for file in (corpus.folder / "videos" / "train" / "annotations").iterdir():
+        shutil.copyfile(file, folder / "footage" / file.name)
+    build_dataset(folder / "footage", folder / "dataset", num_workers=1, heldout_ratio=0.0)
+    pack_shards(folder / "dataset", folder / "footage", folder / "shards", shard_megabytes=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video_processor():
+    return TVTSv2VideoProcessor(crop_size=32)
+
+
+@pytest.fixture
+def clips(packed, video_processor):
+    return ShardClips(packed / "shards", video_processor=video_processor)
+
+
+def test_uneven_shards_hold_every_video_once(packed, clips):
+    counts = Counter(clips.places["shard"].tolist())
+    assert len(counts) >= 3 and len(set(counts.values())) > 1 and sum(counts.values()) == len(clips) == NUM_VIDEOS
+    videos = {clips[index]["video_id"] for index in range(len(clips))}
+    assert videos == {f"train{index:06d}.mp4" for index in range(NUM_VIDEOS)}
+
+
+def test_items_are_those_of_the_single_files(packed, clips, video_processor):
+    single = BuiltClips(packed / "dataset", packed / "footage", video_processor=video_processor, deterministic=True)
+    by_id = {item["video_id"]: item for item in (single[index] for index in range(len(single)))}
+    fixed = ShardClips(packed / "shards", video_processor=video_processor, deterministic=True)
+    for index in range(0, len(fixed), 5):
+        item = fixed[index]
+        assert item["transcripts"] == by_id[item["video_id"]]["transcripts"]
+        assert torch.equal(item["pixel_values_videos"], by_id[item["video_id"]]["pixel_values_videos"])
+    first = clips[3]
+    assert torch.equal(first["pixel_values_videos"], clips[3]["pixel_values_videos"])
+    clips.set_epoch(1)
+    assert first["transcripts"] != clips[3]["transcripts"]
+
+
+def test_the_same_from_a_url(packed, clips, video_processor):
+    file_system = fsspec.filesystem("memory")
+    for file in (packed / "shards").iterdir():
+        file_system.pipe_file(f"/bucket/{file.name}", file.read_bytes())
+    remote = ShardClips("memory://bucket/", video_processor=video_processor)
+    assert torch.equal(remote[7]["pixel_values_videos"], clips[7]["pixel_values_videos"])
+
+
+def test_datasets_streams_the_shards(packed):
+    files = sorted(map(str, (packed / "shards").glob("*.tar")))
+    stream = datasets.load_dataset("webdataset", data_files={"train": files}, split="train", streaming=True)
+    rows = list(stream)
+    assert sorted(row["json"]["video"] for row in rows) == [f"train{index:06d}.mp4" for index in range(NUM_VIDEOS)]
+    assert rows[0]["video"] == (packed / "footage" / rows[0]["json"]["video"]).read_bytes()
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_processes_and_workers_share_without_loss_or_doubling(clips, num_processes, num_workers):
+    seen = Counter()
+    for process in range(num_processes):
+        batches = BatchSampler(ShardSampler(clips, buffer_size=6, seed=3), batch_size=2, drop_last=False)
+        shard = BatchSamplerShard(batches, num_processes, process, even_batches=False)
+        for batch in DataLoader(range(len(clips)), batch_sampler=shard, num_workers=num_workers):
+            seen.update(batch.tolist())
+    assert seen == Counter(range(NUM_VIDEOS))
+
+
+def test_resume_is_exact(clips):
+    sampler = ShardSampler(clips, buffer_size=6, seed=3)
+    sampler.set_epoch(2)
+    loader = DataLoader(range(len(clips)), sampler=sampler, batch_size=2)
+    whole = [batch.tolist() for batch in loader]
+    assert [batch.tolist() for batch in skip_first_batches(loader, 5)] == whole[5:]
+
+
+def test_order_is_shuffled_near_by(clips):
+    sampler = ShardSampler(clips, buffer_size=4, seed=0)
+    first = list(sampler)
+    assert first == list(sampler)
+    sampler.set_epoch(1)
+    assert first != list(sampler)
+    # With a buffer of one, shards are read one after the other from front to back.
+    in_order = list(ShardSampler(clips, buffer_size=1, seed=0))
+    shards = [clips.places["shard"][index] for index in in_order]
+    assert len([1 for a, b in pairwise(shards) if a != b]) == len(set(shards)) - 1
+    # A sample never comes out more than the buffer's size before its turn.
+    turn = {index: place for place, index in enumerate(in_order)}
+    sampler.set_epoch(0)
+    assert all(turn[index] - place < 4 for place, index in enumerate(sampler))
+
+
+def test_an_interrupted_packing_is_continued(packed, tmp_path):
+    shutil.copytree(packed / "shards", tmp_path / "shards")
+    (tmp_path / "shards" / "train-00001.tar").unlink()
+    kept = (tmp_path / "shards" / "train-00000.tar").stat().st_mtime_ns
+    pack_shards(packed / "dataset", packed / "footage", tmp_path / "shards", shard_megabytes=1)
+    for file in (packed / "shards").iterdir():
+        assert file.read_bytes() == (tmp_path / "shards" / file.name).read_bytes()
+    assert (tmp_path / "shards" / "train-00000.tar").stat().st_mtime_ns == kept
+
+
+def test_refusals(packed, tmp_path, video_processor):
+    with pytest.raises(ValueError, match="another data set, size or seed"):
+        pack_shards(packed / "dataset", packed / "footage", packed / "shards", shard_megabytes=2)
+    with pytest.raises(ValueError, match="holds other files"):
+        pack_shards(packed / "dataset", packed / "footage", packed / "footage")
+    with pytest.raises(FileNotFoundError, match=r"holds no data/\*\.parquet"):
+        pack_shards(tmp_path, packed / "footage", tmp_path / "shards")
+    with pytest.raises(FileNotFoundError, match="there is no video"):
+        pack_shards(packed / "dataset", tmp_path, tmp_path / "shards")
+    with pytest.raises(FileNotFoundError, match=r"no index .*heldout\.parquet"):
+        ShardClips(packed / "shards", "heldout", video_processor=video_processor)
+
+
+def test_damaged_shards_name_shard_and_sample(packed, tmp_path, video_processor):
+    shutil.copytree(packed / "shards", tmp_path / "shards")
+    clips = ShardClips(tmp_path / "shards", video_processor=video_processor)
+    last = len(clips) - 1
+    shard = tmp_path / "shards" / f"train-{clips.places['shard'][last]:05d}.tar"
+    data = bytearray(shard.read_bytes())
+    words = int(clips.places["json_offset"][last])
+    data[words : words + 2] = b"[["
+    shard.write_bytes(data)
+    with pytest.raises(TranscriptError, match=rf"{shard.name}, sample {last}: its words are broken"):
+        clips[last]
+    shard.write_bytes(data[: int(clips.places["video_offset"][last]) + 100])
+    with pytest.raises(VideoReadingError, match=rf"{shard.name}, sample {last}: the shard ends after 100 of"):
+        clips[last]
+    shard.unlink()
+    with pytest.raises(VideoReadingError, match=rf"{shard.name}, sample {last}"):
+        clips[last]
