@@ -1,0 +1,109 @@
+"""Who may import whom, what travelling files may look like, and that imports find this project and stay light."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("modeling_tvtsv2", "processing", "training", "benchmarks")
+# Package -> those of ours that it may import; `processing` only in its `__init__`.
+ALLOWED = {
+    "modeling_tvtsv2": set(),
+    "processing": {"modeling_tvtsv2"},
+    "training": {"modeling_tvtsv2", "processing"},
+    "benchmarks": {"modeling_tvtsv2", "processing"},
+}
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+TRAVELLING = [path for path in SOURCES if path.name.endswith("_tvtsv2.py")]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports_of(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Every import of a file, also those inside functions and under `if`."""
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def imported_packages(path: Path) -> set[str]:
+    """The top-level names that a file imports absolutely, as in `import a.b` or `from a.b import c`."""
+    names = set()
+    for node in imports_of(path):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif node.level == 0:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_go_one_way(path):
+    package = path.relative_to(ROOT).parts[0]
+    ours = imported_packages(path) & {*PACKAGES, "tests"} - {package}
+    allowed = ALLOWED[package]
+    if package == "processing" and path.name != "__init__.py":
+        allowed = set()
+    assert ours <= allowed
+
+
+def test_files_that_travel_have_names_of_their_own_and_lie_flat():
+    names = [path.name for path in TRAVELLING]
+    assert len(names) == len(set(names))
+    assert {path.parent for path in TRAVELLING} == {ROOT / "modeling_tvtsv2", ROOT / "processing"}
+
+
+@pytest.mark.parametrize("path", TRAVELLING, ids=name_of)
+def test_files_that_travel_import_only_what_travels_with_them(path):
+    assert not imported_packages(path) & {*PACKAGES, "tests"}
+    for node in imports_of(path):
+        if isinstance(node, ast.ImportFrom) and node.level > 0:
+            line = ast.unparse(node)
+            assert node.level == 1 and node.module is not None, f"only `from .x_tvtsv2 import Y` is copied: {line}"
+            assert node.module.endswith("_tvtsv2") and (path.parent / f"{node.module}.py").is_file(), line
+
+
+@pytest.mark.parametrize("path", TRAVELLING, ids=name_of)
+def test_files_that_travel_hold_no_relative_import_but_in_code(path):
+    """transformers looks for them by a regular expression, which takes a docstring's example for an import."""
+    source = path.read_text()
+    found = re.findall(r"^\s*from\s+\.(\S+)\s+import", source, re.MULTILINE)
+    real = [node.module for node in imports_of(path) if isinstance(node, ast.ImportFrom) and node.level]
+    assert sorted(found) == sorted(real)
+    assert not re.findall(r"^\s*import\s+\.", source, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [path for path in TRAVELLING if path.parent.name == "modeling_tvtsv2"], ids=name_of)
+def test_modeling_files_keep_their_annotations(path):
+    """transformers reads a model's config class from an annotation, which must not have become a string."""
+    assert "from __future__ import annotations" not in path.read_text()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_file_hides_a_library(path):
+    """Launching a script puts its folder first on the path: a `datasets.py` there would stand in for the library."""
+    if path.name != "__init__.py":
+        names = sys.stdlib_module_names | {"datasets", "evaluate", "accelerate", "transformers", "torch", "peft", "av"}
+        assert path.stem not in names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_are_this_project_s(package):
+    """The names are common ones, and another distribution's `training` would be found without a word."""
+    assert Path(importlib.import_module(package).__file__).resolve() == (ROOT / package / "__init__.py").resolve()
+
+
+@pytest.mark.parametrize("package", ["modeling_tvtsv2", "processing"])
+def test_importing_a_package_stays_light(package):
+    unwanted = {"matplotlib", "datasets", "evaluate", "peft", "pandas", "scipy", "training", "benchmarks"}
+    if package == "modeling_tvtsv2":
+        unwanted |= {"av", "processing"}
+    code = f"import sys, {package}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    imported = unwanted.intersection(run.stdout.split())
+    assert imported == set()
