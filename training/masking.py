@@ -11,8 +11,8 @@ def count_masked_patches(num_patches: int, mask_ratio: float) -> int:
 
     Source: paper, section 3.4; the rounding is the released code's.
     """
-    num_kept = int(num_patches * (1 - mask_ratio))
-    if not 0 <= mask_ratio < 1 or num_kept < 1:
+    num_kept = int(num_patches * (1 - mask_ratio)) if 0 <= mask_ratio < 1 else 0
+    if num_kept < 1:
         raise ValueError(f"mask_ratio must lie in [0, 1) and leave one of {num_patches} patches, got {mask_ratio}.")
     return num_patches - num_kept
 

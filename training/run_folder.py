@@ -57,16 +57,22 @@ class RunFolder:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def last_checkpoint(self) -> str | None:
-        """Returns the newest complete checkpoint's path, or None.
-
-        `trainer_state.json` is the last file that Trainer writes into a checkpoint; without it, the save was cut off.
-        """
+        """Returns the newest complete checkpoint's path, or None."""
         checkpoints = [
             (int(match[1]), folder)
             for folder in self.path.glob("checkpoint-*")
-            if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)) and (folder / "trainer_state.json").is_file()
+            if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)) and _is_complete(folder)
         ]
         return str(max(checkpoints)[1]) if checkpoints else None
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    """`trainer_state.json` is the last file that Trainer writes; without all of it, the save was cut off."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True
 
 
 def write_json(path: Path, content: dict) -> None:
