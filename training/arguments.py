@@ -106,13 +106,19 @@ def read_config(path: str | Path) -> dict:
         raise ValueError(f"The configuration {path} cannot be read: {error}") from error
     if not isinstance(settings, dict):
         raise ValueError(f"The configuration {path} must hold settings by name, got a {type(settings).__name__}.")
-    known = [item.name for group in ArgumentGroups.__args__ for item in dataclasses.fields(group) if item.init]
     for key in settings:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=3)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see run_pretrain.py --help."
-            raise ValueError(f"The configuration {path} has an unknown key {key!r}; {hint}")
+        if key not in _setting_names():
+            raise ValueError(f"The configuration {path} has an unknown key {key!r}; {_hint(str(key))}")
     return settings
+
+
+def _setting_names() -> list[str]:
+    return [item.name for group in ArgumentGroups.__args__ for item in dataclasses.fields(group) if item.init]
+
+
+def _hint(name: str) -> str:
+    near = difflib.get_close_matches(name, _setting_names(), n=3)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else "see run_pretrain.py --help."
 
 
 def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
@@ -127,9 +133,12 @@ def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
         description="Pre-train a TVTSv2. With no arguments: a small one on a generated corpus, in minutes, on a CPU.",
     )
     parser.add_argument("config", nargs="?", default=str(DEFAULT_CONFIG), help="YAML file with any of these settings.")
-    path = parser.parse_known_args(command_line)[0].config
+    known, unknown = parser.parse_known_args(command_line)
+    # Looked for first: the value behind an unknown option would be taken for the YAML file.
+    for option in (word.partition("=")[0] for word in unknown if word.startswith("--")):
+        parser.error(f"There is no option {option}; {_hint(option.lstrip('-'))}")
     try:
-        parser.set_defaults(**read_config(path))
+        parser.set_defaults(**read_config(known.config))
         *groups, _ = parser.parse_args_into_dataclasses(args=command_line)
     except ValueError as error:
         parser.error(str(error))
