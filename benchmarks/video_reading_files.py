@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+VIDEO_EXTENSIONS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg"}
+
 FPS = 30
 SECONDS_ENCODED = 10
 

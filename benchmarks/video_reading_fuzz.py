@@ -22,10 +22,9 @@ from pathlib import Path
 
 import av
 
-from benchmarks.video_reading_files import ENCODERS, make_file
+from benchmarks.video_reading_files import ENCODERS, VIDEO_EXTENSIONS, make_file
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video
 
-VIDEO_EXTENSIONS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg"}
 BATCH_SIZE = 50
 SILENT_SECONDS = 90
 MEMORY_LIMIT_BYTES = 6 * 2**30  # of addresses; torch alone reserves about 4 GiB

@@ -110,20 +110,22 @@ def _hevc_is_clean(data: bytes, extradata: bytes) -> bool:
 
 
 def _nal_units(data: bytes, extradata: bytes, length_size_byte: int) -> Iterator[bytes]:
-    """The first bytes of each NAL unit, for packets in either of the two ways of dividing them."""
+    """The first bytes of each NAL unit, two at least, for packets in either of the two ways of dividing them."""
     if extradata[:1] == b"\1" and len(extradata) > length_size_byte:
         size_bytes, position = (extradata[length_size_byte] & 3) + 1, 0
-        while position + size_bytes + 2 <= len(data):
+        while position + size_bytes < len(data):
             size = int.from_bytes(data[position : position + size_bytes], "big")
             position += size_bytes
-            yield data[position : position + min(size, 512)]
+            if size >= 2 and position + 2 <= len(data):
+                yield data[position : position + min(size, 512)]
             position += size
         return
     position = data.find(b"\0\0\1")
-    while 0 <= position < len(data) - 5:
+    while position >= 0:
         following = data.find(b"\0\0\1", position + 3)
         end = following if following >= 0 else len(data)
-        yield data[position + 3 : min(end, position + 515)]
+        if end - position >= 5:
+            yield data[position + 3 : min(end, position + 515)]
         position = following
 
 

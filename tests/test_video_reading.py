@@ -16,7 +16,7 @@ import pytest
 import processing.frame_decoding_tvtsv2 as frame_decoding
 import processing.packet_table_tvtsv2 as packet_table
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video, read_windows
-from processing.bitstream_headers_tvtsv2 import is_shown
+from processing.bitstream_headers_tvtsv2 import is_clean_start, is_shown, temporal_layer
 from tests.video_files import ODD_FILES, decode_all, draw_frame, write_odd_file, write_video
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
@@ -109,6 +109,17 @@ def test_hidden_frames_are_told_by_their_header_bits():
         assert is_shown("vp9", av.Packet(bytes([first, 0, 0]))) is shown
     assert is_shown("vp9", av.Packet(bytes([0b10000000, 0, 0b11000001])))  # the mark of a superframe
     assert is_shown("vp8", av.Packet(b"\x10\0\0")) and not is_shown("vp8", av.Packet(b"\x00\0\0"))
+
+
+@pytest.mark.parametrize("codec", ["av1", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"])
+def test_headers_of_any_bytes_are_looked_at_without_failing(codec):
+    generator = random.Random(codec)
+    for _ in range(300):
+        data = bytes(generator.choices([0, 0, 1, 3, 38, 255], k=generator.randint(1, 40)))
+        extradata = generator.choice([None, b"\1" + bytes(30)])
+        is_shown(codec, av.Packet(data))
+        is_clean_start(codec, av.Packet(data), extradata)
+        temporal_layer(av.Packet(data), extradata)
 
 
 def test_damage_inside_a_run_is_noticed_and_the_rest_decoded(tmp_path):
