@@ -18,7 +18,7 @@ from benchmarks.retrieval_figures import (
 )
 from tests.deterministic_weights import det
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "retrieval.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "retrieval_figures.json").read_text())
 # The release's names of our figures.
 NAMES = {"R@1": "R1", "R@5": "R5", "R@10": "R10", "R@50": "R50", "median_rank": "MedR", "mean_rank": "MeanR"}
 
