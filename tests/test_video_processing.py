@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from transformers.video_utils import VideoMetadata
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
 from processing.frame_geometry_tvtsv2 import pil_nearest_indices
@@ -175,6 +176,52 @@ def test_unreadable_files_are_errors_that_name_them(tmp_path):
     path.write_bytes(b"this is no video")
     with pytest.raises(VideoReadingError, match=r"broken\.mp4"):
         process(path)
+
+
+def test_lists_of_files_keep_their_order_when_read_in_parallel(tmp_path):
+    paths = [write_video(tmp_path / f"{n}.mp4", num_frames=20 + n, height=40 + 2 * n, width=60) for n in range(6)]
+    processor = TVTSv2VideoProcessor(crop_size=32)
+    batch = processor(paths, num_workers=3, return_tensors="pt").pixel_values_videos
+    for path, pixels in zip(paths, batch, strict=True):
+        assert torch.equal(processor(path, return_tensors="pt").pixel_values_videos[0], pixels)
+
+
+def test_errors_can_be_collected(tmp_path):
+    good, broken = write_video(tmp_path / "good.mp4", num_frames=12), tmp_path / "broken.mp4"
+    broken.write_bytes(b"this is no video")
+    processor = TVTSv2VideoProcessor(crop_size=32)
+    features = processor([good, broken, good], on_error="collect", return_tensors="pt")
+    assert features.pixel_values_videos.shape[0] == 2
+    assert [type(error) for error in features["video_errors"]] == [type(None), VideoReadingError, type(None)]
+    for videos, on_error in [([good, broken], "raise"), ([broken], "collect")]:
+        with pytest.raises(VideoReadingError, match=r"broken\.mp4"):
+            processor(videos, on_error=on_error)
+
+
+def test_windows_of_a_file_equal_the_frames_they_name(tmp_path):
+    path = write_video(tmp_path / "video.mp4", num_frames=96, fps=24)
+    processor = TVTSv2VideoProcessor(crop_size=32)
+    features = processor.process_windows(
+        path, [(0.0, 1.0), (2.0, 4.0), (3.9, 4.0)], return_tensors="pt", return_metadata=True
+    )
+    assert features.pixel_values_videos.shape == (3, 12, 3, 32, 32)
+    images, _ = decode_all(path)
+    for pixels, metadata in zip(features.pixel_values_videos, features["video_metadata"], strict=True):
+        frames = np.stack([images[index] for index in metadata.frames_indices])
+        assert torch.equal(process(frames, crop_size=32)[0], pixels)
+    second = features["video_metadata"][1].frames_indices
+    assert second == [48 + index for index in processor.sample_frames(VideoMetadata(total_num_frames=48))]
+    assert (features.pixel_values_videos[2, 3:] == 0).all()
+
+
+def test_limits_and_strictness_reach_the_reader(tmp_path):
+    path = write_video(tmp_path / "video.mkv", num_frames=60)
+    with pytest.raises(VideoReadingError, match="max_duration_seconds=1"):
+        process(path, limits={"max_duration_seconds": 1})
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(VideoReadingError, match="truncated"):
+        process(path)
+    assert process(path, strict=False).shape[1] == 12
 
 
 @pytest.mark.parametrize(
