@@ -45,7 +45,7 @@ def draw_sorted_videos(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 2.5 * len(samples)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(13, 2.2 * len(samples)), layout="constrained", facecolor="white")
     rows = figure.subplots(len(samples), 1, squeeze=False)[:, 0]
     for axes, sample, logits in zip(rows, samples, sorting_logits, strict=True):
         _draw_video(axes, sample, predicted_order(logits), image_mean, image_std)
@@ -64,11 +64,11 @@ def _draw_video(axes, sample: dict, order: list[int], image_mean: list[float], i
     for place, transcript in enumerate(order):
         left = place * clip_width
         axes.axvline(left - 0.5, color="white", linewidth=4)
+        said, predicted = (_wrapped(sample["transcripts"][index]) for index in (place, transcript))
         is_right = transcript == place
-        text = f"said:       {_wrapped(sample['transcripts'][place])}"
-        axes.text(left + 1, height * 1.06, text, va="top", fontsize=7.5, color=INK)
-        guess = "predicted: this one" if is_right else f"predicted: {_wrapped(sample['transcripts'][transcript])}"
-        axes.text(left + 1, height * 1.62, guess, va="top", fontsize=7.5, color=RIGHT if is_right else WRONG)
+        axes.text(left + 1, height * 1.05, f"said: {said}", va="top", fontsize=8, color=INK)
+        guess = "predicted: the same" if is_right else f"predicted: {predicted}"
+        axes.text(left + 1, height * 1.5, guess, va="top", fontsize=8, color=RIGHT if is_right else WRONG)
 
 
 def _wrapped(text: str, width: int = 44, max_lines: int = 3) -> str:
