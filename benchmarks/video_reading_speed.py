@@ -170,10 +170,6 @@ def measure_file(path: Path, runs: dict[str, tuple[str, int]]) -> dict:
             cores_ms = round(1000 * statistics.median(core_seconds[name]), 1)
             results[name] |= {"median_ms": round(1000 * statistics.median(times), 1), "cores_ms": cores_ms}
             results[name]["repeats"] = len(times)
-    slowest = results.get("transformers", {}).get("median_ms")
-    for result in results.values():
-        if slowest and "median_ms" in result:
-            result["times_faster_than_transformers"] = round(slowest / result["median_ms"], 2)
     return results
 
 
@@ -219,23 +215,33 @@ def list_runs(readers: list[str], thread_counts: list[int]) -> dict[str, tuple[s
     return runs
 
 
-def write_table(record: dict, path: Path) -> None:
-    """The record as a Markdown table: milliseconds, in brackets times faster than transformers' reader."""
-    names = list(dict.fromkeys(name for row in record["rows"].values() for name in row["readers"]))
+def write_tables(record: dict, path: Path) -> None:
+    """The record as two Markdown tables: time passed, and time of all cores."""
+    titles = {"median_ms": "Time passed", "cores_ms": "Time of all processor cores, which a busy machine distorts less"}
+    parts = [
+        f"ms per file, in brackets times faster than transformers' PyAV reader. {record['device']}.",
+        record["note"],
+    ]
+    for measure, title in titles.items():
+        parts.append(f"{title}:\n\n" + _format_table(record["rows"], measure))
+    path.write_text("\n\n".join(part for part in parts if part) + "\n")
+
+
+def _format_table(rows: dict, measure: str) -> str:
+    names = list(dict.fromkeys(name for row in rows.values() for name in row["readers"]))
     lines = ["| file | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for file, row in record["rows"].items():
+    for file, row in rows.items():
+        slowest = row["readers"].get("transformers", {}).get(measure)
         cells = []
-        for name in names:
-            result = row["readers"].get(name, {})
+        for result in (row["readers"].get(name, {}) for name in names):
             cell = "error" if "error" in result else ""
-            if "median_ms" in result:
-                cell = f"{result['median_ms']:,.0f} ({result.get('times_faster_than_transformers', '-')})"
+            if measure in result:
+                cell = f"{result[measure]:,.0f}" + (f" ({slowest / result[measure]:.1f})" if slowest else "")
                 if result["same"] < NUM_FRAMES:
                     cell += f", {result['same']} of {NUM_FRAMES} right"
             cells.append(cell)
         lines.append(f"| {file} | " + " | ".join(cells) + " |")
-    header = f"ms per file (times faster than transformers' PyAV reader); {record['device']}.\n\n{record['note']}\n\n"
-    path.write_text(header + "\n".join(lines) + "\n")
+    return "\n".join(lines)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -291,7 +297,7 @@ def main() -> None:
         record["rows"][path.name] = row
         arguments.record.parent.mkdir(parents=True, exist_ok=True)
         arguments.record.write_text(json.dumps(record, indent=1) + "\n")
-        write_table(record, arguments.record.with_suffix(".md"))
+        write_tables(record, arguments.record.with_suffix(".md"))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 # Codecs whose every packet is one shown frame that depends on no other.
 INTRA_CODECS = frozenset({"mjpeg", "prores"})
 
+# Codecs with packets that show no frame.
+HIDING_CODECS = frozenset({"vp8", "vp9"})
+
 # Decoders whose skipping of non-reference frames leaves all others untouched.
 SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8"})
 

@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 import av
 import numpy as np
 
-from .bitstream_headers_tvtsv2 import SKIPPING_CODECS, TABLE_CODECS, is_clean_start, is_shown, temporal_layer
+from .bitstream_headers_tvtsv2 import (
+    HIDING_CODECS,
+    SKIPPING_CODECS,
+    TABLE_CODECS,
+    is_clean_start,
+    is_shown,
+    temporal_layer,
+)
 from .video_container_tvtsv2 import OpenVideo, reading_errors
 
 # Packets are kept while the table is read, up to this many bytes; beyond it they are read again by seeking.
@@ -81,7 +88,8 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
     with reading_errors(video.name):
         packets = video.container.demux(stream)
         while True:
-            video.check_clock()
+            if len(rows) % 256 == 0:
+                video.check_clock()
             try:
                 packet = next(packets, None)
             except av.FFmpegError as error:
@@ -92,7 +100,7 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
                 continue
             if packet.pts is None or packet.is_corrupt:
                 raise UncertainTable("a packet is corrupt or has no presentation time")
-            shown = not packet.is_discard and is_shown(codec, packet)
+            shown = not packet.is_discard and (codec not in HIDING_CODECS or is_shown(codec, packet))
             rows.append((packet.pts, packet.dts, packet.size, packet.is_keyframe, shown))
             kept_bytes += packet.size
             if kept_bytes <= MAX_KEPT_BYTES:
