@@ -1,10 +1,12 @@
 """TVTSv2 models: tensors in, tensors out.
 
-Importing this package makes the models known to transformers' Auto classes, and marks their code to travel along when
-one is saved, so that the saved folder loads with `trust_remote_code=True` where this package is not installed.
+Importing this package makes the models known to transformers' Auto classes and pipelines, and marks their code to
+travel along when one is saved, so that the saved folder loads with `trust_remote_code=True` where this package is not
+installed.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForVideoClassification
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from modeling_tvtsv2.configuration_tvtsv2 import TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionConfig
 from modeling_tvtsv2.modeling_tvtsv2 import (
@@ -14,6 +16,10 @@ from modeling_tvtsv2.modeling_tvtsv2 import (
     TVTSv2PreTrainedModel,
     TVTSv2TextModel,
     TVTSv2VisionModel,
+)
+from modeling_tvtsv2.pipelines_tvtsv2 import (
+    TVTSv2VideoFeatureExtractionPipeline,
+    TVTSv2ZeroShotVideoClassificationPipeline,
 )
 
 for _config in (TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionConfig):
@@ -28,6 +34,11 @@ for _auto_class, _config, _model in (
 ):
     _auto_class.register(_config, _model)
     _model.register_for_auto_class(_auto_class.__name__)
+for _task, _pipeline in (
+    ("zero-shot-video-classification", TVTSv2ZeroShotVideoClassificationPipeline),
+    ("video-feature-extraction", TVTSv2VideoFeatureExtractionPipeline),
+):
+    PIPELINE_REGISTRY.register_pipeline(_task, pipeline_class=_pipeline, pt_model=AutoModel, type="multimodal")
 
 __all__ = [
     "TVTSv2Config",

@@ -9,6 +9,7 @@ What is unlike CLIP in transformers:
 Attribute names are CLIP's wherever CLIP has the part, so a CLIP checkpoint loads as it is.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -103,10 +104,14 @@ class TVTSv2PreTrainedModel(CLIPPreTrainedModel):
                 init.normal_(projection.weight, std=factor * projection.in_features**-0.5)
 
     def save_pretrained(self, *args, **kwargs):
-        """Saves as transformers does, and makes the folder known to every Auto class that can use these weights."""
+        """Saves as transformers does, and makes the folder known to every Auto class and pipeline that can use it."""
         # transformers enters only the class that is saved; yet a pre-training checkpoint is also a TVTSv2Model.
         if self._auto_class is not None and self.config.model_type == TVTSv2Config.model_type:
             self.config.auto_map = {**_AUTO_MAP, **(getattr(self.config, "auto_map", None) or {})}
+            # Imported here: pipelines are heavy, and this line is what makes transformers copy their file along.
+            from .pipelines_tvtsv2 import CUSTOM_PIPELINES
+
+            self.config.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
         return super().save_pretrained(*args, **kwargs)
 
 
