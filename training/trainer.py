@@ -77,6 +77,8 @@ class TVTSv2Trainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _count(self, inputs: dict) -> None:
+        if not self.model.training:
+            return
         self.num_samples += len(inputs["pixel_values_videos"])
         self.num_broken += inputs.get("num_broken", 0)
         num_seen = self.num_samples + self.num_broken
