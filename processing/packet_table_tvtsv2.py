@@ -160,19 +160,23 @@ def plan_runs(table: PacketTable, indices: list[int], packet_at, video: OpenVide
     codec, extradata = codec_of(video), video.stream.codec_context.extradata
     keyframes = np.flatnonzero(table.is_keyframe)
     clean: dict[int, bool] = {0: True}
-    runs: dict[int, Run] = {}
-    for index in sorted(set(indices)):
-        number = int(table.display_order[index])
-        for start in keyframes[: np.searchsorted(keyframes, number, side="right")][::-1].tolist():
+
+    def find_start(number: int) -> int:
+        for position in range(int(np.searchsorted(keyframes, number, side="right")) - 1, -1, -1):
+            start = int(keyframes[position])
             # A leading picture is shown before its keyframe and needs what came before that.
             if table.pts[number] < table.pts[start]:
                 continue
             if start not in clean:
                 clean[start] = is_clean_start(codec, packet_at(start), extradata)
             if clean[start]:
-                break
-        else:
-            raise UncertainTable("a frame precedes every keyframe")
+                return start
+        raise UncertainTable("a frame precedes every keyframe")
+
+    runs: dict[int, Run] = {}
+    for index in sorted(set(indices)):
+        number = int(table.display_order[index])
+        start = find_start(number)
         run = runs.setdefault(start, Run(start, number, {}))
         run.end = max(run.end, number)
         run.targets[int(table.pts[number])] = index

@@ -4,7 +4,6 @@ Axis legend: T frames taken, H height, W width.
 """
 
 import dataclasses
-import itertools
 import logging
 import multiprocessing
 import os
@@ -28,6 +27,12 @@ logger = logging.getLogger(__name__)
 # In a strict read, damage that costs more than this share of the packets is an error.
 MAX_UNDECODABLE_RATIO = 0.05
 
+# For files that give neither times nor a rate.
+DEFAULT_FPS = 25
+
+# More decoders for one file cost memory and find no runs to share.
+MAX_THREADS = 8
+
 DEFAULT_LIMITS = VideoLimits()
 
 
@@ -36,6 +41,7 @@ def read_video(
     sample_indices_fn: Callable[..., Sequence[int]],
     *,
     frame_transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    apply_rotation: bool = True,
     strict: bool = True,
     num_threads: int | None = None,
     limits: VideoLimits = DEFAULT_LIMITS,
@@ -43,7 +49,8 @@ def read_video(
     """The frames of a video that `sample_indices_fn` chooses, and the video's metadata.
 
     Frame i is the i-th frame a full decode shows. Nothing is guessed: frame counts and times come from the packets or
-    the decoded frames, never from the file's header.
+    the decoded frames, never from the file's header. Damage in parts that need not be decoded stays unnoticed: a frame
+    that would not decode there still counts.
 
     Args:
         path: A regular local file in a common container format, a seekable binary file object, or the file's bytes.
@@ -52,9 +59,10 @@ def read_video(
             has another number of frames than its packets made believe.
         frame_transform: Applied at once to each frame taken, (H, W, 3) uint8 to an array of a fixed shape, so that only
             its results are kept in memory.
+        apply_rotation: Turn frames upright as the file's side data says; False leaves them as stored.
         strict: Raise for a truncated file and for one of which over 5 % of the packets cannot be decoded. False takes
             what decodes; the metadata says what was lost.
-        num_threads: Threads to decode with; None: all cores, but one inside a data loader's worker.
+        num_threads: Threads to decode with; None: all cores up to 8, but one inside a data loader's worker.
         limits: What the read may cost.
 
     Returns:
@@ -64,8 +72,8 @@ def read_video(
         VideoReadingError: The file cannot be read, or exceeds a limit.
         ValueError: The indices are empty or out of range.
     """
-    num_threads = default_num_threads() if num_threads is None else num_threads
-    request = _Request(sample_indices_fn, frame_transform, strict, num_threads)
+    num_threads = min(default_num_threads(), MAX_THREADS) if num_threads is None else num_threads
+    request = _Request(sample_indices_fn, frame_transform, apply_rotation, strict, num_threads)
     started = time.monotonic()
     with open_video(path, limits, started) as video:
         try:
@@ -73,7 +81,7 @@ def read_video(
         except UncertainTable as doubt:
             reason = str(doubt)
     with open_video(path, limits, started) as video:
-        metadata = _survey(video, reason)
+        metadata = _survey(video, request, reason)
         _check_damage(metadata, video, strict)
     with open_video(path, limits, started) as video:
         return _read_sequentially(video, metadata, request)
@@ -142,6 +150,7 @@ def default_num_threads() -> int:
 class _Request:
     sample_indices_fn: Callable[..., Sequence[int]]
     frame_transform: Callable[[np.ndarray], np.ndarray] | None
+    apply_rotation: bool
     strict: bool
     num_threads: int
 
@@ -151,11 +160,12 @@ def _read_by_table(video: OpenVideo, request: _Request) -> tuple[np.ndarray, Vid
     reader = PacketReader(video, table)
     first_frame = decode_first_frame(video, table, reader)
     times = table.pts[table.display_order] * float(video.stream.time_base)
-    metadata = _describe(video, first_frame, times, "packet_table")
+    metadata = _describe(video, request, first_frame, times)
+    metadata.reading_method = "packet_table"
     metadata.is_truncated = is_cut_short(video, len(table.pts))
     _check_damage(metadata, video, request.strict)
     indices = _check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
-    taken = _TakenFrames(video, metadata, indices, request.frame_transform)
+    taken = _TakenFrames(video, metadata, indices, request)
     runs = plan_runs(table, indices, lambda number: reader.read(number, number)[0], video)
     decode_runs(video, table, reader, runs, request.num_threads, taken.add)
     return taken.stacked(), metadata
@@ -165,7 +175,7 @@ def _read_sequentially(
     video: OpenVideo, metadata: VideoFileMetadata, request: _Request
 ) -> tuple[np.ndarray, VideoFileMetadata]:
     indices = _check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
-    taken = _TakenFrames(video, metadata, indices, request.frame_transform)
+    taken = _TakenFrames(video, metadata, indices, request)
     wanted, last = set(indices), max(indices)
     for index, frame in enumerate(decode_sequentially(video, Damage())):
         if index in wanted:
@@ -175,7 +185,7 @@ def _read_sequentially(
     return taken.stacked(), metadata
 
 
-def _survey(video: OpenVideo, reason: str) -> VideoFileMetadata:
+def _survey(video: OpenVideo, request: _Request, reason: str) -> VideoFileMetadata:
     """Counts and times the frames of a file by decoding all of them."""
     damage = Damage()
     ticks, first_frame = [], None
@@ -186,32 +196,37 @@ def _survey(video: OpenVideo, reason: str) -> VideoFileMetadata:
     if first_frame is None:
         video.check_frame_size(video.stream.codec_context.width, video.stream.codec_context.height)
         raise video.error("no frame of it can be decoded.")
-    if None in ticks or any(later < earlier for earlier, later in itertools.pairwise(ticks)):
-        # Without usable times, frames are taken to be evenly spread.
-        rate = float(video.stream.average_rate or video.stream.guessed_rate or 25)
-        times = np.arange(len(ticks)) / rate
-    else:
-        times = np.array(ticks) * float(video.stream.time_base)
-    metadata = _describe(video, first_frame, times, "sequential")
+    times = _times_of(ticks, video)
+    metadata = _describe(video, request, first_frame, times)
+    metadata.reading_method = "sequential"
     metadata.sequential_reason = reason
     metadata.num_undecodable_packets = damage.num_undecodable_packets
     metadata.is_truncated = damage.is_truncated or is_cut_short(video, damage.num_packets)
     return metadata
 
 
-def _describe(video: OpenVideo, first_frame: av.VideoFrame, times: np.ndarray, method: str) -> VideoFileMetadata:
+def _times_of(ticks: list[int | None], video: OpenVideo) -> np.ndarray:
+    """Seconds of each frame; where the file's times do not rise, frames are taken to be evenly spread."""
+    if None not in ticks:
+        steps = np.diff(np.array(ticks, dtype=np.float64))
+        if not steps.size or (steps.min() >= 0 and np.median(steps) > 0):
+            return np.array(ticks, dtype=np.float64) * float(video.stream.time_base)
+    return np.arange(len(ticks)) / float(video.stream.average_rate or video.stream.guessed_rate or DEFAULT_FPS)
+
+
+def _describe(video: OpenVideo, request: _Request, first_frame: av.VideoFrame, times: np.ndarray) -> VideoFileMetadata:
     # The duration files give for the last frame is often a copy of some other gap, so it only serves a lone frame.
     if len(times) > 1:
         last_duration = float(np.median(np.diff(times)))
     elif first_frame.duration:
         last_duration = float(first_frame.duration * video.stream.time_base)
     else:
-        last_duration = 1 / float(video.stream.average_rate or 25)
+        last_duration = 1 / float(video.stream.average_rate or DEFAULT_FPS)
     duration = float(times[-1] - times[0]) + last_duration
     video.check_duration(duration)
     video.check_frame_size(first_frame.width, first_frame.height)
     width, height = first_frame.width, first_frame.height
-    if first_frame.rotation % 180 == 90:
+    if request.apply_rotation and _quarter_turns(first_frame.rotation) % 2:
         width, height = height, width
     return VideoFileMetadata(
         total_num_frames=len(times),
@@ -222,7 +237,6 @@ def _describe(video: OpenVideo, first_frame: av.VideoFrame, times: np.ndarray, m
         video_backend="pyav",
         rotation=first_frame.rotation,
         frame_seconds=times,
-        reading_method=method,
     )
 
 
@@ -253,8 +267,10 @@ def _check_indices(indices: Sequence[int], total_num_frames: int) -> list[int]:
 class _TakenFrames:
     """Collects the frames asked for, each converted to RGB the moment it is decoded."""
 
-    def __init__(self, video: OpenVideo, metadata: VideoFileMetadata, indices: list[int], frame_transform):
-        self.video, self.metadata, self.indices, self.frame_transform = video, metadata, indices, frame_transform
+    def __init__(self, video: OpenVideo, metadata: VideoFileMetadata, indices: list[int], request: _Request):
+        self.video, self.metadata, self.indices = video, metadata, indices
+        self.frame_transform = request.frame_transform
+        self.quarter_turns = _quarter_turns(metadata.rotation) if request.apply_rotation else 0
         self.slots = {index: slot for slot, index in enumerate(dict.fromkeys(indices))}
         self.missing = set(self.slots)
         self.images: np.ndarray | None = None
@@ -268,7 +284,7 @@ class _TakenFrames:
             self.reformatters.own = VideoReformatter()
         with reading_errors(self.video.name):
             image = self.reformatters.own.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        image = _rotate(image, self.metadata.rotation)
+        image = _turn(image, self.quarter_turns)
         if image.shape != (self.metadata.height, self.metadata.width, 3):
             raise self.video.error(
                 f"frame {index} has {image.shape[1]}x{image.shape[0]} pixels, the first frame "
@@ -294,10 +310,14 @@ class _TakenFrames:
         return self.images[[self.slots[index] for index in self.indices]]
 
 
-def _rotate(image: np.ndarray, degrees: int) -> np.ndarray:
-    """The image turned counter-clockwise by the nearest quarter turn, contiguous."""
-    if not round(degrees / 90) % 4:
+def _quarter_turns(degrees: int) -> int:
+    """Counter-clockwise turns by 90 degrees, 0 to 3; other angles are rounded, as no rectangle of pixels shows them."""
+    return round(degrees / 90) % 4
+
+
+def _turn(image: np.ndarray, quarter_turns: int) -> np.ndarray:
+    if not quarter_turns:
         return image
     # Whole pixels move twice as fast as single bytes.
     pixels = np.ascontiguousarray(image).view("V3")[..., 0]
-    return np.ascontiguousarray(np.rot90(pixels, round(degrees / 90)))[..., None].view(np.uint8)
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns))[..., None].view(np.uint8)

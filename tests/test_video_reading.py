@@ -142,6 +142,15 @@ def test_rotation_is_applied_and_told(odd_files):
     path, images, _ = odd_files("rotated")
     metadata = check_read(path, images, [0, 5])
     assert metadata.rotation == 90 and (metadata.height, metadata.width) == images[0].shape[:2] == (96, 64)
+    stored, metadata = read_video(path, lambda metadata: [0, 5], apply_rotation=False)
+    assert (np.rot90(stored[1]) == images[5]).all() and (metadata.height, metadata.width) == (64, 96)
+
+
+def test_frames_without_rising_times_are_taken_to_be_evenly_spread(tmp_path):
+    path = write_odd_file("all_at_once", tmp_path)
+    metadata = check_read(path, decode_all(path)[0], [3, 7])
+    assert metadata.reading_method == "sequential" and metadata.duration > 0
+    assert metadata.timestamps == pytest.approx([3 / metadata.fps, 7 / metadata.fps])
 
 
 def test_a_frame_transform_sees_each_frame_and_replaces_it(odd_files):

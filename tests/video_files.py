@@ -162,6 +162,7 @@ ODD_FILES: dict[str, dict | tuple[str, str]] = {
 # Files that do not give what they hold.
 BROKEN_FILES = {
     "one_packet_broken": ("mp4", "_write_one_packet_broken"),
+    "all_at_once": ("mkv", "_write_all_at_once"),
     "only_attached_picture": ("m4a", "_write_only_attached_picture"),
 }
 
@@ -210,6 +211,16 @@ def _write_edit_list(path: Path) -> Path:
         packet.dts -= offset
 
     return _copy_packets(source, path, shift)
+
+
+def _write_all_at_once(path: Path) -> Path:
+    """Every packet claims the same time."""
+    source = write_video(path.with_name("timed.mkv"), options={"bf": "0"}, num_frames=20)
+
+    def stop_clock(number, packet):
+        packet.pts = packet.dts = 0
+
+    return _copy_packets(source, path, stop_clock)
 
 
 def _write_from_second_keyframe(path: Path) -> Path:
