@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import multiprocessing
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from dataclasses import dataclass
 import av
 import numpy as np
 import torch
-from av.video.reformatter import VideoReformatter
 
 from .frame_decoding_tvtsv2 import Damage, PacketReader, decode_first_frame, decode_runs, decode_sequentially
 from .packet_table_tvtsv2 import UncertainTable, plan_runs, read_packet_table
-from .video_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video, reading_errors
+from .taken_frames_tvtsv2 import TakenFrames, quarter_turns
+from .video_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
 from .video_metadata_tvtsv2 import VideoFileMetadata
 
 logger = logging.getLogger(__name__)
@@ -154,6 +153,10 @@ class _Request:
     strict: bool
     num_threads: int
 
+    def take(self, video: OpenVideo, metadata: VideoFileMetadata, indices: list[int]) -> TakenFrames:
+        turns = quarter_turns(metadata.rotation) if self.apply_rotation else 0
+        return TakenFrames(video, metadata, indices, self.frame_transform, turns)
+
 
 def _read_by_table(video: OpenVideo, request: _Request) -> tuple[np.ndarray, VideoFileMetadata]:
     table = read_packet_table(video)
@@ -165,7 +168,7 @@ def _read_by_table(video: OpenVideo, request: _Request) -> tuple[np.ndarray, Vid
     metadata.is_truncated = is_cut_short(video, len(table.pts))
     _check_damage(metadata, video, request.strict)
     indices = _check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
-    taken = _TakenFrames(video, metadata, indices, request)
+    taken = request.take(video, metadata, indices)
     runs = plan_runs(table, indices, lambda number: reader.read(number, number)[0], video)
     decode_runs(video, table, reader, runs, request.num_threads, taken.add)
     return taken.stacked(), metadata
@@ -175,7 +178,7 @@ def _read_sequentially(
     video: OpenVideo, metadata: VideoFileMetadata, request: _Request
 ) -> tuple[np.ndarray, VideoFileMetadata]:
     indices = _check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
-    taken = _TakenFrames(video, metadata, indices, request)
+    taken = request.take(video, metadata, indices)
     wanted, last = set(indices), max(indices)
     for index, frame in enumerate(decode_sequentially(video, Damage())):
         if index in wanted:
@@ -226,7 +229,7 @@ def _describe(video: OpenVideo, request: _Request, first_frame: av.VideoFrame, t
     video.check_duration(duration)
     video.check_frame_size(first_frame.width, first_frame.height)
     width, height = first_frame.width, first_frame.height
-    if request.apply_rotation and _quarter_turns(first_frame.rotation) % 2:
+    if request.apply_rotation and quarter_turns(first_frame.rotation) % 2:
         width, height = height, width
     return VideoFileMetadata(
         total_num_frames=len(times),
@@ -262,62 +265,3 @@ def _check_indices(indices: Sequence[int], total_num_frames: int) -> list[int]:
             f"the video's {total_num_frames} frames have 0 to {total_num_frames - 1}."
         )
     return array.tolist()
-
-
-class _TakenFrames:
-    """Collects the frames asked for, each converted to RGB the moment it is decoded."""
-
-    def __init__(self, video: OpenVideo, metadata: VideoFileMetadata, indices: list[int], request: _Request):
-        self.video, self.metadata, self.indices = video, metadata, indices
-        self.frame_transform = request.frame_transform
-        self.quarter_turns = _quarter_turns(metadata.rotation) if request.apply_rotation else 0
-        self.slots = {index: slot for slot, index in enumerate(dict.fromkeys(indices))}
-        self.missing = set(self.slots)
-        self.images: np.ndarray | None = None
-        self.lock = threading.Lock()
-        self.reformatters = threading.local()
-
-    def add(self, index: int, frame: av.VideoFrame) -> None:
-        """Converts and keeps a frame; several threads may do so at a time."""
-        self.video.check_frame_size(frame.width, frame.height)
-        if not hasattr(self.reformatters, "own"):
-            self.reformatters.own = VideoReformatter()
-        with reading_errors(self.video.name):
-            image = self.reformatters.own.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        image = _turn(image, self.quarter_turns)
-        if image.shape != (self.metadata.height, self.metadata.width, 3):
-            raise self.video.error(
-                f"frame {index} has {image.shape[1]}x{image.shape[0]} pixels, the first frame "
-                f"{self.metadata.width}x{self.metadata.height}; videos that change their size are not read."
-            )
-        if self.frame_transform is not None:
-            image = self.frame_transform(image)
-        with self.lock:
-            if self.images is None:
-                self.video.check_memory(image.nbytes * len(self.indices))
-                self.images = np.empty((len(self.slots), *image.shape), image.dtype)
-        self.images[self.slots[index]] = image
-        self.missing.discard(index)
-
-    def stacked(self) -> np.ndarray:
-        """All frames in the order asked for; completes the metadata."""
-        if self.missing:
-            raise self.video.error(f"frame {min(self.missing)} could not be decoded again.")
-        self.metadata.frames_indices = self.indices
-        self.metadata.taken_seconds = [float(self.metadata.frame_seconds[i]) for i in self.indices]
-        if len(self.slots) == len(self.indices):
-            return self.images
-        return self.images[[self.slots[index] for index in self.indices]]
-
-
-def _quarter_turns(degrees: int) -> int:
-    """Counter-clockwise turns by 90 degrees, 0 to 3; other angles are rounded, as no rectangle of pixels shows them."""
-    return round(degrees / 90) % 4
-
-
-def _turn(image: np.ndarray, quarter_turns: int) -> np.ndarray:
-    if not quarter_turns:
-        return image
-    # Whole pixels move twice as fast as single bytes.
-    pixels = np.ascontiguousarray(image).view("V3")[..., 0]
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns))[..., None].view(np.uint8)
