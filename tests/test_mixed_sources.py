@@ -217,9 +217,10 @@ def test_a_broken_video_is_replaced_and_written_down_once(mix, error):
     sample = samples[SampleKey(0, 2, 4)]
     assert sample["video_id"] != "a/4" and sample["num_broken"] >= 1
     records = [json.loads(line) for line in samples.ledger.read_text().splitlines()]
-    assert len(records) == sample["num_broken"]
+    assert len(records) == sample["num_broken"] == samples.num_broken
     assert records[0] == {"source": 0, "epoch": 2, "index": 4, "error": "a/4.mp4 is broken"}
     assert same(sample, samples[SampleKey(0, 2, 4)])  # the same replacement every time
+    assert samples.num_broken == len(records)  # and no second count
     assert len({samples[SampleKey(0, epoch, 4)]["video_id"] for epoch in range(20)}) > 3  # and another one elsewhere
 
 
@@ -237,7 +238,7 @@ def test_a_replacement_may_be_broken_too(mix):
 def test_whole_videos_leave_no_ledger(mix):
     samples = mix(FakeClips("a", 3))
     samples[SampleKey(0, 0, 0)]
-    assert not samples.ledger.exists()
+    assert not samples.ledger.exists() and samples.num_broken == 0
 
 
 def test_nothing_but_broken_videos_is_an_error(mix):

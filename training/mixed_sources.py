@@ -56,6 +56,11 @@ class MixedSources(Dataset):
     def __len__(self) -> int:
         return sum(len(source) for source in self.sources)
 
+    @property
+    def num_broken(self) -> int:
+        """Draws that the ledger names, over all processes and restarts; one repeated after a restart counts once."""
+        return len(set(self.ledger.read_bytes().splitlines())) if self.ledger.is_file() else 0
+
     def __getitem__(self, key: SampleKey) -> dict:
         """Returns the item of `key`, or of its replacement where that video is broken.
 

@@ -39,11 +39,9 @@ def main(command_line: list[str] | None = None) -> None:
         print(_summary(results, run.path))
 
 
-def _settings(*groups: ModelArguments | DataArguments | PreTrainingArguments) -> dict:
-    settings = {}
-    for group in groups:
-        settings.update(group.to_dict() if isinstance(group, PreTrainingArguments) else vars(group))
-    return settings
+def _settings(model_args: ModelArguments, data_args: DataArguments, args: PreTrainingArguments) -> dict:
+    # The number of processes decides how many samples a step has.
+    return {**vars(model_args), **vars(data_args), **args.to_dict(), "num_processes": args.world_size}
 
 
 def _say(args: PreTrainingArguments, text: str) -> None:
@@ -69,7 +67,8 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
     model = build_model(model_args)
     files = locate_data(data_args, args.seed)
     with args.main_process_first(local=False):
-        run.claim()
+        if args.process_index == 0:
+            run.claim()
     processor = build_processor(model_args, model.config, files.tokenizer_texts, run.path / "tokenizer")
     samples, sampler = build_training_data(files, processor, model.config, data_args, args)
     heldout = build_heldout_data(files, processor, model.config, data_args)
@@ -92,12 +91,14 @@ def _evaluate(trainer, heldout) -> dict:
     """Returns the metrics on held-out videos beside chance, and how much was trained on what."""
     from training.evaluation import chance_levels
 
+    args = trainer.args
+    samples_per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     results = {
         "optimizer_steps": trainer.state.global_step,
-        "num_samples": trainer.num_samples,
-        "num_broken": trainer.num_broken,
+        "num_samples": trainer.state.global_step * samples_per_step,
+        "num_broken": trainer.train_dataset.num_broken,
         "num_parameters": trainer.model.num_parameters(),
-        "num_processes": trainer.args.world_size,
+        "num_processes": args.world_size,
     }
     if heldout is None:
         return results
