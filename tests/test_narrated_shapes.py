@@ -172,6 +172,30 @@ def sample_transcripts(script, rng):
     ]
 
 
+def test_wording_does_not_depend_on_the_place_in_the_video():
+    """Chi-square of place against words, first words and lengths of narrations: no more than chance gives."""
+    counts: dict[str, np.ndarray] = {}
+    num_videos = 1000
+    for index in range(num_videos):
+        script = plan_narrated_video(SMALL, "train", index)
+        for place, event in enumerate(script.events):
+            said = [word.heard for word in script.words if event.start_seconds <= word.time < event.end_seconds]
+            for feature in {
+                *said,
+                f"first {said[0]}",
+                f"first two {said[:2]}",
+                f"last {said[-1]}",
+                f"{len(said)} words",
+            }:
+                counts.setdefault(feature, np.zeros(7))[place] += 1
+    for feature, observed in counts.items():
+        expected = observed.mean()
+        if 20 < expected < 0.9 * num_videos:
+            variance = expected * (1 - expected / num_videos)
+            # Six degrees of freedom: 40 is passed once in a million times.
+            assert ((observed - expected) ** 2 / variance).sum() < 40, feature
+
+
 def test_text_alone_cannot_sort():
     """A naive Bayes classifier of a clip's words, its first and last word and its length stays at chance."""
 
