@@ -64,7 +64,7 @@ _PRESETS = {
             "image_size": 64,
             "patch_size": 16,
             "projection_dim": 128,
-            "temporal_initializer_range": 0.3,
+            "temporal_initializer_range": 0.6,
         },
         "projection_dim": 128,
         "sorter_num_attention_heads": 4,
