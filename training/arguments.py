@@ -5,6 +5,7 @@ One flat namespace: transformers' TrainingArguments and the fields below.
 
 import dataclasses
 import difflib
+import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,8 +62,10 @@ class DataArguments:
 class PreTrainingArguments(TrainingArguments):
     """transformers' TrainingArguments, and how parameters are trained.
 
-    Other defaults than the library's: no columns removed (samples are tensors and strings), memory pinned only where
-    there is an accelerator.
+    Other defaults than the library's: no columns removed (samples are tensors and strings); memory pinned only where
+    there is an accelerator; tensorboard, where it is installed; no look at the loss at each step (`FiniteLossGuard`
+    looks when it is time to log); DDP searches for parameters without gradient (captions do not reach the sorter); a
+    process that others wait for in vain ends the run after 10 minutes.
     """
 
     output_dir: str | None = field(default="outputs/pretrain", metadata={"help": "Where everything is written."})
@@ -80,6 +83,29 @@ class PreTrainingArguments(TrainingArguments):
         metadata={"help": "Epochs at whose start all learning rates are multiplied by lr_milestone_factor."},
     )
     lr_milestone_factor: float = field(default=0.1, metadata={"help": "See lr_milestones."})
+    chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Samples that a process takes through the model at once; negatives still are the whole batch "
+            "(training/chunked_contrast.py). None: the whole batch at once."
+        },
+    )
+    peak_tflops: float | None = field(
+        default=None,
+        metadata={"help": "A device's peak in 10^12 operations a second, for MFU in the logs and hours in the plan."},
+    )
+    plan: bool = field(default=False, metadata={"help": "Print what the run would take and cost, and do not run it."})
+    plan_mfu: float = field(default=0.4, metadata={"help": "Share of peak_tflops that --plan reckons with."})
+    plan_processes: int | None = field(
+        default=None, metadata={"help": "Processes that --plan reckons with. None: as many as were launched."}
+    )
+    report_to: str | list[str] | None = field(
+        default_factory=lambda: "tensorboard" if importlib.util.find_spec("tensorboard") else "none",
+        metadata={"help": "Where logs go: tensorboard (if installed, the default), wandb, …, or none."},
+    )
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Would look at the loss at every step."})
+    ddp_find_unused_parameters: bool | None = field(default=True, metadata={"help": "Captions skip the sorter."})
+    ddp_timeout: int = field(default=600, metadata={"help": "Seconds a process waits for the others."})
 
     def __post_init__(self):
         super().__post_init__()
@@ -89,6 +115,13 @@ class PreTrainingArguments(TrainingArguments):
             raise ValueError("remove_unused_columns must be false: samples hold tensors and strings, not columns.")
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)) or any(m < 1 for m in self.lr_milestones):
             raise ValueError(f"lr_milestones must be ascending epochs of at least 1, got {self.lr_milestones}.")
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}.")
+        if self.chunk_size is not None and self.gradient_accumulation_steps > 1:
+            raise ValueError(
+                "chunk_size takes the place of gradient_accumulation_steps, and keeps all negatives: raise "
+                "per_device_train_batch_size instead."
+            )
 
 
 ArgumentGroups = tuple[ModelArguments, DataArguments, PreTrainingArguments]

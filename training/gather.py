@@ -36,3 +36,12 @@ def gather_with_gradient(features: torch.Tensor, batch_sizes: list[int]) -> torc
     padding = features.new_zeros(max(batch_sizes) - len(features), *features.shape[1:])
     parts = dist_functional.all_gather(torch.cat([features, padding]))
     return torch.cat([part[:size] for part, size in zip(parts, batch_sizes, strict=True)])
+
+
+def sum_over_processes(values: list[float], device: torch.device) -> list[float]:
+    """Returns the sums of all processes' `values`, which lie on `device` on the way."""
+    # float32 where an accelerator has nothing wider.
+    sums = torch.tensor(values, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    if num_processes() > 1:
+        dist.all_reduce(sums)
+    return sums.tolist()

@@ -7,8 +7,23 @@ from pathlib import Path
 RUN_FILE = "run.json"
 RESULTS_FILE = "eval_results.json"
 BROKEN_VIDEOS_FILE = "broken_videos.jsonl"
+LAST_SAVE_FILE = "last_checkpoint.json"
 # Settings that may change between a run and its continuation: they say where and how often, not what.
-VOLATILE = ("logging_dir", "local_rank", "dataloader_num_workers", "report_to", "disable_tqdm", "run_name", "hub_token")
+VOLATILE = (
+    "dataloader_num_workers",
+    "dataloader_prefetch_factor",
+    "ddp_timeout",
+    "disable_tqdm",
+    "hub_token",
+    "local_rank",
+    "logging_dir",
+    "peak_tflops",
+    "plan",
+    "plan_mfu",
+    "plan_processes",
+    "report_to",
+    "run_name",
+)
 
 
 class RunFolder:
@@ -57,13 +72,25 @@ class RunFolder:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def last_checkpoint(self) -> str | None:
-        """Returns the newest complete checkpoint's path, or None."""
+        """Returns the newest complete checkpoint's path, or None where the run has not saved any yet.
+
+        Raises:
+            ValueError: a later one was saved, and is gone: going on would silently repeat what it held.
+        """
         checkpoints = [
             (int(match[1]), folder)
             for folder in self.path.glob("checkpoint-*")
             if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)) and _is_complete(folder)
         ]
-        return str(max(checkpoints)[1]) if checkpoints else None
+        step, newest = max(checkpoints, default=(0, None))
+        last_save = self.path / LAST_SAVE_FILE
+        saved_step = json.loads(last_save.read_text(encoding="utf-8"))["step"] if last_save.is_file() else 0
+        if saved_step > step:
+            raise ValueError(
+                f"{self.path} had a checkpoint-{saved_step}, which is gone or broken. Put it back; or delete "
+                f"{last_save} to go on at {newest.name if newest else 'the very beginning'}."
+            )
+        return str(newest) if newest else None
 
 
 def _is_complete(checkpoint: Path) -> bool:

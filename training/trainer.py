@@ -1,22 +1,33 @@
 """TVTSv2Trainer: transformers' Trainer with negatives from all processes, parameter rules and milestones."""
 
+import functools
 import json
-from collections import defaultdict
+import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch.optim.lr_scheduler import MultiStepLR
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer
 
 from training.arguments import PreTrainingArguments
-from training.gather import gather_batch_sizes, gather_with_gradient
+from training.chunked_contrast import backward_in_chunks
+from training.finite_loss import FiniteLossGuard
+from training.flops import count_step_flops
+from training.gather import gather_batch_sizes, gather_with_gradient, sum_over_processes
 from training.losses import contrastive_loss
 from training.parameter_rules import ParameterPlan
+from training.progress import TrainingProgress, contrastive_accuracy
+from training.run_folder import LAST_SAVE_FILE, write_json
 
 PLAN_FILE = "parameter_plan.json"
 NOT_FOR_THE_MODEL = ("num_broken", "video_ids")
 MIN_SAMPLES_TO_JUDGE = 200  # before that, a share of broken videos means nothing
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written."""
 
 
 class TVTSv2Trainer(Trainer):
@@ -44,7 +55,7 @@ class TVTSv2Trainer(Trainer):
         super().__init__(model=model, args=args, **kwargs)
         self.train_sampler = train_sampler
         self.max_broken_share = max_broken_share
-        self.num_samples = self.num_broken = 0
+        self.num_samples = self.num_broken = 0  # of this process, since it started
         self.plan = ParameterPlan(
             self.model,
             args.parameter_rules,
@@ -54,7 +65,49 @@ class TVTSv2Trainer(Trainer):
         )
         # Before anything wraps the model: engines look at requires_grad when they do.
         self.plan.apply(self.model)
-        self._running = defaultdict(float)
+        if args.chunk_size is not None and self.is_deepspeed_enabled:
+            raise ValueError("chunk_size needs DDP or FSDP: DeepSpeed exchanges gradients at every backward pass.")
+        self.progress = TrainingProgress(args.device, args.peak_tflops)
+        self.loss_guard = FiniteLossGuard(args.output_dir, args.process_index)
+        self._learning_rates: dict[str, float] = {}
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Returns the training batches, on the device; in main memory where they go there chunk by chunk."""
+        loader = super().get_train_dataloader()
+        if self.args.chunk_size is not None:
+            loader.device = None
+        return loader
+
+    def get_batch_samples(self, *args, **kwargs):
+        """Returns the batches of a step; the time it takes is time spent waiting for data."""
+        with self.progress.waiting_for_data():
+            return super().get_batch_samples(*args, **kwargs)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Returns the loss of a batch, after its backward pass; in chunks if `args.chunk_size` says so."""
+        if self.args.chunk_size is None:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            loss = self._step_in_chunks(model, inputs)
+        self.loss_guard.add(loss, self.state.global_step + 1, inputs.get("video_ids"))
+        return loss
+
+    def _step_in_chunks(self, model, inputs: dict) -> torch.Tensor:
+        model.train()
+        self._count(inputs)
+        outputs = backward_in_chunks(
+            model,
+            {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL},
+            chunk_size=self.args.chunk_size,
+            temperature=self.accelerator.unwrap_model(model).config.contrastive_temperature,
+            device=self.args.device,
+            backward=self.accelerator.backward,
+            no_sync=functools.partial(self.accelerator.no_sync, model),
+        )
+        sizes = gather_batch_sizes(len(outputs.video_embeds), outputs.video_embeds.device)
+        embeds = [gather_with_gradient(each, sizes) for each in (outputs.video_embeds, outputs.text_embeds)]
+        self._remember(inputs, outputs, *embeds, outputs.contrastive_loss, outputs.sorting_loss)
+        return outputs.loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Returns the loss of this process; averaged over processes, its gradient is that of the joined batch."""
@@ -62,18 +115,15 @@ class TVTSv2Trainer(Trainer):
         outputs = model(**{name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL})
         contrastive, sorting = outputs.contrastive_loss, outputs.sorting_loss
         sizes = gather_batch_sizes(len(outputs.video_embeds), outputs.video_embeds.device)
+        embeds = [gather_with_gradient(each, sizes) for each in (outputs.video_embeds, outputs.text_embeds)]
         if len(sizes) > 1:
             temperature = self.accelerator.unwrap_model(model).config.contrastive_temperature
-            contrastive = contrastive_loss(
-                gather_with_gradient(outputs.video_embeds, sizes),
-                gather_with_gradient(outputs.text_embeds, sizes),
-                temperature,
-            )
+            contrastive = contrastive_loss(*embeds, temperature)
             if sorting is not None:
                 # A mean of means is the mean over all only after weighting by what each was taken over.
                 sorting = sorting * (len(outputs.video_embeds) * len(sizes) / sum(sizes))
         loss = contrastive if sorting is None else contrastive + sorting
-        self._remember(contrastive_loss=contrastive, sorting_loss=sorting)
+        self._remember(inputs, outputs, *embeds, contrastive, sorting)
         return (loss, outputs) if return_outputs else loss
 
     def _count(self, inputs: dict) -> None:
@@ -88,25 +138,56 @@ class TVTSv2Trainer(Trainer):
                 f"max_broken_share={self.max_broken_share:g}. They are named in {self.args.output_dir}."
             )
 
-    def _remember(self, **losses: torch.Tensor | None) -> None:
+    def _remember(self, inputs: dict, outputs, videos, texts, contrastive, sorting) -> None:
+        """Takes note of a training step; `videos` and `texts` are the embeddings of all processes."""
         if not self.model.training:
             return
-        for name, loss in losses.items():
-            if loss is not None:
-                # Summed where it lies: looking at it here would make an accelerator wait at every step.
-                self._running[name] = self._running[name] + loss.detach()
-                self._running[f"{name} count"] += 1
+        labels, accuracy = inputs.get("sorting_labels"), None
+        if outputs.sorting_logits is not None and labels is not None:
+            accuracy = (outputs.sorting_logits.argmax(dim=-1) == labels.to(self.args.device)).float().mean()
+        self.progress.add(
+            len(outputs.video_embeds),
+            self._count_flops(inputs, len(videos)),
+            contrastive_loss=contrastive,
+            sorting_loss=sorting,
+            contrastive_accuracy=contrastive_accuracy(videos, texts),
+            sorting_accuracy=accuracy,
+        )
+
+    def _count_flops(self, inputs: dict, num_candidates: int) -> int:
+        pixels, ids, masked = (inputs.get(name) for name in ("pixel_values_videos", "input_ids", "num_masked_patches"))
+        patch_size = self.model.config.vision_config.patch_size
+        num_patches = (pixels.shape[-2] // patch_size) * (pixels.shape[-1] // patch_size)
+        return count_step_flops(
+            self.model,
+            batch_size=len(pixels),
+            num_kept_patches=num_patches - (masked or 0),
+            num_transcripts=ids.shape[1],
+            num_tokens=ids.shape[2],
+            num_frames=pixels.shape[1],
+            num_candidates=num_candidates,
+        ).total
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds each loss's mean since the last log (this process's), and the number of broken videos passed over."""
+        """Adds what happened since the last log; see `TrainingProgress.read`.
+
+        Raises:
+            FloatingPointError: a loss since then was not finite.
+        """
         if "loss" in logs:
-            for name in ("contrastive_loss", "sorting_loss"):
-                count = self._running.pop(f"{name} count", 0)
-                if count:
-                    logs[name] = float(self._running.pop(name)) / count
-            if self.num_broken:
-                logs["num_broken"] = self.num_broken
+            self.loss_guard.check(self.args.device)
+            logs.update(self.progress.read())
+            if len(self._learning_rates) > 1:
+                logs.update({f"learning_rate/{name}": rate for name, rate in self._learning_rates.items()})
+            (num_broken,) = sum_over_processes([self.num_broken], self.args.device)
+            if num_broken:
+                logs["num_broken"] = int(num_broken)
         super().log(logs, start_time)
+
+    def _get_learning_rate(self) -> float:
+        # Trainer asks before the schedule moves on: these are the rates of the step that is then logged.
+        self._learning_rates = {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups}
+        return super()._get_learning_rate()
 
     def create_optimizer(self, model=None):
         """Returns the optimizer with one group per rule and weight decay; `args.optim` chooses its kind."""
@@ -139,6 +220,31 @@ class TVTSv2Trainer(Trainer):
             return loss, None, None
         predictions = (outputs.video_embeds, outputs.text_embeds, outputs.sorting_logits)
         return loss, tuple(prediction.float() for prediction in predictions), inputs["sorting_labels"]
+
+    def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        """Returns the metrics of the held-out videos; arguments as for `Trainer`."""
+        with self.progress.paused():
+            return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, model, trial) -> None:
+        self.loss_guard.check(self.args.device)  # before anything broken is saved
+        folder = Path(self.args.output_dir)
+        try:
+            with self.progress.paused():
+                super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            free = shutil.disk_usage(folder).free / 2**30
+            raise CheckpointError(
+                f"The checkpoint of step {self.state.global_step} could not be written to {folder} ({free:.2f} GiB "
+                f"free): {error}. Make room, then start again: the run goes on at the last complete checkpoint."
+            ) from error
+        if self.is_world_process_zero():
+            write_json(folder / LAST_SAVE_FILE, {"step": self.state.global_step})
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # What comes next, trainer_state.json, marks the checkpoint as complete: first all processes must be done.
+        self.accelerator.wait_for_everyone()
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)

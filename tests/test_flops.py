@@ -1,0 +1,66 @@
+"""Counted operations against torch's own counter, which watches a real step."""
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from modeling_tvtsv2 import TVTSv2ForPreTraining
+from tests.conftest import make_tiny_batch, make_tiny_config
+from training.flops import count_step_flops
+from training.parameter_rules import ParameterPlan
+
+RULES = {
+    "all trained": [{"match": "*"}],
+    "as released": [{"match": "text_model.encoder.layers.0.*", "frozen": True}, {"match": "*"}],
+    "nothing trained below frozen blocks": [
+        {"match": ["text_model.encoder.layers.[01].*", "text_model.embeddings.*"], "frozen": True},
+        {"match": "*"},
+    ],
+    "text frozen": [{"match": ["text_model.*", "text_projection.*"], "frozen": True}, {"match": "*"}],
+    "sorter alone": [{"match": "sorter.*"}, {"match": "*", "frozen": True}],
+}
+
+
+@pytest.mark.parametrize("scope", ["all", "pooled"])
+@pytest.mark.parametrize("num_transcripts", [1, 4])
+@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+def test_counts_are_those_of_a_real_step(rules, num_transcripts, scope):
+    if num_transcripts == 1 and rules is RULES["sorter alone"]:
+        pytest.skip("a caption trains no sorter")
+    config = make_tiny_config(
+        text={"num_hidden_layers": 3},
+        vision={"num_hidden_layers": 2, "post_layernorm_scope": scope},
+        sorter_uses_class_token=scope == "all",
+    )
+    model = TVTSv2ForPreTraining._from_config(config, attn_implementation="eager")
+    ParameterPlan(model, rules, learning_rate=1.0).apply(model)
+    batch = make_tiny_batch()
+    batch["input_ids"] = batch["input_ids"][:, :num_transcripts].clone()
+    if num_transcripts == 1:
+        del batch["sorting_labels"]
+    with FlopCounterMode(display=False) as counter:
+        loss = model(**batch).loss
+        forward = counter.get_total_flops()
+        loss.backward()
+    ours = count_step_flops(
+        model, batch_size=2, num_kept_patches=5, num_transcripts=num_transcripts, num_tokens=10, num_frames=3
+    )
+    assert ours.forward == forward
+    assert ours.total == counter.get_total_flops()
+
+
+def test_a_layer_by_hand():
+    """The text projection alone: 24 x 20 weights, 2 captions; 2 videos contrasted in 20 dimensions."""
+    model = TVTSv2ForPreTraining(make_tiny_config(text={"num_hidden_layers": 0}, vision={"num_hidden_layers": 0}))
+    flops = count_step_flops(model, batch_size=2, num_kept_patches=5, num_transcripts=1, num_tokens=10, num_frames=3)
+    patches = 2 * (2 * 3 * 5) * (32 * 3 * 8 * 8)
+    projections = 2 * 2 * (24 * 20 + 32 * 20)
+    similarities = 2 * 2 * 2 * 20
+    assert flops.forward == patches + projections + similarities
+    assert flops.backward == patches + 2 * projections + 2 * similarities  # pixels need no gradient
+
+
+def test_more_candidates_cost_more_similarities():
+    model = TVTSv2ForPreTraining(make_tiny_config())
+    sizes = {"batch_size": 2, "num_kept_patches": 5, "num_transcripts": 4, "num_tokens": 10}
+    alone, among_64 = count_step_flops(model, **sizes), count_step_flops(model, num_candidates=64, **sizes)
+    assert among_64.forward - alone.forward == 2 * (64**2 - 2**2) * 20
