@@ -119,7 +119,7 @@ def decode_reference(path: str) -> np.ndarray:
 def _decode(path: str):
     with av.open(path, metadata_errors="ignore") as container:
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = 1  # threads make the concealment of damage vary
         for packet in container.demux(stream):
             try:
                 yield from packet.decode()
