@@ -90,6 +90,7 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
 def _evaluate(trainer, heldout) -> dict:
     """Returns the metrics on held-out videos beside chance, and how much was trained on what."""
     from training.evaluation import chance_levels
+    from training.provenance import describe_run
 
     args = trainer.args
     samples_per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
@@ -99,6 +100,7 @@ def _evaluate(trainer, heldout) -> dict:
         "num_broken": trainer.train_dataset.num_broken,
         "num_parameters": trainer.model.num_parameters(),
         "num_processes": args.world_size,
+        **describe_run(args.device),
     }
     if heldout is None:
         return results

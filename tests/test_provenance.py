@@ -1,0 +1,16 @@
+"""A result says how it was made."""
+
+import sys
+
+import torch
+
+from training.provenance import PACKAGES, describe_run
+
+
+def test_names_command_device_and_versions(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["training/run_pretrain.py", "--output_dir", "my runs/1"])
+    described = describe_run(torch.device("cpu"))
+    assert described["command"] == "accelerate launch training/run_pretrain.py --output_dir 'my runs/1'"
+    assert described["device"].endswith("cores")
+    assert described["torch"] == torch.__version__
+    assert set(PACKAGES) < set(described)

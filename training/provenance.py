@@ -1,0 +1,35 @@
+"""Where a result comes from: the command, the machine, the versions."""
+
+import os
+import platform
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "transformers", "accelerate", "av")
+
+
+def describe_run(device: torch.device) -> dict:
+    """Returns the command line, the device's name and the versions of what decides about a run's numbers."""
+    return {
+        "command": shlex.join(["accelerate", "launch", *sys.argv]),
+        "device": device_name(device),
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Returns the accelerator's name, or the processor's with the number of cores this process may use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    cpu_file = Path("/proc/cpuinfo")
+    if cpu_file.is_file():
+        models = [line.split(":", 1)[1] for line in cpu_file.read_text().splitlines() if line.startswith("model name")]
+        name = models[0].strip() if models else name
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {num_cores} cores"
