@@ -9,16 +9,23 @@ from transformers import AutoTokenizer
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
+from training.built_clips import BuiltClips
 from training.clip_sources import WebVidClips, YTTemporalClips
+from training.howto100m_clips import HowTo100MClips
 from training.mixed_sources import MixedSources, TurnSampler
 from training.narrated_shapes import CorpusConfig, build_corpus
 from training.run_folder import BROKEN_VIDEOS_FILE
+from training.shard_clips import ShardClips
 from training.train_tokenizer import train_tokenizer
 
 SOURCE_KEYS = {
-    "yt_temporal": {"required": ("list_file", "root"), "class": YTTemporalClips},
-    "webvid": {"required": ("table", "root"), "class": WebVidClips},
+    "yt_temporal": {"required": ("list_file", "root"), "optional": (), "class": YTTemporalClips},
+    "webvid": {"required": ("table", "root"), "optional": (), "class": WebVidClips},
+    "howto100m": {"required": ("list_file", "captions", "videos"), "optional": (), "class": HowTo100MClips},
+    "built": {"required": ("dataset", "videos"), "optional": ("split",), "class": BuiltClips},
+    "shards": {"required": ("shards",), "optional": ("split",), "class": ShardClips},
 }
+CAPTIONED_FORMATS = ("webvid",)  # one caption for the whole video: nothing to sort
 
 
 @dataclass
@@ -121,15 +128,16 @@ def build_source(source: dict, processor: TVTSv2Processor, **settings):
     form = source.get("format")
     if form not in SOURCE_KEYS:
         raise ValueError(f"A source's format must be one of {', '.join(SOURCE_KEYS)}, got {form!r} in {source}.")
-    required = SOURCE_KEYS[form]["required"]
+    required, optional = SOURCE_KEYS[form]["required"], SOURCE_KEYS[form]["optional"]
     missing = [key for key in required if key not in source]
-    unknown = [key for key in source if key not in (*required, "format", "weight")]
+    unknown = [key for key in source if key not in (*required, *optional, "format", "weight")]
     if missing or unknown:
-        raise ValueError(f"A {form} source has the keys {', '.join(required)}; missing {missing}, unknown {unknown}.")
-    paths = {key: source[key] for key in required}
-    if form == "webvid":
+        keys = ", ".join(required) + "".join(f" and, if wanted, {key}" for key in optional)
+        raise ValueError(f"A {form} source has the keys {keys}; missing {missing}, unknown {unknown}.")
+    places = {key: source[key] for key in (*required, *optional) if key in source}
+    if form in CAPTIONED_FORMATS:
         settings = {key: value for key, value in settings.items() if key not in ("num_clips", "min_words")}
-    return SOURCE_KEYS[form]["class"](**paths, video_processor=processor.video_processor, **settings)
+    return SOURCE_KEYS[form]["class"](**places, video_processor=processor.video_processor, **settings)
 
 
 def build_training_data(
@@ -157,7 +165,7 @@ def build_heldout_data(files: DataFiles, processor: TVTSv2Processor, config: TVT
     """Returns the held-out videos, at fixed places and without masks, or None where the run has none."""
     if files.eval_source is None:
         return None
-    if files.eval_source.get("format") != "yt_temporal":
-        raise ValueError(f"eval_source needs transcripts to sort: format yt_temporal, got {files.eval_source}.")
+    if files.eval_source.get("format") in CAPTIONED_FORMATS:
+        raise ValueError(f"eval_source needs transcripts to sort, a caption is one alone; got {files.eval_source}.")
     settings = {"num_clips": config.num_transcripts, "min_words": data.min_words, "deterministic": True}
     return build_source(files.eval_source, processor, **settings)
