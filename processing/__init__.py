@@ -7,7 +7,7 @@ from modeling_tvtsv2 import TVTSv2Config
 from .frame_sampling_tvtsv2 import interval_midpoint_indices, linspace_indices, random_interval_indices
 from .processing_tvtsv2 import TVTSv2Processor
 from .video_container_tvtsv2 import VideoLimits, VideoReadingError
-from .video_metadata_tvtsv2 import VideoFileMetadata
+from .video_metadata_tvtsv2 import VideoFileMetadata, VideoWindowError
 from .video_processing_tvtsv2 import TVTSv2VideoProcessor
 from .video_reading_tvtsv2 import read_video, read_windows
 
@@ -22,6 +22,7 @@ __all__ = [
     "VideoFileMetadata",
     "VideoLimits",
     "VideoReadingError",
+    "VideoWindowError",
     "interval_midpoint_indices",
     "linspace_indices",
     "random_interval_indices",

@@ -7,6 +7,10 @@ import numpy as np
 from transformers.video_utils import VideoMetadata
 
 
+class VideoWindowError(ValueError):
+    """A window that is empty or lies outside its video."""
+
+
 @dataclass
 class VideoFileMetadata(VideoMetadata):
     """What is known of a video file and of the frames taken from it.
@@ -46,10 +50,10 @@ class VideoFileMetadata(VideoMetadata):
         These are the frames that begin in the window; where none does, the one that is on display when it starts.
 
         Raises:
-            ValueError: The window is empty, or lies outside the video.
+            VideoWindowError: The window is empty, or lies outside the video.
         """
         if not 0 <= start_seconds < end_seconds or start_seconds >= self.duration:
-            raise ValueError(
+            raise VideoWindowError(
                 f"The window [{start_seconds}, {end_seconds}) s is empty or outside the video of {self.duration:.3f} s."
             )
         times = self.frame_seconds - self.frame_seconds[0]

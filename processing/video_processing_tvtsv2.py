@@ -94,7 +94,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
 
         Raises:
             VideoReadingError: The file cannot be read.
-            ValueError: A window is empty or lies outside the video.
+            VideoWindowError: A window is empty or lies outside the video.
         """
         check_names(kwargs.keys())
         settings = self._settings(kwargs)
@@ -150,7 +150,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
 
         Raises:
             VideoReadingError: The file cannot be read.
-            ValueError: No frame lies in the span.
+            VideoWindowError: No frame lies in the span.
         """
         settings = self._settings({})
         reader = _FileFrames(settings, generator, (start_seconds, end_seconds))

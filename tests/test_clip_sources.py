@@ -189,6 +189,14 @@ def test_annotations_longer_than_the_video(broken, video_processor, deterministi
         open_broken(broken, video_processor, deterministic=deterministic)[0]
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_wrong_setting_is_no_fault_of_the_video(corpus, deterministic):
+    source = narrated(corpus, TVTSv2VideoProcessor(crop_size=64, size=32), deterministic=deterministic)
+    with pytest.raises(ValueError, match="choose a larger `size` or a smaller `crop_size`") as caught:
+        source[0]
+    assert not isinstance(caught.value, VideoReadingError | TranscriptError)
+
+
 @pytest.mark.parametrize("name", ["train000000", "../x/y", "train/a/b", "/etc/passwd", "train/"])
 def test_names_that_are_no_subset_and_id(broken, video_processor, name):
     (broken / "list.csv").write_text(f"Name\n{name}\n")

@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from processing import TVTSv2VideoProcessor, VideoReadingError, interval_midpoint_indices, read_video
+from processing import (
+    TVTSv2VideoProcessor,
+    VideoReadingError,
+    VideoWindowError,
+    interval_midpoint_indices,
+    read_video,
+)
 from training.clip_spans import ClipSpan, draw_span, fixed_spans
 from training.transcripts import TimedWord, words_in_window
 
@@ -101,6 +107,7 @@ def read_clip(
 
     Raises:
         VideoReadingError: the video is missing, cannot be read, or has no frame there.
+        ValueError: the processor's settings cannot be met; no other video would do better.
     """
     if isinstance(video, Path) and not video.is_file():
         raise VideoReadingError(f"{name}: there is no video {video}")
@@ -114,5 +121,5 @@ def read_clip(
 
         frames, _ = read_video(video, middle_frames)
         return video_processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values_videos"][0]
-    except ValueError as error:
+    except (VideoReadingError, VideoWindowError) as error:
         raise VideoReadingError(f"{name}: {error}") from error
