@@ -265,7 +265,10 @@ def test_without_held_out_videos_there_are_no_metrics(own_sources, tmp_path, cap
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sources": [{"format": "hdvila", "root": "."}]}, "must be one of yt_temporal, webvid, howto100m, built, shards, got"),
+        (
+            {"sources": [{"format": "hdvila", "root": "."}]},
+            "must be one of yt_temporal, webvid, howto100m, built, shards, got",
+        ),
         ({"tokenizer": None}, "Give --tokenizer or --clip_checkpoint"),
         ({"mask_ratio": 1.0}, "mask_ratio must lie in [0, 1)"),
         ({"parameter_rules": [{"match": "txt_model.*", "frozen": True}, {"match": "*"}]}, "matches nothing"),
