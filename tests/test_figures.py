@@ -1,0 +1,80 @@
+"""Pictures are files that show what they were given."""
+
+import matplotlib.figure
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+from training.figures import RIGHT, WRONG, draw_sorted_videos, plot_losses
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Every figure that is saved, to look into."""
+    saved = []
+    save = matplotlib.figure.Figure.savefig
+
+    def keep(figure, *args, **kwargs):
+        saved.append(figure)
+        return save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", keep)
+    return saved
+
+
+def test_losses_over_steps_beside_guessing(figures, tmp_path):
+    history = [
+        {"step": 1, "loss": 9.0, "contrastive_loss": 6.0, "sorting_loss": 3.0},
+        {"step": 2, "loss": 5.0, "contrastive_loss": 5.0},  # captions are not sorted
+        {"step": 3, "eval_loss": 8.0},
+        {"step": 4, "loss": 4.5, "contrastive_loss": 2.5, "sorting_loss": 2.0},
+    ]
+    plot_losses(history, tmp_path / "losses.png", num_transcripts=4, sorting_loss_weight=2.0)
+    contrastive, sorting = figures[0].axes
+    assert contrastive.lines[0].get_xydata().tolist() == [[1, 6], [2, 5], [4, 2.5]]
+    assert sorting.lines[0].get_xydata().tolist() == [[1, 3], [4, 2]]
+    assert sorting.lines[1].get_ydata()[0] == pytest.approx(2 * np.log(4))
+    assert matplotlib.image.imread(tmp_path / "losses.png").std() > 0
+
+
+def test_a_run_without_steps_still_has_its_picture(tmp_path):
+    plot_losses([], tmp_path / "losses.png", num_transcripts=4, sorting_loss_weight=2.0)
+    assert (tmp_path / "losses.png").is_file()
+
+
+def test_sheet_shows_frames_and_both_orders(figures, tmp_path):
+    frames = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    mean, std = [0.4, 0.5, 0.6], [0.1, 0.2, 0.3]
+    normalised = (frames - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    said = ["it moves", "it turns", "costs $5 and $6", "it goes"]
+    samples = [
+        {"pixel_values_videos": normalised, "transcripts": said, "video_id": "heldout/1"},
+        {"pixel_values_videos": normalised, "transcripts": said, "video_id": "heldout/2"},
+    ]
+    right = 9 * np.eye(4)
+    swapped = right[[1, 0, 2, 3]]  # transcript 0 is put in place 1, transcript 1 in place 0
+    path = tmp_path / "sheet.png"
+    draw_sorted_videos(samples, np.stack([right, swapped]), path, image_mean=mean, image_std=std)
+
+    first, second = figures[0].axes
+    strip = first.images[0].get_array()
+    assert strip.shape == (8, 32, 3)
+    for index, frame in enumerate(frames):
+        shown = strip[:, 8 * index : 8 * index + 8]
+        assert np.allclose(shown, frame.permute(1, 2, 0), atol=1e-6)
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["heldout/1", "heldout/2"]
+    texts = [text.get_text() for text in first.texts]
+    assert [text.split(":")[1].strip() for text in texts[::2]] == [text.replace("$", r"\$") for text in said]
+    assert [text.get_color() for text in first.texts][1::2] == [RIGHT] * 4
+    guesses = second.texts[1::2]
+    assert [text.get_color() for text in guesses] == [WRONG, WRONG, RIGHT, RIGHT]
+    assert [text.get_text() for text in guesses[:2]] == ["predicted: it turns", "predicted: it moves"]
+    assert path.stat().st_size > 1000
+
+
+def test_values_outside_the_range_are_cut(figures, tmp_path):
+    pixels = torch.full((4, 3, 8, 8), 100.0)
+    sample = {"pixel_values_videos": pixels, "transcripts": ["a", "b"], "video_id": "v"}
+    draw_sorted_videos([sample], np.eye(2)[None], tmp_path / "s.png", image_mean=[0.5] * 3, image_std=[1.0] * 3)
+    assert figures[0].axes[0].images[0].get_array().max() == 1
