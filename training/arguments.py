@@ -99,7 +99,7 @@ class PreTrainingArguments(TrainingArguments):
     plan_processes: int | None = field(
         default=None, metadata={"help": "Processes that --plan reckons with. None: as many as were launched."}
     )
-    report_to: str | list[str] | None = field(
+    report_to: None | str | list[str] = field(  # noqa: RUF036 - the command line parser reads no other order
         default_factory=lambda: "tensorboard" if importlib.util.find_spec("tensorboard") else "none",
         metadata={"help": "Where logs go: tensorboard (if installed, the default), wandb, …, or none."},
     )
