@@ -1,4 +1,4 @@
-"""Both pipelines against the model called by hand; batches, mixed inputs, errors; from a folder in a foreign process."""
+"""Both pipelines against the model called by hand; batches, mixed inputs, errors; from a folder, as a stranger."""
 
 import json
 import os

@@ -1,0 +1,54 @@
+"""`tvtsv2 export`: both towers for ONNX Runtime and for torch.export."""
+
+import argparse
+
+DESCRIPTION = """\
+Export the video tower and the text tower, each with its projection, for use without this project.
+
+  tvtsv2 export MODEL onnx/                          # video.onnx and text.onnx
+  tvtsv2 export MODEL exported/ --format torch_export   # video.pt2 and text.pt2, for torch.export.load
+
+  video   pixel_values_videos float32 (batch, frames, 3, height, width)  ->  video_embeds (batch, projection)
+  text    input_ids int64 (batch, tokens)                                ->  text_embeds (batch, projection)
+
+Batch, frames (1 up to the model's number) and tokens are dynamic. Every file is run on several shapes and compared with
+PyTorch before the folder appears. ONNX needs: pip install 'tvtsv2[export]'. Embeddings are as the model gives them, not
+scaled to length 1. The processor lies beside them: its settings say how frames and texts are to be prepared."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds this command."""
+    parser = subparsers.add_parser(
+        "export",
+        help="both towers for ONNX Runtime or torch.export",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="model folder or hub name")
+    parser.add_argument("output_dir", help="folder to write; must be new or empty")
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the hub")
+    parser.add_argument("--format", choices=("onnx", "torch_export"), default="onnx", help="(%(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
+    from commands.exported_towers import TOWERS, check_tower, export_onnx, export_program
+    from commands.model_loading import load_model, load_processor
+    from commands.new_folder import new_folder
+
+    model = load_model(arguments.model, revision=arguments.revision)
+    processor = load_processor(arguments.model, revision=arguments.revision)
+    export, suffix = (export_onnx, ".onnx") if arguments.format == "onnx" else (export_program, ".pt2")
+    with new_folder(arguments.output_dir) as folder:
+        for name, tower_class in TOWERS.items():
+            tower = tower_class(model).eval()
+            file = folder / f"{name}{suffix}"
+            export(tower, file)
+            difference = check_tower(tower, file)
+            print(
+                f"{file.name}: within {difference:.1e} of PyTorch, relative to length, on {tower.SHAPES_TRIED} shapes"
+            )
+        processor.save_pretrained(folder)
+    print(f"written to {arguments.output_dir}")
+    return 0

@@ -1,0 +1,139 @@
+"""The two towers as modules of one tensor to one tensor, exported and compared.
+
+Axes: B videos or texts, T frames, L tokens, P projection.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.export import Dim
+
+from modeling_tvtsv2 import TVTSv2Model
+
+MAX_DIFFERENCE = 1e-3  # of the embedding's length: other kernels add up float32 in another order
+
+
+class VideoTower(nn.Module):
+    """Pixels (B, T, 3, H, W) to embeddings (B, P)."""
+
+    input_name, output_name = "pixel_values_videos", "video_embeds"
+    SHAPES_TRIED = 4
+
+    def __init__(self, model: TVTSv2Model):
+        super().__init__()
+        self.model = model
+        vision = model.config.vision_config
+        self.num_frames, self.image_size = vision.num_frames, vision.image_size
+        self.dynamic_axes = {0: Dim("batch", min=1, max=2**16)}
+        if self.num_frames > 1:
+            self.dynamic_axes[1] = Dim("frames", min=1, max=self.num_frames)
+
+    def forward(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
+        return self.model.get_video_features(pixel_values_videos).pooler_output
+
+    def inputs(self) -> Iterator[torch.Tensor]:
+        """Yields random inputs; the first one is what exporting traces."""
+        sizes = ((2, max(1, self.num_frames - 1)), (1, 1), (1, self.num_frames), (5, max(1, self.num_frames // 2)))
+        for batch_size, num_frames in sizes:
+            yield torch.randn(batch_size, num_frames, 3, self.image_size, self.image_size)
+
+
+class TextTower(nn.Module):
+    """Token ids (B, L) to embeddings (B, P)."""
+
+    input_name, output_name = "input_ids", "text_embeds"
+    SHAPES_TRIED = 4
+
+    def __init__(self, model: TVTSv2Model):
+        super().__init__()
+        self.model = model
+        self.text_config = model.config.text_config
+        longest = self.text_config.max_position_embeddings
+        self.dynamic_axes = {0: Dim("batch", min=1, max=2**16), 1: Dim("tokens", min=1, max=longest)}
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        return self.model.get_text_features(input_ids).pooler_output
+
+    def inputs(self) -> Iterator[torch.Tensor]:
+        """Yields random inputs, ending at different places; the first one is what exporting traces."""
+        text = self.text_config
+        longest = text.max_position_embeddings
+        for batch_size, length in ((2, longest - 1), (1, 3), (1, longest), (5, max(3, longest // 2))):
+            ids = torch.randint(0, text.vocab_size, (batch_size, length))
+            ids[ids == text.eos_token_id] = 0 if text.eos_token_id else 1
+            ends = torch.randint(2, length, (batch_size, 1))
+            yield ids.scatter(1, ends, text.eos_token_id)
+
+
+TOWERS = {"video": VideoTower, "text": TextTower}
+
+
+def export_program(tower: nn.Module, file: Path) -> None:
+    """Writes the tower as a program for `torch.export.load`."""
+    torch.export.save(_trace(tower), file)
+
+
+def export_onnx(tower: nn.Module, file: Path) -> None:
+    """Writes the tower as one ONNX file.
+
+    Raises:
+        ModuleNotFoundError: what that needs is not installed.
+    """
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"Exporting to ONNX needs {error.name}: pip install 'tvtsv2[export]'", name=error.name
+        ) from error
+    torch.onnx.export(
+        tower,
+        (next(tower.inputs()),),
+        str(file),
+        dynamo=True,
+        dynamic_shapes={tower.input_name: tower.dynamic_axes},
+        input_names=[tower.input_name],
+        output_names=[tower.output_name],
+        external_data=False,
+        verbose=False,
+    )
+
+
+def _trace(tower: nn.Module) -> torch.export.ExportedProgram:
+    with torch.no_grad():
+        return torch.export.export(
+            tower, (next(tower.inputs()),), dynamic_shapes={tower.input_name: tower.dynamic_axes}
+        )
+
+
+def check_tower(tower: nn.Module, file: Path) -> float:
+    """Returns the largest difference from PyTorch over several shapes, relative to the embedding's length.
+
+    Raises:
+        ValueError: it is too large, or a shape does not run.
+    """
+    run = _load_onnx(tower, file) if file.suffix == ".onnx" else torch.export.load(file).module()
+    worst = 0.0
+    for inputs in tower.inputs():
+        with torch.no_grad():
+            expected, actual = tower(inputs), run(inputs)
+        lengths = expected.norm(dim=1, keepdim=True)
+        worst = max(worst, float(((actual - expected).abs() / lengths).max()))
+    if not worst <= MAX_DIFFERENCE:
+        raise ValueError(f"{file.name} differs from PyTorch by {worst:.1e} of an embedding's length.")
+    return worst
+
+
+def _load_onnx(tower: nn.Module, file: Path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        (outputs,) = session.run([tower.output_name], {tower.input_name: np.ascontiguousarray(inputs.numpy())})
+        return torch.from_numpy(outputs)
+
+    return run

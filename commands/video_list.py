@@ -1,0 +1,69 @@
+"""Which videos a command is to read: those of a folder, or those that a list file names."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+VIDEO_SUFFIXES = (
+    *(".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov"),
+    *(".mp4", ".mpeg", ".mpg", ".mts", ".ogg", ".ogv", ".ts", ".webm", ".wmv"),
+)
+TABLE_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class VideoEntry:
+    """A video to read: its path below the root, with slashes, under which it is known, and where it lies."""
+
+    name: str
+    path: Path
+
+
+def list_videos(source: str | Path, *, root: str | Path | None = None, column: str = "path") -> list[VideoEntry]:
+    """Returns the videos of a folder (searched through, by file name suffix) or of a list file, in a fixed order.
+
+    Args:
+        source: A folder; a .txt file with a path a line; or a .csv or .tsv file with a header.
+        root: What the paths of a list are relative to; None: the list's folder.
+        column: The table's column of paths.
+
+    Raises:
+        ValueError, FileNotFoundError: There is no such source, it names no videos, or it is no readable list.
+    """
+    source = Path(source)
+    if source.is_dir():
+        if root is not None:
+            raise ValueError(f"--root belongs to a list file, but {source} is a folder.")
+        paths = (path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+        entries = [VideoEntry(path.relative_to(source).as_posix(), path) for path in paths]
+        if not entries:
+            raise ValueError(f"{source} holds no videos ({' '.join(VIDEO_SUFFIXES)}).")
+        return sorted(entries, key=lambda entry: entry.name)
+    if not source.is_file():
+        raise FileNotFoundError(f"There is no folder or list file {source}.")
+    root = source.parent if root is None else Path(root)
+    names = list(dict.fromkeys(_read_names(source, column)))
+    if not names:
+        raise ValueError(f"{source} names no videos.")
+    return [VideoEntry(name, root / name) for name in names]
+
+
+def _read_names(file: Path, column: str) -> list[str]:
+    suffix = file.suffix.lower()
+    if suffix not in (".txt", *TABLE_DELIMITERS):
+        raise ValueError(
+            f"{file}: a list's name ends in .txt (a path a line), .csv or .tsv (with a column {column!r})."
+        )
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            if suffix == ".txt":
+                return [line.strip() for line in stream if line.strip()]
+            reader = csv.DictReader(stream, delimiter=TABLE_DELIMITERS[suffix], strict=True)
+            if column not in (reader.fieldnames or []):
+                raise ValueError(f"{file} has no column {column!r}, only {reader.fieldnames}; name it with --column.")
+            names = [(row[column] or "").strip() for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} is not a readable list: {error}") from error
+    if "" in names:
+        raise ValueError(f"{file}: row {names.index('') + 1} has no {column!r}.")
+    return names
