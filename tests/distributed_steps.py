@@ -20,7 +20,7 @@ from training.arguments import PreTrainingArguments
 from training.gather import gather_batch_sizes, gather_with_gradient, num_processes
 from training.trainer import TVTSv2Trainer
 
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 900
 FROZEN = "text_model.embeddings.*"
 
 

@@ -33,7 +33,7 @@ SETTINGS = {
     "report_to": "none",
     "use_cpu": True,
 }
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 900
 
 
 def write_config(folder: Path, name: str, **settings) -> Path:
