@@ -26,6 +26,10 @@ VOLATILE = (
 )
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written."""
+
+
 class RunFolder:
     """Claims `output_dir` for the run that `settings` describe.
 

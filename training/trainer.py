@@ -19,15 +19,11 @@ from training.gather import gather_batch_sizes, gather_with_gradient, sum_over_p
 from training.losses import contrastive_loss
 from training.parameter_rules import ParameterPlan
 from training.progress import TrainingProgress, contrastive_accuracy
-from training.run_folder import LAST_SAVE_FILE, write_json
+from training.run_folder import LAST_SAVE_FILE, CheckpointError, write_json
 
 PLAN_FILE = "parameter_plan.json"
 NOT_FOR_THE_MODEL = ("num_broken", "video_ids")
 MIN_SAMPLES_TO_JUDGE = 200  # before that, a share of broken videos means nothing
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written."""
 
 
 class TVTSv2Trainer(Trainer):

@@ -1,0 +1,79 @@
+"""`--plan`: counts by hand, the paper's recipes without their data, and that nothing is written or started."""
+
+import csv
+import re
+
+import pytest
+
+from training.arguments import DEFAULT_CONFIG, parse_arguments
+from training.plan import describe_plan
+from training.run_pretrain import main
+
+CONFIGS = DEFAULT_CONFIG.parent
+
+
+def plan_of(*command_line: str) -> str:
+    return describe_plan(*parse_arguments([*command_line, "--use_cpu", "true"]))
+
+
+def number(plan: str, label: str) -> int:
+    return int(re.search(rf"^  {label}\s+([\d,]+)", plan, re.MULTILINE)[1].replace(",", ""))
+
+
+def test_steps_and_samples_by_hand():
+    sizes = ["--num_train_videos", "100", "--num_train_captions", "70", "--max_steps", "-1", "--num_train_epochs", "3"]
+    plan = plan_of(*sizes, "--per_device_train_batch_size", "8", "--plan_processes", "2")
+    assert number(plan, "samples a step") == 16
+    # 6 whole steps of videos and as many of captions in turn; captions, 4 steps, start over.
+    assert number(plan, "steps an epoch") == 12
+    assert number(plan, "samples an epoch") == 192
+    assert number(plan, "steps in all") == 36
+
+
+def test_work_of_the_default_run():
+    plan = plan_of("--peak_tflops", "0.1", "--plan_mfu", "0.5")
+    assert "1 + 12 frames x 8 of 16 patches = 97 after masking 0.5" in plan
+    flop = re.search(r"a step of generated videos: ([\d.]+) TFLOP", plan)
+    # Roughly 6 operations a trained weight and token: 32 clips of 97 tokens, 1.1 million weights of video blocks.
+    assert float(flop[1]) == pytest.approx(6 * 32 * 97 * 1.1e6 / 1e12, rel=0.8)
+    hours, samples = re.search(r"hours: ([\d.,]+) on 1 .*; ([\d,]+) samples/s", plan).groups()
+    steps = number(plan, "steps in all")
+    assert float(hours) == pytest.approx(steps * 32 / float(samples.replace(",", "")) / 3600, abs=0.06)
+
+
+@pytest.mark.parametrize("name", ["b32", "b16", "h14"])
+def test_the_paper_s_recipes_are_planned_without_their_data(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = plan_of(str(CONFIGS / f"{name}.yaml"), "--plan_processes", "80")
+    assert plan.count("NOT ON THIS MACHINE") == 2
+    assert "give --peak_tflops" in plan
+    assert "differs" not in plan  # each setting is the paper's
+    batch = {"b32": 24, "b16": 12, "h14": 2}[name]
+    assert number(plan, "samples a step") == batch * 80
+    assert number(plan, "steps an epoch") == 2 * (6_000_000 // (batch * 80))
+    assert not list(tmp_path.iterdir())
+
+
+def test_sources_that_are_there_are_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data/yttemporal"
+    (data / "videos/a/data").mkdir(parents=True)
+    (data / "videos/a/data/0.mp4").touch()
+    with (data / "train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["Name"], *([f"a/{index}"] for index in range(2000))])
+    plan = plan_of(str(CONFIGS / "b32.yaml"), "--plan_processes", "80")
+    assert re.search(r"yt_temporal +2,000 items, weight 1  \(counted\)", plan)
+    assert plan.count("NOT ON THIS MACHINE") == 1
+
+
+def test_settings_that_are_not_the_paper_s_are_marked():
+    lines = plan_of().splitlines()
+    marked = {line[:30].strip() for line in lines if line.endswith("   differs")}
+    assert {"image size", "learning rate, from CLIP", "gradient clipping"} <= marked
+    assert not {"frames", "temperature", "transcripts a video", "processes"} & marked
+
+
+def test_the_plan_starts_nothing(tmp_path, capsys):
+    main(["--plan", "true", "--use_cpu", "true", "--output_dir", str(tmp_path / "run"), "--report_to", "none"])
+    assert capsys.readouterr().out.startswith("rule ")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,272 @@
+"""What a pre-training run would take and cost, before it is paid for: `run_pretrain.py <config> --plan`.
+
+Nothing is trained or downloaded, and no video is opened; sources are counted, if they are there.
+"""
+
+import os
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+
+from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
+from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
+from training.flops import count_step_flops
+from training.masking import count_masked_patches
+from training.memory_estimate import activation_bytes, state_bytes
+from training.mixed_sources import TurnSampler
+from training.parameter_rules import ParameterPlan
+from training.pretraining_setup import CAPTIONED_FORMATS, build_source
+
+GIB = 2**30
+# Source: paper, section 4.1: about 8.5 million videos, 2.5 of them WebVid's.
+PAPER_SIZES = {"yt_temporal": 6_000_000, "webvid": 2_500_000}
+# Source: paper, section 4.1, and the released code; what differs between the sizes is PAPER_SIZED.
+PAPER = {
+    "frames": 12,
+    "image size": 224,
+    "transcripts a video": 4,
+    "temperature": 0.05,
+    "sorting loss weight": 2.0,
+    "learning rate, new layers": 1e-4,
+    "learning rate, from CLIP": 1e-7,
+    "weight decay": 0.05,
+    "optimizer": "AdamW",
+    "epochs": 10,
+    "rate falls at epochs": [6, 8],
+    "rate falls by": 0.1,
+    "warm-up steps": 0,
+    "gradient clipping": 0.0,
+    "processes": "up to 80",
+}
+PAPER_SIZED = {
+    "b32": {"patch size": 32, "mask ratio": 0.0, "frozen text blocks": "9 of 12", "batch a process": 24},
+    "b16": {"patch size": 16, "mask ratio": 0.5, "frozen text blocks": "9 of 12", "batch a process": 12},
+    "h14": {"patch size": 14, "mask ratio": 0.7, "frozen text blocks": "18 of 24", "batch a process": 2},
+}
+
+
+@dataclass
+class SourcePlan:
+    """A source's items, whether they were counted or supposed, its weight, and the transcripts of an item."""
+
+    name: str
+    num_samples: int
+    is_counted: bool
+    weight: int
+    num_transcripts: int
+
+
+def describe_plan(model_args: ModelArguments, data: DataArguments, args: PreTrainingArguments) -> str:
+    """Returns the plan of a run as text.
+
+    Raises:
+        ValueError: settings that could not be trained with either.
+    """
+    config = TVTSv2Config.from_preset(model_args.preset)
+    with torch.device("meta"):
+        model = TVTSv2ForPreTraining._from_config(config, attn_implementation="memory_estimate")
+    rules = ParameterPlan(
+        model,
+        args.parameter_rules,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        no_weight_decay=args.no_weight_decay,
+    )
+    rules.apply(model)
+    sources = plan_sources(data, config)
+    num_processes = args.plan_processes or args.world_size
+    parts = [
+        rules.table(),
+        _describe_data(sources, args, num_processes),
+        _describe_work(model, sources, data, args, num_processes),
+        _describe_memory(model, data, args, num_processes),
+        _describe_settings(model, rules, model_args, data, args, num_processes),
+    ]
+    return "\n\n".join(parts)
+
+
+def plan_sources(data: DataArguments, config: TVTSv2Config) -> list[SourcePlan]:
+    """Returns the sources of a run; one that is not on this machine is supposed to be as large as in the paper."""
+    if not data.sources:
+        shapes = SourcePlan("generated videos", data.num_train_videos, True, 1, config.num_transcripts)
+        return [shapes, SourcePlan("generated captions", data.num_train_captions, True, 1, 1)]
+    plans = []
+    for source in data.sources:
+        form = source.get("format")
+        settings = {"num_clips": config.num_transcripts, "min_words": data.min_words}
+        try:
+            size, is_counted = len(build_source(source, SimpleNamespace(video_processor=None), **settings)), True
+        except (FileNotFoundError, ValueError) as error:
+            # A list that cannot be read is not there; any other mistake would stop the run, and stops the plan.
+            if form not in PAPER_SIZES or not _is_missing(error):
+                raise
+            size, is_counted = PAPER_SIZES[form], False
+        num_transcripts = 1 if form in CAPTIONED_FORMATS else config.num_transcripts
+        plans.append(SourcePlan(form, size, is_counted, source.get("weight", 1), num_transcripts))
+    return plans
+
+
+def _is_missing(error: Exception) -> bool:
+    return isinstance(error, FileNotFoundError) or isinstance(error.__cause__, FileNotFoundError)
+
+
+def _schedule(sources: list[SourcePlan], args: PreTrainingArguments, num_processes: int) -> tuple[int, int, int]:
+    """Returns samples of a step, steps of an epoch, steps in all."""
+    samples_per_step = args.train_batch_size * num_processes * args.gradient_accumulation_steps
+    sizes, weights = [source.num_samples for source in sources], [source.weight for source in sources]
+    steps_per_epoch = len(TurnSampler(sizes, weights, samples_per_step, args.seed)) // samples_per_step
+    total = args.max_steps if args.max_steps > 0 else round(steps_per_epoch * args.num_train_epochs)
+    return samples_per_step, steps_per_epoch, total
+
+
+def _describe_data(sources: list[SourcePlan], args: PreTrainingArguments, num_processes: int) -> str:
+    samples_per_step, steps_per_epoch, total = _schedule(sources, args, num_processes)
+    lines = ["Data"]
+    for source in sources:
+        known = "counted" if source.is_counted else "NOT ON THIS MACHINE, reckoned with the paper's size"
+        lines.append(f"  {source.name:28}{source.num_samples:>14,} items, weight {source.weight}  ({known})")
+    lines += [
+        f"  {'samples a step':28}{samples_per_step:>14,} = {args.train_batch_size} a process x {num_processes} "
+        f"processes x {args.gradient_accumulation_steps} accumulated",
+        f"  {'steps an epoch':28}{steps_per_epoch:>14,} (until every source was seen once, smaller ones again)",
+        f"  {'samples an epoch':28}{steps_per_epoch * samples_per_step:>14,}",
+        f"  {'steps in all':28}{total:>14,} ({total / steps_per_epoch:.2f} epochs)",
+        f"  {'samples in all':28}{total * samples_per_step:>14,}",
+    ]
+    return "\n".join(lines)
+
+
+def _describe_work(
+    model: TVTSv2ForPreTraining,
+    sources: list[SourcePlan],
+    data: DataArguments,
+    args: PreTrainingArguments,
+    num_processes: int,
+) -> str:
+    vision, num_tokens = model.config.vision_config, model.config.text_config.max_position_embeddings
+    num_kept = vision.num_patches - count_masked_patches(vision.num_patches, data.mask_ratio)
+    samples_per_step, _, total_steps = _schedule(sources, args, num_processes)
+    lines = [
+        "Work (2mkn for each matrix product, once forward, once for each gradient that is needed; training/flops.py)",
+        f"  tokens of a clip: 1 + {vision.num_frames} frames x {num_kept} of {vision.num_patches} patches = "
+        f"{1 + vision.num_frames * num_kept:,} after masking {data.mask_ratio:g}; texts reckoned at their longest, "
+        f"{num_tokens} tokens",
+    ]
+    weights, mean = sum(source.weight for source in sources), 0.0
+    for source in sources:
+        flops = count_step_flops(
+            model,
+            batch_size=args.train_batch_size,
+            num_kept_patches=num_kept,
+            num_transcripts=source.num_transcripts,
+            num_tokens=num_tokens,
+            num_candidates=args.train_batch_size * num_processes,
+        )
+        each = args.gradient_accumulation_steps * num_processes
+        mean += flops.total * each * source.weight / weights
+        lines.append(
+            f"  a step of {source.name}: {flops.total * each / 1e12:,.3f} TFLOP over all processes "
+            f"(forward {flops.forward * each / 1e12:,.3f}, backward {flops.backward * each / 1e12:,.3f})"
+        )
+    lines.append(f"  the whole run: {mean * total_steps / 1e18:,.4g} EFLOP")
+    if args.peak_tflops is None:
+        lines.append("  hours: give --peak_tflops, a device's peak (V100 125, A100 312, H100 989 in 16 bit, dense)")
+    else:
+        rate = num_processes * args.peak_tflops * 1e12 * args.plan_mfu
+        hours = mean * total_steps / rate / 3600
+        lines.append(
+            f"  hours: {hours:,.1f} on {num_processes} processes, {hours * num_processes:,.0f} device hours, at "
+            f"{args.plan_mfu:.0%} of {args.peak_tflops:g} TFLOP/s; {rate / mean * samples_per_step:,.0f} samples/s"
+        )
+    return "\n".join(lines)
+
+
+def _precision(args: PreTrainingArguments) -> str:
+    """Returns "no", "fp16" or "bf16", from the arguments or from the Accelerate configuration."""
+    if args.bf16 or args.fp16:
+        return "bf16" if args.bf16 else "fp16"
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+
+
+def _describe_memory(
+    model: TVTSv2ForPreTraining, data: DataArguments, args: PreTrainingArguments, num_processes: int
+) -> str:
+    state = state_bytes(model)
+    at_once = min(args.chunk_size or args.train_batch_size, args.train_batch_size)
+    vision = model.config.vision_config
+    each = activation_bytes(
+        model,
+        num_masked_patches=count_masked_patches(vision.num_patches, data.mask_ratio),
+        num_transcripts=model.config.num_transcripts,
+        num_tokens=model.config.text_config.max_position_embeddings,
+        checkpointing=bool(args.activation_checkpointing),
+        bytes_per_number=4 if _precision(args) == "no" else 2,
+    )
+    pixels = 4 * vision.num_frames * vision.num_channels * vision.image_size**2 * at_once
+    lines = [
+        "Memory of a device (estimate; without allocator waste and the framework's own)",
+        "  " + ", ".join(f"{name} {size / GIB:.2f}" for name, size in state.items()) + " GiB in all",
+        f"  activations {each * at_once / GIB:.2f} GiB: {each / 2**20:,.0f} MiB a clip x {at_once} at once; pixels "
+        f"{pixels / GIB:.2f} GiB",
+    ]
+    work = each * at_once + pixels
+    shards = {
+        "DDP": sum(state.values()),
+        "ZeRO-2": state["parameters"] + (state["gradients"] + state["optimizer"]) / num_processes,
+        "FSDP2": sum(state.values()) / num_processes,
+    }
+    lines += [f"  {engine:8}{(kept + work) / GIB:8.2f} GiB" for engine, kept in shards.items()]
+    return "\n".join(lines)
+
+
+def _describe_settings(
+    model: TVTSv2ForPreTraining,
+    rules: ParameterPlan,
+    model_args: ModelArguments,
+    data: DataArguments,
+    args: PreTrainingArguments,
+    num_processes: int,
+) -> str:
+    """Every setting beside the paper's; those of B/16 where the preset is ours."""
+    config = model.config
+    groups = {name: group for group in rules.groups for name in group.names}
+    rates = {name: "frozen" if group.rule.frozen else group.learning_rate for name, group in groups.items()}
+    blocks = [
+        all(not parameter.requires_grad for parameter in layer.parameters())
+        for layer in model.text_model.encoder.layers
+    ]
+    ours = {
+        "frames": config.vision_config.num_frames,
+        "image size": config.vision_config.image_size,
+        "patch size": config.vision_config.patch_size,
+        "mask ratio": data.mask_ratio,
+        "transcripts a video": config.num_transcripts,
+        "temperature": config.contrastive_temperature,
+        "sorting loss weight": config.sorting_loss_weight,
+        "frozen text blocks": f"{sum(blocks)} of {len(blocks)}",
+        "learning rate, new layers": rates["sorter.head.weight"],
+        "learning rate, from CLIP": rates["visual_projection.weight"],
+        "weight decay": args.weight_decay,
+        "optimizer": "AdamW" if args.optim.value.startswith("adamw_torch") else args.optim.value,
+        "batch a process": args.train_batch_size * args.gradient_accumulation_steps,
+        "processes": num_processes,
+        "epochs": args.num_train_epochs if args.max_steps <= 0 else f"{args.max_steps} steps",
+        "rate falls at epochs": args.lr_milestones,
+        "rate falls by": args.lr_milestone_factor,
+        "warm-up steps": args.warmup_steps,
+        "gradient clipping": args.max_grad_norm,
+    }
+    like = model_args.preset if model_args.preset in PAPER_SIZED else "b16"
+    paper = {**PAPER, **PAPER_SIZED[like]}
+    lines = [f"{'Setting':30}{'this run':>16}{'paper, ' + like:>16}"]
+    for name, value in ours.items():
+        differs = "" if value == paper[name] or name == "processes" else "   differs"
+        lines.append(f"{name:30}{_show(value):>16}{_show(paper[name]):>16}{differs}")
+    return "\n".join(lines)
+
+
+def _show(value) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "never"
+    return f"{value:g}" if isinstance(value, float) else str(value)
