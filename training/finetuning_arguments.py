@@ -1,0 +1,89 @@
+"""What a fine-tuning can be told, on the command line: transformers' TrainingArguments and the fields below."""
+
+from dataclasses import dataclass, field
+
+from transformers import HfArgumentParser, TrainingArguments
+
+TASKS = ("classification", "retrieval")
+METHODS = ("linear", "full", "lora")
+TOWERS = ("video", "text")
+# Without --learning_rate. A new linear layer and new low-rank matrices bear much more than trained weights.
+LEARNING_RATES = {"linear": 1e-3, "lora": 2e-4, "full": 1e-5}
+
+
+@dataclass
+class FinetuningArguments:
+    """What to tune, how, and on what."""
+
+    model: str = field(metadata={"help": "Folder or hub name of the model to start from."})
+    data: str = field(
+        metadata={
+            "help": "Videos to train on. Classification: a folder with a folder of videos per class, or a table with "
+            "columns path and label. Retrieval: a table with columns path and caption. Tables are .csv or .tsv; paths "
+            "are relative to the table's folder."
+        }
+    )
+    eval_data: str | None = field(default=None, metadata={"help": "Videos to evaluate on, in the same form."})
+    task: str = field(default="classification", metadata={"help": "classification or retrieval.", "choices": TASKS})
+    method: str = field(
+        default="lora",
+        metadata={
+            "help": "linear: a classifier on the frozen model; lora: low-rank adapters (and a classifier); full: all.",
+            "choices": METHODS,
+        },
+    )
+    lora_towers: list[str] = field(
+        default_factory=lambda: ["video"],
+        metadata={"help": "Towers that get adapters: video, text or both (text: retrieval only).", "choices": TOWERS},
+    )
+    lora_rank: int = field(default=8, metadata={"help": "Rank of the adapters."})
+    max_broken_share: float = field(
+        default=0.05, metadata={"help": "Stop when more than this share of the training samples were of broken videos."}
+    )
+
+    def __post_init__(self):
+        if self.task == "retrieval" and self.method == "linear":
+            raise ValueError("--method linear trains a classifier; for --task retrieval use lora or full.")
+        if self.task == "classification" and self.method == "lora" and "text" in self.lora_towers:
+            raise ValueError("Classification uses the video tower alone: --lora_towers video.")
+        if self.lora_rank < 1 or not self.lora_towers:
+            raise ValueError(f"--lora_rank must be at least 1 and --lora_towers not empty, got {self.lora_rank}.")
+        if not 0 <= self.max_broken_share <= 1:
+            raise ValueError(f"--max_broken_share must lie in 0..1, got {self.max_broken_share}.")
+
+
+@dataclass
+class FinetuningTrainingArguments(TrainingArguments):
+    """transformers' TrainingArguments with defaults for fine-tuning; no columns are removed, samples have none."""
+
+    output_dir: str | None = field(default="outputs/finetune", metadata={"help": "Where everything is written."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Fixed: samples have no columns."})
+    learning_rate: float | None = field(default=None, metadata={"help": f"Default: by method, {LEARNING_RATES}."})
+    num_train_epochs: float = field(default=10, metadata={"help": "Times through the training videos."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Videos a step and device."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Steps of rising learning rate, or their share."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
+    report_to: str | list[str] | None = field(default="none", metadata={"help": "tensorboard, wandb, …"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must be false: samples hold tensors and strings, not columns.")
+
+
+def parse_arguments(command_line: list[str] | None = None) -> tuple[FinetuningArguments, FinetuningTrainingArguments]:
+    """Returns the two groups of arguments; wrong ones end the process with usage and exit code 2."""
+    parser = HfArgumentParser(
+        (FinetuningArguments, FinetuningTrainingArguments),
+        prog="accelerate launch training/run_finetune.py",
+        description="Fine-tune a TVTSv2 for classification or retrieval.",
+    )
+    try:
+        tuning, training = parser.parse_args_into_dataclasses(args=command_line)
+    except ValueError as error:
+        parser.error(str(error))
+    if training.learning_rate is None:
+        training.learning_rate = LEARNING_RATES[tuning.method]
+    return tuning, training

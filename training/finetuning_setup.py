@@ -1,0 +1,66 @@
+"""From fine-tuning's arguments to a model with the right parameters to train, and from the trained one to folders."""
+
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+
+from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
+from processing import TVTSv2Processor
+from training.finetuning_arguments import FinetuningArguments
+
+ADAPTER_FOLDER = "adapter"
+TOWER_MODULES = {"video": "vision_model", "text": "text_model"}
+
+
+def load_pretrained(tuning: FinetuningArguments, labels: list[str] | None) -> PreTrainedModel:
+    """Returns the model to start from, every weight from the file but a new classifier's.
+
+    Raises:
+        ValueError: other weights are missing or left over.
+    """
+    settings = {"use_safetensors": True, "dtype": "float32", "output_loading_info": True}
+    if labels is None:
+        model, report = TVTSv2Model.from_pretrained(tuning.model, **settings)
+    else:
+        names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
+        # A classifier of other classes is replaced.
+        model, report = TVTSv2ForVideoClassification.from_pretrained(
+            tuning.model, num_labels=len(labels), ignore_mismatched_sizes=True, **names, **settings
+        )
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
+    problems = [
+        name
+        for name in (*report["missing_keys"], *report["unexpected_keys"], *mismatched)
+        if labels is None or not name.startswith("classifier.")
+    ]
+    if problems:
+        raise ValueError(f"The weights of {tuning.model} do not fit the model: {', '.join(sorted(problems)[:5])}.")
+    return model
+
+
+def prepare_model(model: PreTrainedModel, tuning: FinetuningArguments) -> PreTrainedModel | PeftModel:
+    """Returns the model with `requires_grad` as the method wants it, for LoRA wrapped in adapters."""
+    if tuning.method == "linear":
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name.startswith("classifier."))
+        return model
+    if tuning.method == "full":
+        return model
+    towers = "|".join(TOWER_MODULES[tower] for tower in tuning.lora_towers)
+    config = LoraConfig(
+        r=tuning.lora_rank,
+        lora_alpha=2 * tuning.lora_rank,
+        target_modules=rf"({towers})\..*\.(q_proj|k_proj|v_proj|out_proj)",
+        modules_to_save=["classifier"] if tuning.task == "classification" else None,
+    )
+    return get_peft_model(model, config)
+
+
+def save_tuned(model: PreTrainedModel | PeftModel, processor: TVTSv2Processor, folder: Path) -> None:
+    """Writes a folder that loads as any model does; adapters also by themselves, below it, before they are merged."""
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder / ADAPTER_FOLDER)
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)

@@ -1,0 +1,133 @@
+"""Videos with a class or a caption each: from a folder per class, or from a table."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from processing import TVTSv2Processor, TVTSv2VideoProcessor, VideoReadingError
+from training.table_files import read_table, resolve_inside
+
+VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+MAX_REPLACEMENTS = 20  # in a row; more broken videos than that are no accident
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """A file and its class or caption."""
+
+    path: Path
+    text: str
+
+
+def find_videos(source: str | Path, column: str) -> list[LabelledVideo]:
+    """Returns the videos of a source, in a fixed order.
+
+    Args:
+        source: a folder with a folder of videos per class, whose names are the texts; or a .csv or .tsv table with the
+            columns `path`, relative to the table's folder, and `column`.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such source, it holds no videos, or the table is broken.
+    """
+    source = Path(source)
+    if source.is_dir():
+        files = sorted(path for path in source.glob("*/**/*") if path.suffix.lower() in VIDEO_SUFFIXES)
+        videos = [LabelledVideo(path, path.relative_to(source).parts[0]) for path in files if path.is_file()]
+        if not videos:
+            raise ValueError(f"{source} holds no folders of videos; expected {source}/CLASS/video.mp4.")
+        return videos
+    table = read_table(source, ["path", column])
+    root = source.parent.resolve()
+    return [
+        LabelledVideo(resolve_inside(root, path, table.place(index)), text)
+        for index, (path, text) in enumerate(zip(*table.columns.values(), strict=True))
+    ]
+
+
+def find_labels(videos: list[LabelledVideo]) -> list[str]:
+    """Returns the classes, sorted.
+
+    Raises:
+        ValueError: fewer than two.
+    """
+    labels = sorted({video.text for video in videos})
+    if len(labels) < 2:
+        raise ValueError(f"A classifier needs at least 2 classes, found {labels}.")
+    return labels
+
+
+class TrainingVideos(torch.utils.data.Dataset):
+    """Randomly sampled, randomly cropped clips; a broken video gives its place to the next one and is written down.
+
+    Args:
+        videos, video_processor: what to read, and how.
+        seed: with epoch and index it decides frames and crop.
+        ledger: file that gets a line per broken video.
+    """
+
+    def __init__(self, videos: list[LabelledVideo], video_processor: TVTSv2VideoProcessor, *, seed: int, ledger: Path):
+        self.videos, self.video_processor, self.seed, self.ledger = videos, video_processor, seed, ledger
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> dict:
+        """Returns `pixel_values_videos` (T, 3, H, W), `text`, and `num_broken`, videos passed over.
+
+        Raises:
+            VideoReadingError: too many broken videos in a row.
+        """
+        generator = np.random.default_rng((self.seed, self.epoch, index))
+        for num_broken in range(MAX_REPLACEMENTS + 1):
+            video = self.videos[(index + num_broken) % len(self.videos)]
+            try:
+                pixels = self.video_processor.sample_training_clip(str(video.path), generator=generator)
+            except VideoReadingError as error:
+                last_error = error
+                with open(self.ledger, "a", encoding="utf-8") as file:
+                    file.write(json.dumps({"path": str(video.path), "reason": str(error)}, ensure_ascii=False) + "\n")
+                continue
+            return {"pixel_values_videos": pixels, "text": video.text, "num_broken": num_broken}
+        raise last_error
+
+
+class EvaluationVideos(torch.utils.data.Dataset):
+    """Videos by the processor's own transform; a broken one is an error, as a score without it would be another."""
+
+    def __init__(self, videos: list[LabelledVideo], video_processor: TVTSv2VideoProcessor):
+        self.videos, self.video_processor = videos, video_processor
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> dict:
+        """Returns `pixel_values_videos` (T, 3, H, W) and `text`."""
+        video = self.videos[index]
+        pixels = self.video_processor(str(video.path))["pixel_values_videos"][0]
+        return {"pixel_values_videos": pixels, "text": video.text, "num_broken": 0}
+
+
+@dataclass
+class FinetuningCollator:
+    """Stacks samples; texts become `labels` int64 (B,) by `labels`, or `input_ids` (B, L) where there are none."""
+
+    processor: TVTSv2Processor
+    labels: list[str] | None = None
+
+    def __call__(self, samples: list[dict]) -> dict:
+        batch = {
+            "pixel_values_videos": torch.stack([sample["pixel_values_videos"] for sample in samples]),
+            "num_broken": sum(sample["num_broken"] for sample in samples),
+        }
+        texts = [sample["text"] for sample in samples]
+        if self.labels is None:
+            return batch | dict(self.processor(text=texts, return_tensors="pt"))
+        return batch | {"labels": torch.tensor([self.labels.index(text) for text in texts])}
