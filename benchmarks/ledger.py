@@ -1,0 +1,120 @@
+"""The paper's tables beside what was measured here, each cell with its state.
+
+    python -m benchmarks.ledger [--records FOLDER …]
+
+Per cell: the paper's number, ours, the difference, and the state:
+
+    not run    no record names this row and column
+    run        every video of the published split was evaluated
+    partial    some were not: missing, broken, left out by --max_videos, or the split is smaller than published
+
+A run fills a cell only if it names the row (`--paper_row`). Runs that name none are listed below the tables.
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.paper_numbers import COLUMNS, ROWS, Column, Row
+from benchmarks.records import COMPLETE, read_records, top_figure
+
+DEFAULT_FOLDERS = (Path(__file__).parent / "records", Path("outputs/benchmarks"))
+NOT_RUN, RUN, PARTIAL = "not run", "run", "partial"
+_HEADER = ("model", "data", "paper", "ours", "difference", "state", "videos", "record")
+
+
+def cell_state(record: dict, column: Column) -> str:
+    """`run` or `partial`; never `run` for fewer videos than were published."""
+    counts = record["videos"]["test"]
+    whole = record["state"] == COMPLETE and counts["evaluated"] >= column.num_videos
+    return RUN if whole and not record["allow_missing"] else PARTIAL
+
+
+def choose_record(records: list[dict], row: Row, column: Column) -> dict | None:
+    """The newest record of a cell, complete ones before partial ones."""
+    wanted = (row.title, column.protocol, column.data)
+    own = [record for record in records if (record.get("paper_row"), record["protocol"], record["data"]) == wanted]
+    return max(own, key=lambda record: (cell_state(record, column) == RUN, record["finished"]), default=None)
+
+
+def make_ledger(records: list[dict]) -> str:
+    """The tables as Markdown."""
+    lines = []
+    for table in dict.fromkeys(column.table for column in COLUMNS):
+        lines += [f"## {table}", "", *_table_head(_HEADER)]
+        for row in ROWS:
+            for number, column in enumerate(COLUMNS):
+                if column.table == table and row.numbers[number] is not None:
+                    lines.append(_cell_line(records, row, column, row.numbers[number]))
+        lines.append("")
+    others = [record for record in records if not record.get("paper_row")]
+    if others:
+        lines += [
+            "## Other runs",
+            "",
+            *_table_head(("model", "protocol", "data", "figure", "state", "videos", "record")),
+        ]
+        lines += [_other_line(record) for record in others]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _cell_line(records: list[dict], row: Row, column: Column, paper: float | tuple) -> str:
+    record = choose_record(records, row, column)
+    with_dual_softmax = isinstance(paper, tuple)
+    paper = paper if with_dual_softmax else (paper, None)
+    ours: tuple = (None, None)
+    if record is not None:
+        plain = top_figure(record, "R@1" if with_dual_softmax else "top_1")
+        both = with_dual_softmax and record["dual_softmax"]["figures"]["text_to_video"]["R@1"]["value"]
+        ours = (plain, both if with_dual_softmax else None)
+    differences = [None if None in pair else pair[0] - pair[1] for pair in zip(ours, paper, strict=True)]
+    state = NOT_RUN if record is None else cell_state(record, column)
+    fields = (row.title, column.title, _pair(paper), _pair(ours), _pair(differences, "+.1f"), state)
+    return _line((*fields, _videos(record), record["file"] if record else ""))
+
+
+def _other_line(record: dict) -> str:
+    name = "R@1" if record["protocol"] == "retrieval" else "top_1"
+    figure = f"{name} {top_figure(record, name):.1f}"
+    state = RUN if record["state"] == COMPLETE else PARTIAL
+    fields = (record["model"]["name"], record["protocol"], record["data"], figure, state)
+    return _line((*fields, _videos(record), record["file"]))
+
+
+def _videos(record: dict | None) -> str:
+    if record is None:
+        return ""
+    counts = record["videos"]["test"]
+    allowed = ", missing allowed" if record["allow_missing"] else ""
+    return f"{counts['evaluated']} of {counts['in_annotations']}{allowed}"
+
+
+def _pair(values, pattern: str = ".1f") -> str:
+    plain, reweighted = (None if value is None else format(value, pattern) for value in values)
+    return (plain or "-") + (f" ({reweighted})" if reweighted else "")
+
+
+def _table_head(names: tuple[str, ...]) -> list[str]:
+    return [_line(names), "|" + " --- |" * len(names)]
+
+
+def _line(fields: tuple) -> str:
+    return "| " + " | ".join(str(field).replace("|", "\\|").replace("\n", " ") for field in fields) + " |"
+
+
+def main() -> None:
+    """Prints the ledger."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--records", type=Path, nargs="+", help="folders of records (those shipped, outputs/benchmarks)"
+    )
+    folders = parser.parse_args().records
+    if folders is None:
+        folders = [folder for folder in DEFAULT_FOLDERS if folder.is_dir()]
+    absent = [folder for folder in folders if not folder.is_dir()]
+    if absent:
+        parser.error(f"there is no folder {absent[0]}")
+    print(make_ledger(read_records(folders)), end="")
+
+
+if __name__ == "__main__":
+    main()

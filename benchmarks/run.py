@@ -1,0 +1,232 @@
+"""One benchmark, one command: embeds what is needed, evaluates, and writes record.json and report.html.
+
+    python -m benchmarks.run retrieval --data msrvtt --annotations MSRVTT_JSFUSION_test.csv --videos videos --model DIR
+    python -m benchmarks.run retrieval --data didemo --annotations test_data.json --videos videos --model DIR
+    python -m benchmarks.run retrieval --data lsmdc --annotations LSMDC16_challenge_1000_publictect.csv --videos …
+    python -m benchmarks.run retrieval --data table --annotations captions.csv --videos videos --model DIR
+    python -m benchmarks.run recognition --data hmdb51 --annotations testTrainMulti_7030_splits --videos … --model DIR
+    python -m benchmarks.run recognition --data ucf101 --annotations ucfTrainTestlist --videos … --model DIR
+    python -m benchmarks.run recognition --data k400 --annotations val.csv --videos … --model DIR
+    python -m benchmarks.run recognition --data folder --annotations FOLDER_PER_CLASS --model DIR
+    python -m benchmarks.run multiple_choice --data ssv2_mc --annotations val.jsonl --videos … --model DIR
+    python -m benchmarks.run linear_probe --data k400 --train_annotations train.csv --annotations val.csv --videos …
+
+`--model` is a folder or a hub name of a TVTSv2, CLIP, SigLIP, X-CLIP or VideoPrism, or a .safetensors file of
+embeddings made elsewhere (benchmarks/embedding_file.py). Several GPUs: `accelerate launch -m benchmarks.run …`.
+`python -m benchmarks.ledger` puts the records beside the paper's numbers.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks import recognition_annotations, retrieval_annotations
+from benchmarks.embedders import EmbedderOptions, load_embedder
+from benchmarks.embedding_cache import this_process
+from benchmarks.embedding_file import EmbeddingFile
+from benchmarks.embedding_sources import FileSource, ModelSource, Source
+from benchmarks.linear_probe import run_linear_probe
+from benchmarks.multiple_choice import run_multiple_choice
+from benchmarks.multiple_choice_annotations import read_ssv2_mc
+from benchmarks.paper_numbers import ROWS, check_paper_row
+from benchmarks.prompts import DEFAULT_TEMPLATES, check_templates, fill
+from benchmarks.recognition import run_recognition
+from benchmarks.records import count_videos, describe_device, make_record, run_state, write_record
+from benchmarks.report import write_report
+from benchmarks.retrieval import run_retrieval
+from benchmarks.video_folder import VideoFolder
+
+DATA = {
+    "retrieval": sorted(retrieval_annotations.READERS),
+    "recognition": sorted(recognition_annotations.READERS),
+    "multiple_choice": ["ssv2_mc"],
+    "linear_probe": sorted(recognition_annotations.READERS),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    protocols = parser.add_subparsers(dest="protocol", required=True, metavar="PROTOCOL", help=", ".join(DATA))
+    for protocol, data in DATA.items():
+        command = protocols.add_parser(protocol, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        _add_common(command, data)
+        if protocol == "retrieval":
+            command.add_argument(
+                "--dual_softmax_temperature", type=float, help="the model's own, or 0.05, if not given"
+            )
+        if protocol == "recognition":
+            command.add_argument("--templates", nargs="+", default=list(DEFAULT_TEMPLATES), help="prompts, {} = class")
+        if protocol in ("recognition", "linear_probe"):
+            command.add_argument("--split", type=int, default=1, help="HMDB-51 and UCF-101 have splits 1, 2 and 3")
+        if protocol == "linear_probe":
+            command.add_argument("--train_annotations", type=Path, help="k400, ssv2: the list of the training part")
+            command.add_argument(
+                "--num_seeds", type=int, default=3, help="validation parts that the penalty is chosen on"
+            )
+    return parser
+
+
+def _add_common(command: argparse.ArgumentParser, data: list[str]) -> None:
+    command.add_argument("--data", required=True, choices=data, help="the format of the annotations")
+    command.add_argument("--annotations", required=True, type=Path, help="file or folder as published")
+    command.add_argument("--videos", type=Path, help="folder of the videos, sub-folders included")
+    command.add_argument("--model", required=True, help="folder, hub name, or .safetensors file of embeddings")
+    command.add_argument("--revision", help="of a model on the hub")
+    command.add_argument("--num_frames", type=int, help="frames a video; the model's own number if not given")
+    command.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the model")
+    command.add_argument("--device", help="cuda if there is one, else cpu, if not given")
+    command.add_argument("--batch_size", type=int, default=16, help="videos that the model sees at a time")
+    command.add_argument("--num_workers", type=int, default=0, help="processes that read videos beside the main one")
+    command.add_argument("--cache_dir", type=Path, default=Path("outputs/embeddings"), help="embeddings, made once")
+    command.add_argument("--output_dir", type=Path, help="outputs/benchmarks/<protocol>-<data>-<model> if not given")
+    command.add_argument("--allow_missing", action="store_true", help="go on without missing and broken videos")
+    command.add_argument("--max_videos", type=int, help="only the first ones, to try things out; the run is partial")
+    command.add_argument("--paper_row", choices=[row.title for row in ROWS], help="the ledger's row that this is")
+    command.add_argument("--seed", type=int, default=0, help="of the bootstrap and of validation parts")
+    command.add_argument("--write_inputs", type=Path, help="only write the videos and texts that are needed, as JSON")
+
+
+def read_splits(arguments: argparse.Namespace) -> dict:
+    """The parts of the split by name: `test`, and `train` for the linear probe. `--max_videos` is not applied."""
+    if arguments.protocol == "retrieval":
+        return {"test": retrieval_annotations.READERS[arguments.data](arguments.annotations)}
+    if arguments.protocol == "multiple_choice":
+        return {"test": read_ssv2_mc(arguments.annotations)}
+    read = recognition_annotations.READERS[arguments.data]
+    splits = {"test": read(arguments.annotations, "test", arguments.split)}
+    if arguments.protocol == "linear_probe":
+        separate = arguments.data in ("k400", "ssv2")
+        if separate != (arguments.train_annotations is not None):
+            needs = "needs" if separate else "has its training part in --annotations and takes no"
+            raise ValueError(f"{arguments.data} {needs} --train_annotations.")
+        splits["train"] = read(arguments.train_annotations or arguments.annotations, "train", arguments.split)
+    return splits
+
+
+def cut_split(split, max_videos: int | None):
+    """A split with its first videos only."""
+    if max_videos is None or max_videos >= len(split.videos):
+        return split
+    if max_videos < 1:
+        raise ValueError(f"--max_videos must be at least 1, got {max_videos}.")
+    changes = {"videos": split.videos[:max_videos]}
+    if hasattr(split, "texts"):
+        kept = [number for number, owner in enumerate(split.video_of_text) if owner < max_videos]
+        changes["texts"] = tuple(split.texts[number] for number in kept)
+        changes["video_of_text"] = tuple(split.video_of_text[number] for number in kept)
+    for name in ("labels", "options", "answers"):
+        if hasattr(split, name):
+            changes[name] = getattr(split, name)[:max_videos]
+    return dataclasses.replace(split, **changes)
+
+
+def needed_inputs(arguments: argparse.Namespace, splits: dict) -> dict:
+    """Videos and texts that a file of embeddings has to cover."""
+    test = splits["test"]
+    texts = list(getattr(test, "texts", ()))
+    if arguments.protocol == "recognition":
+        check_templates(arguments.templates)
+        texts = fill(arguments.templates, test.classes)
+    if arguments.protocol == "multiple_choice":
+        texts = [text for options in test.options for text in options]
+    videos = [name for split in splits.values() for name in split.videos]
+    return {"videos": videos, "texts": list(dict.fromkeys(texts))}
+
+
+def open_source(arguments: argparse.Namespace, device: torch.device | str) -> Source:
+    """What embeds: a model over `--videos`, or a file."""
+    root = arguments.videos
+    if root is None and arguments.data == "folder":
+        root = arguments.annotations
+    if arguments.model.endswith(".safetensors"):
+        return FileSource(EmbeddingFile(arguments.model), VideoFolder(root) if root else None)
+    if root is None:
+        raise ValueError("Give the folder of the videos as --videos.")
+    options = EmbedderOptions(arguments.revision, device, getattr(torch, arguments.dtype), arguments.num_frames)
+    videos = VideoFolder(root)  # before the model: a wrong path should cost nothing
+    embedder = load_embedder(arguments.model, options)
+    return ModelSource(embedder, videos, arguments.cache_dir, arguments.batch_size, arguments.num_workers)
+
+
+def evaluate(arguments: argparse.Namespace, splits: dict, source: Source, device: str) -> tuple:
+    """The protocol's result, what the record holds of it, and the embedded videos by part."""
+    common = {"allow_missing": arguments.allow_missing}
+    test = splits["test"]
+    if arguments.protocol == "retrieval":
+        temperature = arguments.dual_softmax_temperature
+        result = run_retrieval(test, source, **common, temperature=temperature, seed=arguments.seed)
+        return result, {"figures": result.figures, "dual_softmax": result.dual_softmax}, {"test": result.videos}
+    if arguments.protocol == "recognition":
+        result = run_recognition(test, source, **common, templates=arguments.templates, seed=arguments.seed)
+        return result, {"figures": result.figures, "templates": arguments.templates}, {"test": result.videos}
+    if arguments.protocol == "multiple_choice":
+        result = run_multiple_choice(test, source, **common, seed=arguments.seed)
+        return result, {"figures": result.figures}, {"test": result.videos}
+    seeds = list(range(arguments.seed, arguments.seed + arguments.num_seeds))
+    result, train, summary = run_linear_probe(splits["train"], test, source, **common, seeds=seeds, device=device)
+    return result, {"figures": result.figures, "seeds": summary}, {"test": result.videos, "train": train}
+
+
+def run(arguments: argparse.Namespace, command_line: list[str]) -> Path | None:
+    """Runs a parsed command; returns the folder of its record, in the main process."""
+    whole = read_splits(arguments)
+    splits = {name: cut_split(split, arguments.max_videos) for name, split in whole.items()}
+    if arguments.write_inputs:
+        arguments.write_inputs.write_text(json.dumps(needed_inputs(arguments, splits), ensure_ascii=False, indent=1))
+        return None
+    state = this_process(arguments.device)
+    device = arguments.device or state.device
+    source = open_source(arguments, device)
+    if arguments.paper_row:
+        check_paper_row(arguments.paper_row, source.description)
+    result, outcome, videos = evaluate(arguments, splits, source, str(device))
+    if not state.is_main_process:
+        return None
+    counts = {name: count_videos(len(whole[name].videos), len(splits[name].videos), videos[name]) for name in splits}
+    record = make_record(
+        arguments=command_line,
+        protocol=arguments.protocol,
+        data=arguments.data,
+        split=getattr(arguments, "split", None),
+        paper_row=arguments.paper_row,
+        state=run_state(counts),
+        allow_missing=arguments.allow_missing,
+        model=source.description,
+        split_checksums={name: split.checksum for name, split in whole.items()},
+        videos=counts,
+        **outcome,
+        seed=arguments.seed,
+        device=describe_device(device),
+        num_processes=state.num_processes,
+    )
+    name = f"{arguments.protocol}-{arguments.data}-{record['model']['name'].replace('/', '--')}"
+    folder = arguments.output_dir or Path("outputs/benchmarks") / name
+    write_record(folder / "record.json", record)
+    write_report(folder / "report.html", record, result)
+    return folder
+
+
+def main() -> None:
+    """Runs the command line; what a user can mend is told in one line."""
+    arguments = make_parser().parse_args()
+    try:
+        folder = run(arguments, sys.argv[1:])
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    if folder is not None:
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        print(
+            json.dumps(
+                {name: record[name] for name in ("state", "figures", "dual_softmax") if name in record}, indent=1
+            )
+        )
+        print(f"Wrote {folder}/record.json and {folder}/report.html")
+
+
+if __name__ == "__main__":
+    main()
