@@ -73,7 +73,7 @@ TOWERS = {"video": VideoTower, "text": TextTower}
 
 def export_program(tower: nn.Module, file: Path) -> None:
     """Writes the tower as a program for `torch.export.load`."""
-    torch.export.save(_trace(tower), file)
+    torch.export.save(trace(tower), file)
 
 
 def export_onnx(tower: nn.Module, file: Path) -> None:
@@ -90,11 +90,10 @@ def export_onnx(tower: nn.Module, file: Path) -> None:
             f"Exporting to ONNX needs {error.name}: pip install 'tvtsv2[export]'", name=error.name
         ) from error
     torch.onnx.export(
-        tower,
-        (next(tower.inputs()),),
+        trace(tower),
+        (),
         str(file),
         dynamo=True,
-        dynamic_shapes={tower.input_name: tower.dynamic_axes},
         input_names=[tower.input_name],
         output_names=[tower.output_name],
         external_data=False,
@@ -102,10 +101,15 @@ def export_onnx(tower: nn.Module, file: Path) -> None:
     )
 
 
-def _trace(tower: nn.Module) -> torch.export.ExportedProgram:
+def trace(tower: nn.Module) -> torch.export.ExportedProgram:
+    """Returns the tower as a graph with dynamic axes."""
     with torch.no_grad():
+        # strict: the other way of tracing takes `len(tensor)` for a constant, and so fixes the batch size.
         return torch.export.export(
-            tower, (next(tower.inputs()),), dynamic_shapes={tower.input_name: tower.dynamic_axes}
+            tower,
+            (next(tower.inputs()),),
+            dynamic_shapes={tower.input_name: tower.dynamic_axes},
+            strict=True,
         )
 
 
