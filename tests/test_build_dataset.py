@@ -4,8 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 
 from processing import TVTSv2VideoProcessor
@@ -172,3 +174,27 @@ def test_command(footage, tmp_path):
     command += ["--num_workers", "1"]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     assert "rejected, unreadable video: 1" in result.stdout and "checking videos: 100%" in result.stderr
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    """Ten times the rows may cost their names, not their transcripts."""
+    words = tuple((f"word{number}", float(number)) for number in range(300))
+
+    def peak_bytes(num_rows):
+        folder = tmp_path / str(num_rows)
+        folder.mkdir()
+        places = []
+        with open(folder / "checks.jsonl", "wb") as file:
+            for index in range(num_rows):
+                places.append(file.tell())
+                check = VideoCheck(f"{index}.mp4", "1", duration=400.0, content_hash=str(index), words=words)
+                file.write(check.to_json().encode() + b"\n")
+        tracemalloc.start()
+        module._write_output(folder, folder / "checks.jsonl", places, 0.0, {})
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert sum(pq.read_metadata(file).num_rows for file in (folder / "data").iterdir()) == num_rows
+        return peak
+
+    peak_bytes(10)  # what is loaded once
+    assert peak_bytes(2000) < 1.3 * peak_bytes(200)

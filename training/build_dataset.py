@@ -24,6 +24,8 @@ from functools import partial
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from training.process_pool import run_in_processes
@@ -31,6 +33,7 @@ from training.table_files import read_table
 from training.video_checks import DUPLICATE, UNREADABLE_VIDEO, Candidate, VideoCheck, check_video, find_candidates
 
 ROWS_PER_FILE = 5000
+ROWS_PER_GROUP = 100  # what is in memory at a time; transcripts can be long
 FEATURES = datasets.Features(
     {
         "video": datasets.Value("string"),
@@ -151,13 +154,12 @@ def split_of(group: str, heldout_ratio: float) -> str:
 def _write_output(
     output: Path, ledger: Path, places: Sequence[int], heldout_ratio: float, groups: dict[str, str]
 ) -> dict:
-    report = _report(_read_checks(str(ledger), places), heldout_ratio, groups)
+    report, accepted = _sort_out(str(ledger), places, heldout_ratio, groups)
     part = output / "data.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    for split, num_rows in report["accepted"].items():
-        if num_rows:
-            _write_split(part, split, ledger, places, heldout_ratio, groups)
+    for split, accepted_places in accepted.items():
+        _write_split(part, split, ledger, accepted_places, groups)
     shutil.rmtree(output / "data", ignore_errors=True)
     part.rename(output / "data")
     (output / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -165,59 +167,51 @@ def _write_output(
     return report
 
 
-def _write_split(
-    folder: Path, split: str, ledger: Path, places: Sequence[int], heldout_ratio: float, groups: dict[str, str]
-) -> None:
-    cache = folder / "cache"
-    arguments = {
-        "ledger": str(ledger),
-        "places": tuple(places),  # a list would be cut into shards, each with a generator of its own
-        "split": split,
-        "heldout_ratio": heldout_ratio,
-        "groups": groups,
-    }
-    rows = datasets.Dataset.from_generator(_rows, gen_kwargs=arguments, features=FEATURES, cache_dir=str(cache))
-    num_files = -(-len(rows) // ROWS_PER_FILE)
+def _write_split(folder: Path, split: str, ledger: Path, places: Sequence[int], groups: dict[str, str]) -> None:
+    """Writes the rows of the results at these places; no more than a row group of them is in memory."""
+    num_files = -(-len(places) // ROWS_PER_FILE)
+    schema = FEATURES.arrow_schema
     for index in range(num_files):
-        shard = rows.shard(num_files, index, contiguous=True)
-        shard.to_parquet(folder / f"{split}-{index:05d}-of-{num_files:05d}.parquet")
-    del rows, shard  # they hold the cache's files open
-    shutil.rmtree(cache)
+        end = min(len(places), (index + 1) * ROWS_PER_FILE)
+        with pq.ParquetWriter(folder / f"{split}-{index:05d}-of-{num_files:05d}.parquet", schema) as writer:
+            for first in range(index * ROWS_PER_FILE, end, ROWS_PER_GROUP):
+                checks = _read_checks(str(ledger), places[first : min(end, first + ROWS_PER_GROUP)])
+                writer.write_table(pa.Table.from_pylist([_row(check, groups) for check in checks], schema))
 
 
-def _rows(
-    ledger: str, places: Sequence[int], split: str, heldout_ratio: float, groups: dict[str, str]
-) -> Iterator[dict]:
-    for check in _read_checks(ledger, places):
-        group = groups.get(check.video, check.video)
-        if check.reason is None and split_of(group, heldout_ratio) == split:
-            yield {
-                "video": check.video,
-                "duration": check.duration,
-                "words": [{"word": word, "time": time} for word, time in check.words],
-                "times_are_spread": check.times_are_spread,
-                "group": group,
-                "content_hash": check.content_hash,
-            }
+def _row(check: VideoCheck, groups: dict[str, str]) -> dict:
+    return {
+        "video": check.video,
+        "duration": check.duration,
+        "words": [{"word": word, "time": time} for word, time in check.words],
+        "times_are_spread": check.times_are_spread,
+        "group": groups.get(check.video, check.video),
+        "content_hash": check.content_hash,
+    }
 
 
-def _report(checks: Iterator[VideoCheck], heldout_ratio: float, groups: dict[str, str]) -> dict:
-    accepted, totals = Counter(train=0, heldout=0), Counter(words=0, seconds=0.0, spread=0)
+def _sort_out(
+    ledger: str, places: Sequence[int], heldout_ratio: float, groups: dict[str, str]
+) -> tuple[dict, dict[str, list[int]]]:
+    """The report, and the places of what was accepted, by split."""
+    accepted: dict[str, list[int]] = {"train": [], "heldout": []}
+    totals = Counter(words=0, seconds=0.0, spread=0)
     rejected: dict[str, list[dict[str, str]]] = {}
-    for check in checks:
+    for place, check in zip(places, _read_checks(ledger, places), strict=True):
         if check.reason is not None:
             rejected.setdefault(check.reason, []).append({"video": check.video, "detail": check.detail})
             continue
-        accepted[split_of(groups.get(check.video, check.video), heldout_ratio)] += 1
+        accepted[split_of(groups.get(check.video, check.video), heldout_ratio)].append(place)
         totals.update(words=len(check.words), seconds=check.duration, spread=check.times_are_spread)
-    return {
-        "accepted": dict(accepted),
+    report = {
+        "accepted": {split: len(accepted_places) for split, accepted_places in accepted.items()},
         "num_words": totals["words"],
         "hours": round(totals["seconds"] / 3600, 3),
         "num_with_spread_times": totals["spread"],
         "num_rejected": {reason: len(videos) for reason, videos in sorted(rejected.items())},
         "rejected": dict(sorted(rejected.items())),
     }
+    return report, accepted
 
 
 def _data_card(report: dict) -> str:

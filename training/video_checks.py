@@ -29,7 +29,7 @@ OUTSIDE_FOLDER = "leads out of the folder"
 DUPLICATE = "same content as another video"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A video and its transcript, relative to their folders; `signature` changes when either file does."""
 
@@ -38,7 +38,7 @@ class Candidate:
     signature: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoCheck:
     """Result of one check. `reason` is None for a good video; `words` are (word, seconds) pairs."""
 
