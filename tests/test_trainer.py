@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import SequentialSampler
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from tests.conftest import make_tiny_config, randomized
@@ -280,3 +280,15 @@ def test_the_given_sampler_decides_the_order(tmp_path):
     settings = {"trainer_class": RecordingTrainer, "train_sampler": Order(samples), "num_train_epochs": 1}
     train(tmp_path, samples, **settings)
     assert batches == [["7", "3", "5", "1"], ["0", "2", "4", "6"]]
+
+
+def test_plain_training_arguments_train_every_parameter_by_one_rule(tmp_path):
+    args = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no", max_steps=1
+    )
+    trainer = TVTSv2Trainer(
+        TVTSv2ForPreTraining(make_tiny_config()), args, train_dataset=make_samples(8), data_collator=collate
+    )
+    trainer.train()
+    assert {group.rule.match for group in trainer.plan.groups} == {("*",)}
+    assert trainer.state.global_step == 1

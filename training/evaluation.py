@@ -25,9 +25,7 @@ def retrieval_metrics(video_embeds: np.ndarray, text_embeds: np.ndarray) -> dict
     Args:
         video_embeds, text_embeds: (N, D); row i of one belongs to row i of the other. Cosine similarity.
     """
-    videos, texts = (
-        embeds / np.linalg.norm(embeds, axis=1, keepdims=True) for embeds in (video_embeds, text_embeds)
-    )
+    videos, texts = (embeds / np.linalg.norm(embeds, axis=1, keepdims=True) for embeds in (video_embeds, text_embeds))
     similarities = texts @ videos.T
     metrics = {}
     for direction, matrix in (("text_to_video", similarities), ("video_to_text", similarities.T)):

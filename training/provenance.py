@@ -31,5 +31,9 @@ def device_name(device: torch.device) -> str:
     if cpu_file.is_file():
         models = [line.split(":", 1)[1] for line in cpu_file.read_text().splitlines() if line.startswith("model name")]
         name = models[0].strip() if models else name
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {num_cores} cores"
+    return f"{name}, {count_cores()} cores"
+
+
+def count_cores() -> int:
+    """Returns the number of processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

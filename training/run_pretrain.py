@@ -3,18 +3,22 @@
     accelerate launch training/run_pretrain.py                                   # generated corpus, a small model
     accelerate launch training/run_pretrain.py training/configs/b16.yaml         # the paper's recipe on your data
     accelerate launch training/run_pretrain.py --output_dir runs/2 --seed 2      # any setting by name, see --help
+    python training/run_pretrain.py training/configs/h14.yaml --plan --plan_processes 80 --peak_tflops 125   # its cost
 
 Called again with the same settings, it goes on at the last checkpoint; a finished run shows its results.
 """
 
+import os
 import sys
 import time
 from pathlib import Path
 
+import torch
 from transformers import set_seed
 
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments, parse_arguments
-from training.run_folder import RESULTS_FILE, RunFolder, write_json
+from training.provenance import count_cores, describe_run
+from training.run_folder import RESULTS_FILE, CheckpointError, RunFolder, write_json
 
 
 def main(command_line: list[str] | None = None) -> None:
@@ -22,19 +26,26 @@ def main(command_line: list[str] | None = None) -> None:
     started = time.perf_counter()
     model_args, data_args, args = parse_arguments(command_line)
     try:
+        if args.plan:
+            _say(args, _describe_plan(model_args, data_args, args))
+            return
         run = RunFolder(args.output_dir, _settings(model_args, data_args, args))
         if run.results is not None:
             _say(args, f"{run.path} holds this run, finished.\n{_summary(run.results, run.path)}")
             return
+        checkpoint = run.last_checkpoint()
         trainer, heldout = _build(model_args, data_args, args, run)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    trainer.train(resume_from_checkpoint=run.last_checkpoint())
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except (CheckpointError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
     trainer.save_model(str(run.path))
     results = _evaluate(trainer, heldout)
     results["seconds"] = round(time.perf_counter() - started, 1)
+    _draw(trainer, heldout, run.path)
     if trainer.is_world_process_zero():
-        _draw(trainer, heldout, run.path)
         write_json(run.path / RESULTS_FILE, results)
         print(_summary(results, run.path))
 
@@ -47,6 +58,18 @@ def _settings(model_args: ModelArguments, data_args: DataArguments, args: PreTra
 def _say(args: PreTrainingArguments, text: str) -> None:
     if args.process_index == 0:
         print(text, flush=True)
+
+
+def _describe_plan(model_args: ModelArguments, data_args: DataArguments, args: PreTrainingArguments) -> str:
+    from training.plan import describe_plan
+
+    return describe_plan(model_args, data_args, args)
+
+
+def _use_all_cores(args: PreTrainingArguments) -> None:
+    """Shares out all cores: `accelerate launch` gives a process on the CPU one thread unless told otherwise."""
+    if args.device.type == "cpu" and int(os.environ.get("OMP_NUM_THREADS", 1)) == 1:
+        torch.set_num_threads(max(1, count_cores() // args.world_size))
 
 
 def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTrainingArguments, run: RunFolder):
@@ -64,6 +87,7 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
     from training.trainer import TVTSv2Trainer
 
     set_seed(args.seed)
+    _use_all_cores(args)
     model = build_model(model_args)
     files = locate_data(data_args, args.seed)
     with args.main_process_first(local=False):
@@ -90,7 +114,6 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
 def _evaluate(trainer, heldout) -> dict:
     """Returns the metrics on held-out videos beside chance, and how much was trained on what."""
     from training.evaluation import chance_levels
-    from training.provenance import describe_run
 
     args = trainer.args
     samples_per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
@@ -118,17 +141,16 @@ def _evaluate(trainer, heldout) -> dict:
 
 def _draw(trainer, heldout, folder: Path) -> None:
     """Writes the loss curves, and a sheet of the first held-out videos as the model sorts them."""
-    import torch
-
     from training.figures import draw_sorted_videos, plot_losses
 
-    config = trainer.model.config
-    plot_losses(
-        trainer.state.log_history,
-        folder / "losses.png",
-        num_transcripts=config.num_transcripts,
-        sorting_loss_weight=config.sorting_loss_weight,
-    )
+    config = trainer.accelerator.unwrap_model(trainer.model).config
+    if trainer.is_world_process_zero():
+        plot_losses(
+            trainer.state.log_history,
+            folder / "losses.png",
+            num_transcripts=config.num_transcripts,
+            sorting_loss_weight=config.sorting_loss_weight,
+        )
     if heldout is None:
         return
     samples = [heldout[index] for index in range(min(5, len(heldout)))]
@@ -136,7 +158,10 @@ def _draw(trainer, heldout, folder: Path) -> None:
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     with torch.no_grad():
         inputs = {name: batch[name].to(model.device) for name in ("pixel_values_videos", "input_ids")}
+        # In every process: an engine that has spread the weights brings them together for all.
         logits = model(**inputs).sorting_logits.float().cpu().numpy()
+    if not trainer.is_world_process_zero():
+        return
     video_processor = trainer.processing_class.video_processor
     draw_sorted_videos(
         samples,

@@ -1,5 +1,6 @@
 """TVTSv2Trainer: transformers' Trainer with negatives from all processes, parameter rules and milestones."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -9,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch.optim.lr_scheduler import MultiStepLR
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from training.arguments import PreTrainingArguments
 from training.chunked_contrast import backward_in_chunks
@@ -26,13 +27,23 @@ NOT_FOR_THE_MODEL = ("num_broken", "video_ids")
 MIN_SAMPLES_TO_JUDGE = 200  # before that, a share of broken videos means nothing
 
 
+def _with_defaults(args: TrainingArguments) -> TrainingArguments:
+    """Returns `args` with the fields that only `PreTrainingArguments` has, at their defaults where they are absent."""
+    for each in dataclasses.fields(PreTrainingArguments):
+        if not hasattr(args, each.name):
+            has_factory = each.default_factory is not dataclasses.MISSING
+            setattr(args, each.name, each.default_factory() if has_factory else each.default)
+    return args
+
+
 class TVTSv2Trainer(Trainer):
     """Trains a `TVTSv2ForPreTraining`.
 
     Args:
         train_sampler: order of training samples; None: the Trainer's own.
         max_broken_share: training stops with an error when more than this share of samples replaced a broken video.
-        args, others: as for `Trainer`; `args.parameter_rules` say what is frozen and the rates of the rest.
+        args, others: as for `Trainer`; `args.parameter_rules` say what is frozen and the rates of the rest. Plain
+            `TrainingArguments` will do: what `PreTrainingArguments` adds to them then has its default.
     """
 
     # The loss is a mean over this batch's pairs, so Trainer must divide by the accumulation steps itself.
@@ -41,13 +52,13 @@ class TVTSv2Trainer(Trainer):
     def __init__(
         self,
         model: PreTrainedModel | None = None,
-        args: PreTrainingArguments | None = None,
+        args: TrainingArguments | None = None,
         *,
         train_sampler: Sampler | None = None,
         max_broken_share: float = 1.0,
         **kwargs,
     ):
-        args = PreTrainingArguments() if args is None else args
+        args = PreTrainingArguments() if args is None else _with_defaults(args)
         super().__init__(model=model, args=args, **kwargs)
         self.train_sampler = train_sampler
         self.max_broken_share = max_broken_share
