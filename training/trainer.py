@@ -33,6 +33,7 @@ def _with_defaults(args: TrainingArguments) -> TrainingArguments:
         if not hasattr(args, each.name):
             has_factory = each.default_factory is not dataclasses.MISSING
             setattr(args, each.name, each.default_factory() if has_factory else each.default)
+    args.remove_unused_columns = False  # would take away what the collator needs
     return args
 
 
