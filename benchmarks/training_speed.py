@@ -1,0 +1,68 @@
+"""Training speed of two processes on two cores against one on one, and clips a second that a core reads.
+
+    python -m benchmarks.training_speed --corpus outputs/narrated_shapes/seed0
+
+A process has one thread. Both measure steps of the tiny model on random samples (training/measure_step.py) with the
+same batch a process, so two processes have twice the work; the bar is 1.85 times the samples a second. The data path
+(read, sample, crop, normalise) is that of a pre-training run, on the generated corpus's videos, in this process.
+Measured in turns; the load of the machine is in the record: above 0.5 at the start, the numbers mean little.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.training_steps import measure_step, write_record
+from processing import TVTSv2VideoProcessor
+
+
+def clips_per_second(folder: Path, num_clips: int, image_size: int) -> float:
+    """Returns how many clips of 12 frames one thread turns into tensors in a second."""
+    import torch
+
+    torch.set_num_threads(1)
+    videos = sorted(folder.rglob("*.mp4"))
+    if not videos:
+        raise FileNotFoundError(f"There are no mp4 files under {folder}; run the main job once, it makes them.")
+    processor = TVTSv2VideoProcessor(num_frames=12, crop_size={"height": image_size, "width": image_size})
+    generator = np.random.default_rng(0)
+    processor.sample_training_clip(videos[0], 0.0, 5.0, generator=generator)
+    started = time.perf_counter()
+    for index in range(num_clips):
+        processor.sample_training_clip(videos[index % len(videos)], 0.0, float("inf"), generator=generator)
+    return num_clips / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Measures in turns and writes the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True, help="a folder with mp4 files")
+    parser.add_argument("--batch_size", type=int, default=32, help="of each process")
+    parser.add_argument("--num_steps", type=int, default=12)
+    parser.add_argument("--num_turns", type=int, default=3)
+    parser.add_argument("--num_clips", type=int, default=200)
+    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/training_speed.json"))
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    arguments = ["--batch_size", options.batch_size, "--num_steps", options.num_steps, "--num_threads", 1]
+    rates = {1: [], 2: []}
+    for _ in range(options.num_turns):
+        for num_processes, seen in rates.items():
+            seen.append(measure_step(*arguments, num_processes=num_processes)["samples_per_second"])
+    median = {number: statistics.median(seen) for number, seen in rates.items()}
+    row = {
+        "samples_per_second": {str(number): seen for number, seen in rates.items()},
+        "two_processes_over_one": median[2] / median[1],
+        "clips_per_second_of_a_core": clips_per_second(options.corpus, options.num_clips, image_size=64),
+        "load_at_the_start": load,
+    }
+    write_record(options.record, [row], "two_processes_over_one: ratio of the medians; the bar is 1.85")
+    print(row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Checkpoints that were not finished, not writable or taken away; workers and processes that die."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from tests.test_trainer import make_samples, train
+from training.run_folder import LAST_SAVE_FILE, CheckpointError, RunFolder
+
+SAVING = {"save_strategy": "steps", "save_steps": 1}
+
+
+def test_the_last_file_is_written_when_all_processes_have_written_theirs(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "accelerate.Accelerator.wait_for_everyone",
+        lambda self: seen.append({path.name for path in (tmp_path / "checkpoint-1").glob("*")}),
+    )
+    train(tmp_path, make_samples(4), max_steps=1, **SAVING)
+    files = next(names for names in seen if "rng_state.pth" in names)
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt"} <= files and "trainer_state.json" not in files
+    assert (tmp_path / "checkpoint-1" / "trainer_state.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_full_disk_is_a_clear_error_and_what_was_saved_stays(tmp_path, monkeypatch, error):
+    def save(content, file, *args, real=torch.save, **kwargs):
+        if "checkpoint-2" in str(file):
+            raise error
+        real(content, file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(CheckpointError, match=r"checkpoint of step 2 could not be written to .* GiB free\).*Make room"):
+        train(tmp_path, make_samples(8), max_steps=3, **SAVING)
+    assert (tmp_path / "checkpoint-2").is_dir()
+    (tmp_path / "run.json").write_text("{}")
+    assert RunFolder(tmp_path, {}).last_checkpoint() == str(tmp_path / "checkpoint-1")
+
+
+def test_a_checkpoint_that_was_taken_away_is_missed(tmp_path):
+    train(tmp_path, make_samples(8), max_steps=2, **SAVING)
+    (tmp_path / "run.json").write_text("{}")
+    run = RunFolder(tmp_path, {})
+    assert run.last_checkpoint() == str(tmp_path / "checkpoint-2")
+    (tmp_path / "checkpoint-2").rename(tmp_path.parent / "elsewhere")
+    with pytest.raises(ValueError, match=r"had a checkpoint-2, which is gone or broken.*go on at checkpoint-1"):
+        run.last_checkpoint()
+    (tmp_path / LAST_SAVE_FILE).unlink()
+    assert run.last_checkpoint() == str(tmp_path / "checkpoint-1")
+
+
+class DeadlySamples(list):
+    """Whoever reads the sixth sample dies on the spot."""
+
+    def __getitem__(self, index):
+        if index == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def test_a_dead_worker_ends_the_run_with_a_message(tmp_path):
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.* (killed by signal|exited unexpectedly)"):
+        train(tmp_path, DeadlySamples(make_samples(8)), max_steps=4, dataloader_num_workers=1)
+    assert time.monotonic() - started < 60
+
+
+def dying_run(folder: str) -> None:
+    """Trains without end on two processes; the second kills itself in its third step."""
+    from transformers import TrainerCallback
+
+    class Dying(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            Path(folder, f"{args.process_index}").write_text(json.dumps([args.world_size, time.time()]))
+            if args.process_index == 1 and state.global_step == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    settings = {"max_steps": 100_000, "per_device_train_batch_size": 2, "ddp_find_unused_parameters": True}
+    train(Path(folder) / "run", make_samples(8), callbacks=[Dying()], **settings)
+
+
+def test_a_dead_process_ends_the_run_with_a_message_within_a_minute(tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parent.parent
+    run = subprocess.run(
+        [*launcher, "-m", "tests.test_checkpoints", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=root,
+        timeout=500,
+    )
+    ended = time.time()
+    assert run.returncode != 0
+    seen = [json.loads((tmp_path / str(rank)).read_text()) for rank in range(2)]
+    assert [world_size for world_size, _ in seen] == [2, 2]
+    assert ended - seen[1][1] < 60
+    assert "SIGKILL" in run.stderr or "Signal 9" in run.stderr or "Connection closed by peer" in run.stderr
+
+
+if __name__ == "__main__":
+    dying_run(sys.argv[1])
