@@ -116,7 +116,7 @@ def collect_sources(arguments: argparse.Namespace) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", type=Path, nargs="*", default=[], help="folders of video files to damage")
-    parser.add_argument("--cache_dir", type=Path, default=Path("/tmp/video_reading_benchmark"))
+    parser.add_argument("--cache_dir", type=Path, default=Path("outputs/video_reading_benchmark"))
     parser.add_argument("--num_mutations", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)

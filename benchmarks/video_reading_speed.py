@@ -254,7 +254,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", nargs="*", type=int, default=[10, 60, 600])
     parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
     parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
-    parser.add_argument("--cache_dir", type=Path, default=Path("/tmp/video_reading_benchmark"))
+    parser.add_argument("--cache_dir", type=Path, default=Path("outputs/video_reading_benchmark"))
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/video_reading_speed.json"))
     parser.add_argument("--note", default="", help="what a reader of the record should know about this run")
     parser.add_argument("--memory", action="store_true", help="measure peak memory too, one process per reader")
