@@ -55,7 +55,10 @@ def heldout_video(folder):
 
 
 def log_history(run):
-    return read_json(run / f"checkpoint-{NUM_STEPS}" / "trainer_state.json")["log_history"]
+    """What was logged, less what a clock or the machine's memory says."""
+    measured = ("samples_per_second", "data_wait_ratio", "peak_memory_gib", "mfu")
+    entries = read_json(run / f"checkpoint-{NUM_STEPS}" / "trainer_state.json")["log_history"]
+    return [{name: value for name, value in entry.items() if name not in measured} for entry in entries]
 
 
 def assert_equal_tensors(one, other):
@@ -186,7 +189,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(run, folder):
     assert log_history(killed) == log_history(run)
     assert SAVE_STEPS % STEPS_PER_EPOCH  # in the middle of an epoch
     one, other = (read_json(path / "eval_results.json") for path in (killed, run))
-    assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    for name in (*METRICS, "optimizer_steps", "num_samples", "num_broken", "num_videos"):
+        assert one[name] == other[name], name
 
 
 def test_two_processes_train_as_one(run, folder):
