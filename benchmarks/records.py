@@ -109,17 +109,17 @@ def _check_record(file: Path, record: dict) -> None:
 
 
 def top_figure(record: dict, name: str) -> float:
-    """One figure's value: of text to video for retrieval."""
+    """One figure's value: of text to video for retrieval, the mean over seeds for the linear probe."""
     figures = record["figures"]
     value = figures.get("text_to_video", figures)[name]["value"]
+    value = record.get("seeds", {}).get(f"{name}_mean", value)
     if not math.isfinite(value):
         raise ValueError(f"{record['file']}: {name} is {value}.")
     return value
 
 
 def _without_folders(argument: str) -> str:
-    return (
-        Path(argument).name
-        if "/" in argument and (argument.startswith((".", "/", "~")) or Path(argument).exists())
-        else argument
-    )
+    """A path cut to its last part; names on the hub and everything else as they are."""
+    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    is_path = "/" in value and (value.startswith((".", "/", "~")) or Path(value).exists())
+    return name + equals + (Path(value).name if is_path else value)

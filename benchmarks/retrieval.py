@@ -124,5 +124,8 @@ def _figures(ranks: dict[str, np.ndarray], video_of_text: np.ndarray, seed: int)
 
 
 def with_intervals(figures: dict[str, float], intervals: dict[str, list[float]]) -> dict[str, dict]:
-    """Each figure as `{"value", "interval_95"}`."""
-    return {name: {"value": value, "interval_95": intervals[name]} for name, value in figures.items()}
+    """Each figure as `{"value", "interval_95"}`, to four decimals."""
+    return {
+        name: {"value": round(value, 4), "interval_95": [round(edge, 4) for edge in intervals[name]]}
+        for name, value in figures.items()
+    }
