@@ -58,12 +58,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.stride is not None and arguments.windows is None:
         raise ValueError("--stride is the distance between windows; give --windows too.")
 
+    from datetime import timedelta
+
     from accelerate import PartialState
 
     from commands.video_list import list_videos
 
     entries = list_videos(arguments.videos, root=arguments.root, column=arguments.column)
-    state = PartialState()
+    # Processes wait for each other at the end, for as long as the slowest share takes.
+    state = PartialState(timeout=timedelta(days=30))
     try:
         return _embed_share(arguments, entries, state)
     finally:
@@ -92,6 +95,8 @@ def _embed_share(arguments: argparse.Namespace, entries: list, state) -> int:
             else:
                 writer.add_video([segment.row for segment in result.segments], result.embeddings())
                 num_new += 1
+    # Launchers end all processes when one exits with another code than 0.
+    state.wait_for_everyone()
     process = f" by process {state.process_index}" if state.num_processes > 1 else ""
     print(f"{num_new} videos embedded{process}, {num_done} were there before; store: {store.folder}")
     if num_failed:

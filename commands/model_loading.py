@@ -28,6 +28,7 @@ def load_model(
         dtype=getattr(torch, dtype),
         attn_implementation=attn_implementation,
         use_safetensors=True,
+        ignore_mismatched_sizes=True,  # they are reported, too, and refused below
         output_loading_info=True,
     )
     problems = [

@@ -63,7 +63,7 @@ class FinetuningTrainingArguments(TrainingArguments):
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Videos a step and device."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of rising learning rate, or their share."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
-    report_to: str | list[str] | None = field(default="none", metadata={"help": "tensorboard, wandb, …"})
+    report_to: str = field(default="none", metadata={"help": "tensorboard, wandb, …"})
 
     def __post_init__(self):
         super().__post_init__()
