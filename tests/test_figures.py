@@ -53,9 +53,9 @@ def test_sheet_shows_frames_and_both_orders(figures, tmp_path):
         {"pixel_values_videos": normalised, "transcripts": said, "video_id": "heldout/2"},
     ]
     right = 9 * np.eye(4)
-    swapped = right[[1, 0, 2, 3]]  # transcript 0 is put in place 1, transcript 1 in place 0
+    turned = right[[1, 2, 0, 3]]  # transcript 0 is put in place 1, 1 in place 2, 2 in place 0
     path = tmp_path / "sheet.png"
-    draw_sorted_videos(samples, np.stack([right, swapped]), path, image_mean=mean, image_std=std)
+    draw_sorted_videos(samples, np.stack([right, turned]), path, image_mean=mean, image_std=std)
 
     first, second = figures[0].axes
     strip = first.images[0].get_array()
@@ -68,8 +68,8 @@ def test_sheet_shows_frames_and_both_orders(figures, tmp_path):
     assert [text.split(":")[1].strip() for text in texts[::2]] == [text.replace("$", r"\$") for text in said]
     assert [text.get_color() for text in first.texts][1::2] == [RIGHT] * 4
     guesses = second.texts[1::2]
-    assert [text.get_color() for text in guesses] == [WRONG, WRONG, RIGHT, RIGHT]
-    assert [text.get_text() for text in guesses[:2]] == ["predicted: it turns", "predicted: it moves"]
+    assert [text.get_color() for text in guesses] == [WRONG, WRONG, WRONG, RIGHT]
+    assert [text.get_text() for text in guesses[1:3]] == ["predicted: it moves", "predicted: it turns"]
     assert path.stat().st_size > 1000
 
 
