@@ -1,5 +1,6 @@
 """Shards hold every sample of a data set once, byte for byte, and can be read back from disk or a URL in any split."""
 
+import json
 import shutil
 from collections import Counter
 from itertools import pairwise
@@ -13,10 +14,11 @@ from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, DataLoader
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.build_dataset import build_dataset
+from tests.packed_footage import pack_footage
+from tests.shard_server import serve
+from training import shard_clips
 from training.built_clips import BuiltClips
 from training.clip_sampling import TranscriptError
-from training.narrated_shapes import CorpusConfig, build_corpus
 from training.pack_shards import pack_shards
 from training.shard_clips import ShardClips, ShardSampler
 
@@ -25,18 +27,7 @@ NUM_VIDEOS = 23
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-    """A folder with `footage`, `dataset` and `shards`: 23 videos in shards of uneven numbers."""
-    folder = tmp_path_factory.mktemp("packed")
-    config = CorpusConfig(
-        num_train_videos=NUM_VIDEOS, num_heldout_videos=0, num_train_captions=0, num_heldout_captions=0, image_size=160
-    )
-    corpus = build_corpus(folder / "corpus", config, num_workers=1)
-    shutil.copytree(corpus.folder / "videos" / "train" / "data", folder / "footage")
-    for file in (corpus.folder / "videos" / "train" / "annotations").iterdir():
-        shutil.copyfile(file, folder / "footage" / file.name)
-    build_dataset(folder / "footage", folder / "dataset", num_workers=1, heldout_ratio=0.0)
-    pack_shards(folder / "dataset", folder / "footage", folder / "shards", shard_megabytes=1)
-    return folder
+    return pack_footage(tmp_path_factory.mktemp("packed"), NUM_VIDEOS)
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +69,53 @@ def test_the_same_from_a_url(packed, clips, video_processor):
     assert torch.equal(remote[7]["pixel_values_videos"], clips[7]["pixel_values_videos"])
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_the_same_over_http(packed, clips, video_processor, num_workers):
+    with serve(packed / "shards") as url:
+        remote = ShardClips(url, video_processor=video_processor)
+        loader = DataLoader(remote, sampler=[7, 2], batch_size=None, num_workers=num_workers, collate_fn=None)
+        for index, item in zip([7, 2], loader, strict=True):
+            assert torch.equal(item["pixel_values_videos"], clips[index]["pixel_values_videos"])
+        with pytest.raises(FileNotFoundError, match=r"no index http.*heldout\.parquet"):
+            ShardClips(url, "heldout", video_processor=video_processor)
+
+
+def test_a_busy_server_is_asked_again(packed, video_processor, monkeypatch):
+    monkeypatch.setattr(shard_clips, "RETRY_SECONDS", (0.01, 0.01))
+    with serve(packed / "shards", num_refusals=2) as url:
+        assert len(ShardClips(url, video_processor=video_processor)) == NUM_VIDEOS
+    with serve(packed / "shards") as url:
+        remote = ShardClips(url, video_processor=video_processor)
+    with pytest.raises(VideoReadingError, match=r"train-0000\d\.tar, sample 0"):
+        remote[0]  # nobody answers any more
+
+
+def test_a_server_without_ranges_is_no_fault_of_the_video(packed, video_processor):
+    with serve(packed / "shards", knows_ranges=False) as url:
+        remote = ShardClips(url, video_processor=video_processor)
+        with pytest.raises(ValueError, match="it has to know HTTP ranges") as caught:
+            remote[0]
+    assert not isinstance(caught.value, VideoReadingError)
+
+
 def test_datasets_streams_the_shards(packed):
     files = sorted(map(str, (packed / "shards").glob("*.tar")))
     stream = datasets.load_dataset("webdataset", data_files={"train": files}, split="train", streaming=True)
     rows = list(stream)
     assert sorted(row["json"]["video"] for row in rows) == [f"train{index:06d}.mp4" for index in range(NUM_VIDEOS)]
     assert rows[0]["video"] == (packed / "footage" / rows[0]["json"]["video"]).read_bytes()
+
+
+def test_parquet_shards_hold_the_same(packed, clips, video_processor):
+    parquet = ShardClips(packed / "parquet", video_processor=video_processor)
+    assert parquet.places["shard"].tolist() == clips.places["shard"].tolist()
+    for index in (0, 9, NUM_VIDEOS - 1):
+        assert torch.equal(parquet[index]["pixel_values_videos"], clips[index]["pixel_values_videos"])
+        assert parquet[index]["transcripts"] == clips[index]["transcripts"]
+    files = sorted(map(str, (packed / "parquet").glob("train-*.parquet")))
+    stream = datasets.load_dataset("parquet", data_files={"train": files}, split="train", streaming=True)
+    for row in stream:
+        assert row["video"] == (packed / "footage" / json.loads(row["json"])["video"]).read_bytes()
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3])
@@ -133,7 +165,11 @@ def test_an_interrupted_packing_is_continued(packed, tmp_path):
 
 
 def test_refusals(packed, tmp_path, video_processor):
-    with pytest.raises(ValueError, match="another data set, size or seed"):
+    with pytest.raises(ValueError, match="shard_format must be one of tar, parquet, got 'zip'"):
+        pack_shards(packed / "dataset", packed / "footage", tmp_path / "zip", shard_format="zip")
+    with pytest.raises(ValueError, match="another data set, format, size or seed"):
+        pack_shards(packed / "dataset", packed / "footage", packed / "parquet", shard_megabytes=1)
+    with pytest.raises(ValueError, match="another data set, format, size or seed"):
         pack_shards(packed / "dataset", packed / "footage", packed / "shards", shard_megabytes=2)
     with pytest.raises(ValueError, match="holds other files"):
         pack_shards(packed / "dataset", packed / "footage", packed / "footage")

@@ -1,4 +1,4 @@
-"""Clips from tar shards that `training.pack_shards` made, on a local disk or behind any URL that fsspec knows.
+"""Clips from shards that `training.pack_shards` made, on a local disk or behind any URL that fsspec knows.
 
 Shards come with an index, so a sample is one read at a known place and the source is map-style like all others. That
 makes order a matter of numbers: splitting by process and worker and resuming are done by the samplers of torch and
@@ -7,16 +7,21 @@ accelerate, exactly, without reading what is skipped. (Streams with a shuffle bu
 """
 
 import json
+import time
 from collections.abc import Iterator
 
+import aiohttp
 import fsspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from torch.utils.data import Dataset, Sampler
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
 from training.clip_sampling import ClipSampler, TranscriptError
 from training.transcripts import TimedWord
+
+RETRY_SECONDS = (1, 5, 20)  # a busy server or a moment without network should not cost a video, or the run
 
 
 class ShardClips(Dataset):
@@ -29,6 +34,7 @@ class ShardClips(Dataset):
 
     Raises:
         FileNotFoundError: there is no index of this split.
+        ValueError: it is no index, or (with the first item) the server sends whole files where a part was asked for.
     """
 
     def __init__(
@@ -43,13 +49,7 @@ class ShardClips(Dataset):
         deterministic: bool = False,
     ):
         self.shards, self.split = str(shards).rstrip("/"), split
-        index_url = f"{self.shards}/{split}.parquet"
-        try:
-            with fsspec.open(index_url, "rb") as file:
-                table = pq.read_table(file)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"there is no index {index_url}; was it packed by training.pack_shards?") from error
-        self.places = {name: table[name].to_numpy() for name in table.column_names}
+        self.places, self.suffix = read_index(self.shards, split)
         self.sampler = ClipSampler(video_processor, num_clips, min_words)
         self.seed, self.epoch, self.deterministic = seed, 0, deterministic
 
@@ -69,12 +69,7 @@ class ShardClips(Dataset):
         """
         name = f"{self._url(index)}, sample {index}"
         video, content = self._read(index, "video", name), self._read(index, "json", name)
-        try:
-            content = json.loads(content)
-            words = [TimedWord(*word) for word in zip(content["words"], content["times"], strict=True)]
-            video_id, duration = str(content["video"]), float(content["duration"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise TranscriptError(f"{name}: its words are broken: {error!r}") from error
+        video_id, duration, words = parse_content(content, name)
         generator = None if self.deterministic else np.random.default_rng([self.seed, self.epoch, index])
         item = self.sampler.sample(
             video, duration=duration, words=words, name=f"{name} ({video_id})", generator=generator
@@ -82,18 +77,66 @@ class ShardClips(Dataset):
         return {**item, "video_id": video_id}
 
     def _url(self, index: int) -> str:
-        return f"{self.shards}/{self.split}-{self.places['shard'][index]:05d}.tar"
+        return f"{self.shards}/{self.split}-{self.places['shard'][index]:05d}.{self.suffix}"
 
     def _read(self, index: int, kind: str, name: str) -> bytes:
         start, size = int(self.places[f"{kind}_offset"][index]), int(self.places[f"{kind}_size"][index])
         try:
-            file_system, path = fsspec.core.url_to_fs(self._url(index))
-            data = file_system.cat_file(path, start=start, end=start + size)
-        except OSError as error:
+            data = _read_range(self._url(index), start, start + size)
+        except (OSError, aiohttp.ClientError) as error:
             raise VideoReadingError(f"{name}: {error}") from error
-        if len(data) != size:
+        if len(data) > size:
+            raise ValueError(
+                f"{name}: the server sent {len(data)} bytes where {size} were asked for; it has to know HTTP ranges"
+            )
+        if len(data) < size:
             raise VideoReadingError(f"{name}: the shard ends after {len(data)} of {size} bytes")
         return data
+
+
+def parse_content(content: bytes | str, name: str) -> tuple[str, float, list[TimedWord]]:
+    """Path, seconds and words of a sample's JSON.
+
+    Raises:
+        TranscriptError: it is broken; `name` is what the message calls the sample.
+    """
+    try:
+        content = json.loads(content)
+        words = [TimedWord(*word) for word in zip(content["words"], content["times"], strict=True)]
+        return str(content["video"]), float(content["duration"]), words
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise TranscriptError(f"{name}: its words are broken: {error!r}") from error
+
+
+def read_index(shards: str, split: str) -> tuple[dict[str, np.ndarray], str]:
+    """Where each sample of a split lies (columns of numbers), and the suffix of the shards' names.
+
+    Raises:
+        FileNotFoundError: there is no index of this split.
+        ValueError: it is no index.
+    """
+    url = f"{shards}/{split}.parquet"
+    try:
+        table = pq.read_table(pa.BufferReader(_read_range(url, None, None)))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no index {url}; was it packed by training.pack_shards?") from error
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{url} is no index of shards: {error}") from error
+    suffix = (table.schema.metadata or {}).get(b"shard_format", b"tar").decode()
+    return {name: table[name].to_numpy() for name in table.column_names}, suffix
+
+
+def _read_range(url: str, start: int | None, end: int | None) -> bytes:
+    """Bytes [start, end) of a file; what may pass (anything but a missing file) is tried again over a network."""
+    file_system, path = fsspec.core.url_to_fs(url)
+    for seconds in RETRY_SECONDS if file_system.async_impl else ():
+        try:
+            return file_system.cat_file(path, start=start, end=end)
+        except FileNotFoundError:
+            raise
+        except (OSError, aiohttp.ClientError):
+            time.sleep(seconds)
+    return file_system.cat_file(path, start=start, end=end)
 
 
 class ShardSampler(Sampler[int]):
