@@ -16,7 +16,7 @@ from tqdm import tqdm
 from benchmarks.training_steps import measure_step, write_record
 
 BATCH_SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
-WHOLE_GIB_PER_SAMPLE = 0.012  # without chunks, measured at 64 to 256: what a size would need, to leave it out
+WHOLE_GIB_PER_SAMPLE = 0.012  # without chunks, measured at 64 and 128: what a size would need, to leave it out
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from training.losses import contrastive_loss
 from training.parameter_rules import ParameterPlan
 
 FOLDER = DEFAULT_CONFIG.parent / "accelerate"
+BLOCKS = {"CLIPEncoderLayer", "TVTSv2VideoLayer", "TVTSv2SorterLayer"}
 RULES = [
     {"match": ["text_model.encoder.*", "text_model.embeddings.*"], "frozen": True},
     {"match": ["sorter.*", "*.temporal_attn.*"], "learning_rate": 1e-2},
@@ -71,18 +72,16 @@ def test_fsdp2_shards_block_by_block(fsdp_environment):
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
     assert "FULL_STATE_DICT" in str(plugin.state_dict_type)
-    plugin.set_auto_wrap_policy(make_model())
-    assert {block.__name__ for block in plugin.auto_wrap_policy.keywords["transformer_layer_cls"]} >= {
-        "CLIPEncoderLayer",
-        "TVTSv2VideoLayer",
-        "TVTSv2SorterLayer",
-    }
+    model = make_model()
+    plugin.set_auto_wrap_policy(model)
+    names = {block.__name__ for block in plugin.auto_wrap_policy.keywords["transformer_layer_cls"]}
+    assert names == BLOCKS and names <= set(model._no_split_modules)
 
 
 def shard(model: nn.Module) -> None:
     """As accelerate does it under fsdp2.yaml: each block, then what is left."""
     for module in model.modules():
-        if type(module).__name__ in model._no_split_modules:
+        if type(module).__name__ in BLOCKS:
             fully_shard(module)
     fully_shard(model)
 
