@@ -121,7 +121,7 @@ class TVTSv2TextModel(TVTSv2PreTrainedModel, CLIPTextModel):
     config_class = TVTSv2TextConfig
     base_model_prefix = "text_model"
     input_modalities = CLIPTextModel.input_modalities
-    _no_split_modules = CLIPTextModel._no_split_modules
+    _no_split_modules = ["CLIPTextEmbeddings", "CLIPEncoderLayer"]
     _can_record_outputs = CLIPTextModel._can_record_outputs
 
     @merge_with_config_defaults
