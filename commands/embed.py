@@ -60,13 +60,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     from datetime import timedelta
 
+    import torch
     from accelerate import PartialState
 
     from commands.video_list import list_videos
 
     entries = list_videos(arguments.videos, root=arguments.root, column=arguments.column)
-    # Processes wait for each other at the end, for as long as the slowest share takes.
-    state = PartialState(timeout=timedelta(days=30))
+    # Processes wait for each other at the end, for as long as the slowest share takes. Without `cpu`, Accelerate takes
+    # torchrun's processes on a CPU for strangers to each other.
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
     try:
         return _embed_share(arguments, entries, state)
     finally:
@@ -81,12 +83,13 @@ def _embed_share(arguments: argparse.Namespace, entries: list, state) -> int:
     embedder, provenance = _build(arguments, state.device)
     with state.main_process_first():
         store = EmbeddingStore.claim(arguments.store, provenance)
-    todo, num_done, num_failed = _remaining(store, entries, arguments.retry_failed)
-    # All processes must have counted before the first writes, or their shares would overlap.
-    state.wait_for_everyone()
-    share = todo[state.process_index :: state.num_processes]
     num_new = 0
     with ShardWriter(store, state.process_index, arguments.shard_size) as writer:
+        # Behind the writer's lock: what another run added before is in.
+        todo, num_done, num_failed = _remaining(store, entries, arguments.retry_failed)
+        # All processes must have counted before the first writes, or their shares would overlap.
+        state.wait_for_everyone()
+        share = todo[state.process_index :: state.num_processes]
         results = embedder.embed(share)
         for result in tqdm(results, total=len(share), unit="video", disable=not state.is_main_process):
             if result.error is not None:

@@ -94,11 +94,9 @@ def test_snippets_run_as_they_stand_in_the_card(exported):
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.parametrize(
-    ("change", "message"), [({"state": "partial"}, "partial"), ({"figures": None, "command": 1}, "record")]
-)
+@pytest.mark.parametrize(("change", "message"), [({"state": "partial"}, "partial"), ({"figures": None}, "record")])
 def test_unusable_records_are_refused(checkpoint, tmp_path, change, message):
-    record = {key: value for key, value in (RECORD | change).items() if value is not None}
+    record = RECORD | change
     (tmp_path / "record.json").write_text(json.dumps(record))
     with pytest.raises(SystemExit, match=message):
         export(checkpoint, tmp_path / "out", "--results", tmp_path)
@@ -132,7 +130,9 @@ class StandIn(BaseHTTPRequestHandler):
             self._answer({"url": f"{address}/{REPO_ID}"})
         elif "/preupload/" in self.path:
             files = json.loads(body)["files"]
-            self._answer({"files": [{"path": file["path"], "uploadMode": "regular"} for file in files]})
+            self._answer(
+                {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]}
+            )
         elif "/commit/" in self.path:
             self.server.authorization = self.headers["Authorization"]
             for line in body.splitlines():
@@ -185,7 +185,7 @@ def test_push_uploads_the_folder(checkpoint, tmp_path):
     finally:
         server.shutdown()
     assert finished.returncode == 0, finished.stderr
-    assert server.created["private"] is True and server.authorization == "Bearer hf_for_the_stand_in"
+    assert server.created["visibility"] == "private" and server.authorization == "Bearer hf_for_the_stand_in"
     folder = tmp_path / REPO_ID
     assert server.files.keys() == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert all((folder / name).read_bytes() == content for name, content in server.files.items())

@@ -119,13 +119,13 @@ def read_results(folder: str | Path) -> list[dict]:
     for file in sorted(Path(folder).rglob("record.json")):
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            state, figures = record["state"], record["figures"]
+            state, figures = record["state"], dict(_flatten(record["figures"]))
             record = {key: record[key] for key in ("protocol", "data", "split", "command", "device")}
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is no benchmark record ({error!r}).") from error
         if state != "complete":
             raise ValueError(f"{file} is {state!r}: not all videos of the split were evaluated. Leave it out.")
-        results.append(record | {"figures": dict(_flatten(figures))})
+        results.append(record | {"figures": figures})
     if not results:
         raise ValueError(f"{folder} holds no record.json of a benchmark.")
     return results
