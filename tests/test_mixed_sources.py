@@ -269,6 +269,12 @@ def test_sources_without_samples(mix, sources):
         mix(*sources)
 
 
+@pytest.mark.parametrize("mask_ratio", [-0.1, 1.0, 0.99])
+def test_an_impossible_mask_ratio_is_an_error_before_the_first_sample(mix, mask_ratio):
+    with pytest.raises(ValueError, match=r"mask_ratio must lie in"):
+        mix(FakeClips("a", 3), mask_ratio=mask_ratio)
+
+
 def test_length_is_that_of_all_sources(mix):
     assert len(mix(FakeClips("a", 3), FakeClips("b", 4))) == 7
 

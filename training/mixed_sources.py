@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Sampler
 
 from processing import VideoReadingError
 from training.clip_sampling import TranscriptError
-from training.masking import draw_tube_mask
+from training.masking import count_masked_patches, draw_tube_mask
 
 MAX_REPLACEMENTS = 20  # in a row; more than that is not bad luck
 
@@ -52,6 +52,7 @@ class MixedSources(Dataset):
         empty = [number for number, source in enumerate(self.sources) if len(source) == 0]
         if not self.sources or empty:
             raise ValueError(f"Training needs at least one source, none of them empty; empty are numbers {empty}.")
+        count_masked_patches(self.num_patches, self.mask_ratio)  # a ratio that cannot be is an error now, not later
 
     def __len__(self) -> int:
         return sum(len(source) for source in self.sources)

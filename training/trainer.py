@@ -256,5 +256,6 @@ class TVTSv2Trainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
-        plan = json.dumps(self.plan.to_dict(), indent=2)
-        (Path(output_dir or self.args.output_dir) / PLAN_FILE).write_text(plan, encoding="utf-8")
+        if self.args.should_save:  # every process comes here, one writes
+            plan = json.dumps(self.plan.to_dict(), indent=2)
+            (Path(output_dir or self.args.output_dir) / PLAN_FILE).write_text(plan, encoding="utf-8")
