@@ -52,7 +52,7 @@ def test_peak_memory_is_this_process_s():
 
 def test_a_run_logs_everything(tmp_path):
     rules = [{"match": "sorter.*", "learning_rate": 1e-3}, {"match": "*", "learning_rate": 1e-5}]
-    settings = {"parameter_rules": rules, "peak_tflops": 0.001, "lr_milestones": [1], "num_train_epochs": 2}
+    settings = {"parameter_rules": rules, "peak_tflops": 1000.0, "lr_milestones": [1], "num_train_epochs": 2}
     trainer = train(tmp_path, make_samples(8), logging_steps=1, **settings)
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert len(entries) == 4
