@@ -4,6 +4,7 @@
 
 Each command runs in a process of its own with one thread. Core seconds are those of all processor cores, which other
 work on the machine distorts less than time passed. What a command takes with one video is taken off as its start-up.
+Peak memory counts pages of memory-mapped files too: those of a long data set's table, which the system takes back.
 """
 
 import argparse
