@@ -67,9 +67,13 @@ def _describe_plan(model_args: ModelArguments, data_args: DataArguments, args: P
 
 
 def _use_all_cores(args: PreTrainingArguments) -> None:
-    """Shares out all cores: `accelerate launch` gives a process on the CPU one thread unless told otherwise."""
+    """Shares out all cores: `accelerate launch` gives a process on the CPU one thread unless told otherwise.
+
+    Each loading worker keeps a core to itself: threads that wait for one another at every operation are slowed down ten
+    times over by a core they have to share.
+    """
     if args.device.type == "cpu" and int(os.environ.get("OMP_NUM_THREADS", 1)) == 1:
-        torch.set_num_threads(max(1, count_cores() // args.world_size))
+        torch.set_num_threads(max(1, count_cores() // args.world_size - args.dataloader_num_workers))
 
 
 def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTrainingArguments, run: RunFolder):
