@@ -19,8 +19,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Every test draws the same random numbers, alone or among others."""
+    """Every test draws the same random numbers and computes in one thread, alone or among others."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # the main job, run in this process, shares out all cores
 
 
 @pytest.fixture
