@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--num_processes", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=480, help="for all; no kill after that")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/resume_kills"), help="must not exist yet")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/resume_kills"), help="must not exist yet")
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/resume_kills.json"))
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
