@@ -156,7 +156,7 @@ class TVTSv2TextModel(TVTSv2PreTrainedModel, CLIPTextModel):
         hidden_states = self.encoder(hidden_states, causal_mask, is_causal=True).last_hidden_state
         hidden_states = self.final_layer_norm(hidden_states)
         # argmax of 0/1 finds the first end-of-text token.
-        pooled = hidden_states[torch.arange(len(input_ids), device=input_ids.device), is_end.int().argmax(dim=1)]
+        pooled = hidden_states[torch.arange(input_ids.shape[0], device=input_ids.device), is_end.int().argmax(dim=1)]
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
 
@@ -207,7 +207,7 @@ class TVTSv2VisionModel(TVTSv2PreTrainedModel):
         kept = None
         if bool_masked_pos is not None:
             height, width = (side // self.config.patch_size for side in pixel_values_videos.shape[-2:])
-            mask_shape = (len(pixel_values_videos), height * width)
+            mask_shape = (pixel_values_videos.shape[0], height * width)
             kept = kept_patch_indices(bool_masked_pos, num_masked_patches, mask_shape)
         hidden_states = self.embeddings(pixel_values_videos, kept, interpolate_pos_encoding)
         hidden_states = self.encoder(self.pre_layrnorm(hidden_states), pixel_values_videos.shape[1])

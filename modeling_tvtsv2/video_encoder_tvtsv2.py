@@ -59,7 +59,7 @@ class TVTSv2VideoEmbeddings(nn.Module):
         if kept_patch_indices is not None:
             patch_positions = patch_positions[kept_patch_indices].unsqueeze(1)  # (B, 1, N, D)
         patches = patches + (patch_positions + frame_positions[:, None])
-        class_token = (self.class_embedding + class_position).expand(len(patches), 1, -1)
+        class_token = (self.class_embedding + class_position).expand(patches.shape[0], 1, -1)
         return torch.cat([class_token, patches.flatten(1, 2)], dim=1)
 
     def _check_shape(self, pixel_values_videos: torch.Tensor, interpolate_pos_encoding: bool) -> None:
