@@ -1,6 +1,7 @@
 """`tvtsv2 embed`: a folder or list of videos to a store of embeddings."""
 
 import argparse
+import os
 import sys
 
 DESCRIPTION = """\
@@ -42,7 +43,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--column", default="path", help="the list's column of paths (default: %(default)s)")
     parser.add_argument("--root", help="what a list's paths are relative to (default: the list's folder)")
     parser.add_argument("--batch_size", type=int, default=8, help="segments through the model at a time (%(default)s)")
-    parser.add_argument("--num_readers", type=int, default=2, help="files read at a time (%(default)s)")
+    parser.add_argument(
+        "--num_readers", type=int, help="processes that read (default: 2, with a GPU its share of the cores, up to 16)"
+    )
     parser.add_argument("--shard_size", type=int, default=1000, help="rows a shard; a kill loses less (%(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--attn_implementation", metavar="NAME", help="sdpa (default), eager, …")
@@ -53,8 +56,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     for name in ("batch_size", "num_readers", "shard_size"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(arguments, name)}.")
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}.")
     if arguments.stride is not None and arguments.windows is None:
         raise ValueError("--stride is the distance between windows; give --windows too.")
 
@@ -63,8 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from accelerate import PartialState
 
+    from commands.reading_processes import prepare
     from commands.video_list import list_videos
 
+    prepare()
     entries = list_videos(arguments.videos, root=arguments.root, column=arguments.column)
     # Processes wait for each other at the end, for as long as the slowest share takes. Without `cpu`, Accelerate takes
     # torchrun's processes on a CPU for strangers to each other.
@@ -93,7 +99,7 @@ def _embed_share(arguments: argparse.Namespace, entries: list, state) -> int:
         results = embedder.embed(share)
         for result in tqdm(results, total=len(share), unit="video", disable=not state.is_main_process):
             if result.error is not None:
-                writer.add_failure(result.entry.name, str(result.error))
+                writer.add_failure(result.entry.name, result.error)
                 num_failed += 1
             else:
                 writer.add_video([segment.row for segment in result.segments], result.embeddings())
@@ -102,6 +108,9 @@ def _embed_share(arguments: argparse.Namespace, entries: list, state) -> int:
     state.wait_for_everyone()
     process = f" by process {state.process_index}" if state.num_processes > 1 else ""
     print(f"{num_new} videos embedded{process}, {num_done} were there before; store: {store.folder}")
+    if num_new:
+        share, readers = embedder.waiting_share, embedder.num_readers
+        print(f"the model waited for videos {share:.0%} of the time; --num_readers was {readers}{process}")
     if num_failed:
         print(f"{num_failed} could not be read; see {store.folder}/failures-*.jsonl", file=sys.stderr)
         return 3
@@ -143,10 +152,19 @@ def _build(arguments: argparse.Namespace, device):
         video_processor,
         windows=windows,
         batch_size=arguments.batch_size,
-        num_readers=arguments.num_readers,
+        num_readers=arguments.num_readers or _default_num_readers(device),
         normalize=arguments.normalize,
     )
     return embedder, provenance
+
+
+def _default_num_readers(device) -> int:
+    """Returns enough readers to keep the model busy: on a CPU, which the model needs itself, that is two."""
+    from processing.video_reading_tvtsv2 import default_num_threads
+
+    if device.type == "cpu":
+        return 2
+    return max(2, min(16, default_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def _remaining(store, entries: list, retry_failed: bool) -> tuple[list, int, int]:

@@ -1,25 +1,28 @@
-"""Videos to embeddings in a stream: files are read ahead by threads, the model takes batches, memory stays flat.
+"""Videos to embeddings in a stream: other processes read ahead, the model takes batches, memory stays flat.
 
 Axes: B segments, T frames, P projection. A segment is a whole video, or a window of it.
 """
 
 import math
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from commands.embedding_store import Row
+from commands.reading_processes import ReadingFailed, ReadingProcesses
+from commands.segment_reading import Segment, measure_seconds, read_whole, read_windows
 from commands.video_list import VideoEntry
 from modeling_tvtsv2 import TVTSv2Model
-from processing import TVTSv2VideoProcessor, VideoFileMetadata, VideoReadingError, read_video
+from processing import TVTSv2VideoProcessor
 
 WINDOWS_PER_READ = 8  # bounds the memory of a long video's windows; each read goes through the file's index anew
-READS_AHEAD = 2  # per reading thread
+READS_AHEAD = 2  # per reading process
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,13 @@ class Windows:
 
 
 @dataclass
-class Segment:
-    """Pixels (T, 3, H, W) of a segment until it is embedded, then its embedding (P,)."""
-
-    row: Row
-    pixels: torch.Tensor | None
-    embedding: np.ndarray | None = None
-
-
-@dataclass
 class VideoResult:
-    """What became of a video: its rows and embeddings (rows, P), or the error that no part of it could escape."""
+    """What became of a video: its rows and embeddings (rows, P), or why it could not be read."""
 
     entry: VideoEntry
     segments: list[Segment] = field(default_factory=list)
     is_read: bool = False
-    error: VideoReadingError | None = None
+    error: str | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -75,8 +69,11 @@ class VideoEmbedder:
         model, video_processor: as loaded; the model on its device.
         windows: None: a segment is a whole video.
         batch_size: segments that go through the model at a time.
-        num_readers: files, or groups of windows, read at a time.
+        num_readers: processes that read a file, or a group of windows, each.
         normalize: scale embeddings to length 1.
+
+    Attributes:
+        waiting_share: of the time since the first segment came in, how much the model spent waiting for others.
     """
 
     def __init__(
@@ -91,12 +88,14 @@ class VideoEmbedder:
     ):
         self.model, self.video_processor, self.windows = model, video_processor, windows
         self.batch_size, self.num_readers, self.normalize = batch_size, num_readers, normalize
+        self.waiting_share = 0.0
+        self._started, self._waited = None, 0.0
 
     def embed(self, entries: Iterable[VideoEntry]) -> Iterator[VideoResult]:
         """Yields a result per video, in their order."""
         open_results: deque[VideoResult] = deque()
         waiting: list[Segment] = []
-        for result, segments in self._read_ahead(entries):
+        for result, segments in self._read(entries):
             if not (open_results and open_results[-1] is result):
                 open_results.append(result)
             result.segments += segments
@@ -113,90 +112,71 @@ class VideoEmbedder:
     def _run_model(self, segments: list[Segment]) -> None:
         for shape in {segment.pixels.shape for segment in segments}:
             group = [segment for segment in segments if segment.pixels.shape == shape]
-            pixels = torch.stack([segment.pixels for segment in group]).to(self.model.device, self.model.dtype)
-            embeddings = self.model.get_video_features(pixels).pooler_output.float()
+            pixels = torch.from_numpy(np.stack([segment.pixels for segment in group]))
+            output = self.model.get_video_features(pixels.to(self.model.device, self.model.dtype))
+            embeddings = output.pooler_output.float()
             if self.normalize:
                 embeddings = nn.functional.normalize(embeddings, dim=-1)
             for segment, embedding in zip(group, embeddings.cpu().numpy(), strict=True):
                 segment.embedding, segment.pixels = embedding, None
 
-    def _read_ahead(self, entries: Iterable[VideoEntry]) -> Iterator[tuple[VideoResult, list[Segment]]]:
+    def _read(self, entries: Iterable[VideoEntry]) -> Iterator[tuple[VideoResult, list[Segment]]]:
         """Yields results in order, with the segments of each read as they come in."""
-        tasks = self._tasks(entries)
-        running: deque[tuple[VideoResult, bool, Future]] = deque()
-        with ThreadPoolExecutor(self.num_readers) as pool:
-            while True:
-                while len(running) < READS_AHEAD * self.num_readers:
-                    task = next(tasks, None)
-                    if task is None:
-                        break
-                    result, is_last, read = task
-                    running.append((result, is_last, pool.submit(read)))
-                if not running:
-                    return
-                result, is_last, future = running.popleft()
-                try:
-                    segments = future.result()
-                except VideoReadingError as error:
-                    result.error = result.error or error
-                    segments = []
+        self._started, self._waited = None, 0.0
+        with ReadingProcesses(self.video_processor, self.num_readers) as processes:
+            for (result, is_last), future in self._ahead(self._reads(entries, processes)):
+                segments, error = self._take(future)
                 if result.is_read:
                     continue  # it failed before, and is out
+                result.error = error
                 if result.error is not None:
                     result.segments, segments = [], []
                 result.is_read = is_last or result.error is not None
+                if segments and self._started is None:
+                    self._started, self._waited = time.perf_counter(), 0.0
                 yield result, segments
 
-    def _tasks(self, entries: Iterable[VideoEntry]) -> Iterator[tuple[VideoResult, bool, Callable]]:
-        """Yields (the video's result, whether this is its last read, the read)."""
-        for entry in entries:
+    def _take(self, future: Future) -> tuple[Any, str | None]:
+        """Returns the future's result, or the reason why the read failed; counts the time it takes."""
+        asked = time.perf_counter()
+        try:
+            return future.result(), None
+        except ReadingFailed as error:
+            return None, str(error)
+        finally:
+            now = time.perf_counter()
+            self._waited += now - asked
+            if self._started is not None:
+                self.waiting_share = self._waited / (now - self._started)
+
+    def _ahead(self, calls: Iterator[tuple]) -> Iterator[tuple]:
+        """Yields (anything, future) in order, after enough others behind it have been submitted."""
+        running: deque[tuple] = deque()
+        for call in calls:
+            running.append(call)
+            if len(running) >= READS_AHEAD * self.num_readers:
+                yield running.popleft()
+        yield from running
+
+    def _reads(
+        self, entries: Iterable[VideoEntry], processes: ReadingProcesses
+    ) -> Iterator[tuple[tuple[VideoResult, bool], Future]]:
+        """Yields ((the video's result, whether this is its last read), the read's future)."""
+        if self.windows is None:
+            for entry in entries:
+                yield (VideoResult(entry), True), processes.submit(read_whole, entry)
+            return
+        measured = ((entry, processes.submit(measure_seconds, entry)) for entry in entries)
+        for entry, seconds in self._ahead(measured):
             result = VideoResult(entry)
-            if self.windows is None:
-                yield result, True, lambda entry=entry: self._read_whole(entry)
+            video_seconds, error = self._take(seconds)
+            if error is not None:
+                yield (result, True), seconds
                 continue
-            try:
-                spans = self.windows.of(_measure_seconds(entry))
-            except VideoReadingError as error:
-                result.error = error
-                yield result, True, list
-                continue
+            spans = self.windows.of(video_seconds) or [(0.0, video_seconds)]  # which the reader refuses
             for start in range(0, len(spans), WINDOWS_PER_READ):
                 if result.error is not None:
                     break  # the rest would fail as well
                 part = spans[start : start + WINDOWS_PER_READ]
                 is_last = start + WINDOWS_PER_READ >= len(spans)
-                yield result, is_last, lambda entry=entry, part=part: self._read_windows(entry, part)
-
-    def _read_whole(self, entry: VideoEntry) -> list[Segment]:
-        features = self.video_processor(str(entry.path), return_metadata=True)
-        metadata = features["video_metadata"][0]
-        row = _make_row(entry, metadata, 0.0, metadata.duration)
-        return [Segment(row, features["pixel_values_videos"][0])]
-
-    def _read_windows(self, entry: VideoEntry, spans: list[tuple[float, float]]) -> list[Segment]:
-        features = self.video_processor.process_windows(str(entry.path), spans, return_metadata=True)
-        return [
-            Segment(_make_row(entry, metadata, *span), pixels)
-            for span, metadata, pixels in zip(
-                spans, features["video_metadata"], features["pixel_values_videos"], strict=True
-            )
-        ]
-
-
-def _measure_seconds(entry: VideoEntry) -> float:
-    _, metadata = read_video(str(entry.path), lambda metadata: [0])
-    return metadata.duration
-
-
-def _make_row(entry: VideoEntry, metadata: VideoFileMetadata, start_seconds: float, end_seconds: float) -> Row:
-    return Row(
-        path=entry.name,
-        file_bytes=entry.path.stat().st_size,
-        start_seconds=float(start_seconds),
-        end_seconds=float(end_seconds),
-        frame_indices=[int(index) for index in metadata.frames_indices],
-        frame_seconds=metadata.timestamps,
-        video_seconds=float(metadata.duration),
-        width=int(metadata.width),
-        height=int(metadata.height),
-    )
+                yield (result, is_last), processes.submit(read_windows, entry, part)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from safetensors import safe_open
 
 from commands.embedding_store import EmbeddingStore
 from commands.main import main
+from commands.model_loading import load_processor
 from commands.video_embedding import Windows
 from modeling_tvtsv2 import TVTSv2Model
-from processing import read_video
+from processing import TVTSv2VideoProcessor, read_video
 from tests.small_folder import small_processor, write_small_folder
 from tests.video_files import write_video
 
@@ -139,18 +141,28 @@ def test_windows_reach_the_end(seconds, stride, video_seconds, expected):
 
 
 KILLED = """
-import os, signal, sys
+import multiprocessing, os, signal, sys
+from commands.embedding_store import ShardWriter
 from commands.main import main
-from commands.video_embedding import VideoEmbedder
-read, calls = VideoEmbedder._read_whole, []
-def read_or_die(self, entry):
-    calls.append(entry)
-    if len(calls) == 6:
+from commands.model_loading import load_processor
+add, calls = ShardWriter.add_video, []
+def add_or_die(self, *arguments):
+    calls.append(arguments)
+    if len(calls) == 4:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
-    return read(self, entry)
-VideoEmbedder._read_whole = read_or_die
-main(["embed", *sys.argv[1:], "--shard_size", "2", "--batch_size", "1", "--num_readers", "1"])
+    return add(self, *arguments)
+ShardWriter.add_video = add_or_die
+main(["embed", *sys.argv[1:], "--shard_size", "2", "--batch_size", "1"])
 """
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and not only its entry in the table."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
 
 
 def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
@@ -159,9 +171,16 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
     arguments = [str(model_folder), str(videos), str(store)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, check=False
+        [sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, text=True, check=False
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
+    readers = [int(pid) for pid in killed.stdout.split()]
+    assert readers
+    if sys.platform == "linux":
+        deadline = time.monotonic() + 10
+        while any(map(is_running, readers)):
+            assert time.monotonic() < deadline, "reading processes outlive the one that they read for"
+            time.sleep(0.01)
     (store / "part-000-00007.safetensors.part").write_bytes(b"cut off")
     before = read_store(store)
     assert 0 < len(before) < NUM_VIDEOS
@@ -176,6 +195,40 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
     assert all(np.array_equal(after[key], before[key]) for key in before)
     assert {path.name.split("-")[1] for path in store.glob("part-*.parquet")} >= {"000", "001"}
     assert list(EmbeddingStore(store).failures()) == ["broken.mp4"]
+
+
+class CrashingVideoProcessor(TVTSv2VideoProcessor):
+    """Reads as its class does, but files of certain names make its process end as a faulty decoder would."""
+
+    def preprocess(self, videos, **kwargs):
+        if "video 2" in str(videos):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if "video 3" in str(videos):
+            raise KeyError("what nobody expected")
+        return super().preprocess(videos, **kwargs)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
+def test_a_crash_of_the_decoder_costs_one_file(model_folder, videos, tmp_path, capsys, monkeypatch):
+    def crashing(name, **kwargs):
+        processor = load_processor(name, **kwargs)
+        processor.video_processor.__class__ = CrashingVideoProcessor
+        return processor
+
+    store = tmp_path / "store"
+    monkeypatch.setattr("commands.model_loading.load_processor", crashing)
+    assert embed(model_folder, videos, store, "--num_readers", 2) == 3
+    assert "3 could not be read" in capsys.readouterr().err
+    reasons = {Path(path).stem: reason for path, reason in EmbeddingStore(store).failures().items()}
+    assert reasons.keys() == {"broken", "video 2", "video 3"}
+    assert "SIGSEGV" in reasons["video 2"] and "KeyError: 'what nobody expected'" in reasons["video 3"]
+    assert len(read_store(store)) == NUM_VIDEOS - 2
+
+    monkeypatch.undo()
+    assert embed(model_folder, videos, store, "--retry_failed") == 3
+    output = capsys.readouterr()
+    assert "2 videos embedded" in output.out and "the model waited for videos" in output.out
+    assert "1 could not be read" in output.err and len(read_store(store)) == NUM_VIDEOS
 
 
 def test_going_on_skips_what_is_in_and_what_failed(model_folder, videos, tmp_path, capsys):

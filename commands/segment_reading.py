@@ -1,0 +1,62 @@
+"""What the reading processes of `tvtsv2 embed` do: a file, or windows of it, to pixels and rows.
+
+Axes: T frames, H height, W width, P projection.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from commands.embedding_store import Row
+from commands.video_list import VideoEntry
+from processing import TVTSv2VideoProcessor, VideoFileMetadata, read_video
+
+
+@dataclass
+class Segment:
+    """A whole video or a window of it: pixels (T, 3, H, W) float32 until it is embedded, then its embedding (P,)."""
+
+    row: Row
+    pixels: np.ndarray | None
+    embedding: np.ndarray | None = None
+
+
+def measure_seconds(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) -> float:
+    """Returns the length of a video."""
+    _, metadata = read_video(str(entry.path), lambda metadata: [0])
+    return metadata.duration
+
+
+def read_whole(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) -> list[Segment]:
+    """Returns a video as one segment."""
+    features = video_processor(str(entry.path), return_metadata=True)
+    metadata = features["video_metadata"][0]
+    row = _make_row(entry, metadata, 0.0, metadata.duration)
+    return [Segment(row, features["pixel_values_videos"][0].numpy())]
+
+
+def read_windows(
+    video_processor: TVTSv2VideoProcessor, entry: VideoEntry, spans: list[tuple[float, float]]
+) -> list[Segment]:
+    """Returns windows of a video, (start, end) in seconds, as segments."""
+    features = video_processor.process_windows(str(entry.path), spans, return_metadata=True)
+    return [
+        Segment(_make_row(entry, metadata, *span), pixels.numpy())
+        for span, metadata, pixels in zip(
+            spans, features["video_metadata"], features["pixel_values_videos"], strict=True
+        )
+    ]
+
+
+def _make_row(entry: VideoEntry, metadata: VideoFileMetadata, start_seconds: float, end_seconds: float) -> Row:
+    return Row(
+        path=entry.name,
+        file_bytes=entry.path.stat().st_size,
+        start_seconds=float(start_seconds),
+        end_seconds=float(end_seconds),
+        frame_indices=[int(index) for index in metadata.frames_indices],
+        frame_seconds=metadata.timestamps,
+        video_seconds=float(metadata.duration),
+        width=int(metadata.width),
+        height=int(metadata.height),
+    )
