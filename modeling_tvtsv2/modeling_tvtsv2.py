@@ -188,6 +188,7 @@ class TVTSv2VisionModel(TVTSv2PreTrainedModel):
         bool_masked_pos: torch.Tensor | None = None,
         num_masked_patches: int | None = None,
         interpolate_pos_encoding: bool = False,
+        class_token_only: bool = False,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         """Returns `last_hidden_state` (B, 1 + T*N, D), class token first, and `pooler_output` (B, D), the class token.
@@ -200,6 +201,8 @@ class TVTSv2VisionModel(TVTSv2PreTrainedModel):
             num_masked_patches: that count. Without it the mask is looked at, which makes an accelerator wait and
                 which `torch.compile(fullgraph=True)` cannot do.
             interpolate_pos_encoding: allow more frames or another image size than the model was built for.
+            class_token_only: the last block computes the class token alone, and `last_hidden_state` is (B, 1, D): the
+                same embedding for less work, where nobody looks at the patches.
 
         Raises:
             ValueError: shapes that do not fit the configuration, or rows that drop different counts.
@@ -210,7 +213,7 @@ class TVTSv2VisionModel(TVTSv2PreTrainedModel):
             mask_shape = (pixel_values_videos.shape[0], height * width)
             kept = kept_patch_indices(bool_masked_pos, num_masked_patches, mask_shape)
         hidden_states = self.embeddings(pixel_values_videos, kept, interpolate_pos_encoding)
-        hidden_states = self.encoder(self.pre_layrnorm(hidden_states), pixel_values_videos.shape[1])
+        hidden_states = self.encoder(self.pre_layrnorm(hidden_states), pixel_values_videos.shape[1], class_token_only)
         if self.config.post_layernorm_scope == "all":
             hidden_states = self.post_layernorm(hidden_states)
             pooled = hidden_states[:, 0]
@@ -285,16 +288,25 @@ class TVTSv2Model(TVTSv2PreTrainedModel):
 
     @can_return_tuple
     def get_video_features(
-        self, pixel_values_videos: torch.Tensor, interpolate_pos_encoding: bool = False, **kwargs
+        self,
+        pixel_values_videos: torch.Tensor,
+        interpolate_pos_encoding: bool = False,
+        class_token_only: bool = False,
+        **kwargs,
     ) -> BaseModelOutputWithPooling:
         """Returns the video tower's output with `pooler_output` (B, P): the projected video embeddings, not normalised.
 
         Args:
             pixel_values_videos: float (B, T, 3, H, W) from the processor; T = 1 is an image.
             interpolate_pos_encoding: allow more frames or another image size than the model was built for.
+            class_token_only: the same embeddings sooner; `last_hidden_state` then holds the class token alone.
         """
         outputs = self.vision_model(
-            pixel_values_videos, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True, **kwargs
+            pixel_values_videos,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            class_token_only=class_token_only,
+            return_dict=True,
+            **kwargs,
         )
         outputs.pooler_output = self.visual_projection(outputs.pooler_output)
         return outputs
@@ -319,7 +331,7 @@ class TVTSv2Model(TVTSv2PreTrainedModel):
         """
         text_embeds = self.get_text_features(input_ids, attention_mask, return_dict=True).pooler_output
         video_embeds = self.get_video_features(
-            pixel_values_videos, interpolate_pos_encoding, return_dict=True
+            pixel_values_videos, interpolate_pos_encoding, class_token_only=True, return_dict=True
         ).pooler_output
         temperature = self.config.contrastive_temperature
         videos = nn.functional.normalize(video_embeds, dim=-1)
@@ -375,7 +387,12 @@ class TVTSv2ForPreTraining(TVTSv2Model):
         text_embeds = transcripts.mean(dim=1)
 
         video = self.vision_model(
-            pixel_values_videos, bool_masked_pos, num_masked_patches, interpolate_pos_encoding, return_dict=True
+            pixel_values_videos,
+            bool_masked_pos,
+            num_masked_patches,
+            interpolate_pos_encoding,
+            class_token_only=num_transcripts == 1,  # patches are the sorter's matter
+            return_dict=True,
         )
         video_embeds = self.visual_projection(video.pooler_output)
 
@@ -440,7 +457,10 @@ class TVTSv2ForVideoClassification(TVTSv2PreTrainedModel):
     ) -> ImageClassifierOutput:
         """Returns `logits` (B, num_labels), and `loss`, the cross-entropy, where `labels` int64 (B,) are given."""
         video = self.vision_model(
-            pixel_values_videos, interpolate_pos_encoding=interpolate_pos_encoding, return_dict=True
+            pixel_values_videos,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            class_token_only=True,
+            return_dict=True,
         )
         logits = self.classifier(self.visual_projection(video.pooler_output))
         loss = None if labels is None else nn.functional.cross_entropy(logits.float(), labels)

@@ -17,6 +17,8 @@ from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention, eager
 
 from .configuration_tvtsv2 import TVTSv2VisionConfig
 
+_CPU_ROWS = 2048  # tokens that pass through an MLP at once; 512 and 4,096 were no faster (benchmarks/tower_speed)
+
 
 class TVTSv2VideoEmbeddings(nn.Module):
     """Pixels to tokens. Under a tube mask only the kept patches are ever read from the frames and embedded."""
@@ -141,62 +143,90 @@ def attend(module: CLIPAttention, query: torch.Tensor, key: torch.Tensor, value:
 class TVTSv2DividedAttention(CLIPAttention):
     """Attention in groups that share the class token as a key; how patches are grouped is the subclasses' matter."""
 
-    def group(self, patches: torch.Tensor) -> torch.Tensor:
-        """Returns `patches` (B, T, N, H, d) as groups (B, G, S, H, d)."""
+    def forward(self, hidden_states: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
+        """Returns the attention's output (B, L, D), or (B, 1, D) for the class token alone.
+
+        Args:
+            hidden_states: (B, L, D), tokens of `num_frames` frames.
+        """
+        heads = (self.num_heads, self.head_dim)
+        key = self.k_proj(hidden_states).unflatten(2, heads)
+        value = self.v_proj(hidden_states).unflatten(2, heads)
+        query = self.q_proj(hidden_states[:, :1] if class_token_only else hidden_states).unflatten(2, heads)
+        output = attend(self, query[:, :1], key, value).flatten(2)
+        if not class_token_only:
+            patches = self.attend_in_groups(query[:, 1:], key, value, num_frames)
+            output = torch.cat([output, patches], dim=1)
+        return self.out_proj(output)
+
+    def attend_in_groups(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_frames: int
+    ) -> torch.Tensor:
+        """Returns the output (B, T*N, D) of the patches' `query` (B, T*N, H, d) over `key`, `value` (B, L, H, d)."""
         raise NotImplementedError
-
-    def ungroup(self, groups: torch.Tensor) -> torch.Tensor:
-        """Returns `groups` (B, G, S, H, d) as patches (B, T, N, H, d)."""
-        raise NotImplementedError
-
-    def forward(self, hidden_states: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """Returns the attention's output (B, L, D) for tokens (B, L, D) of `num_frames` frames."""
-        batch_size, num_tokens, _ = hidden_states.shape
-        heads = (batch_size, num_tokens, self.num_heads, self.head_dim)
-        query = self.q_proj(hidden_states).view(heads)
-        key = self.k_proj(hidden_states).view(heads)
-        value = self.v_proj(hidden_states).view(heads)
-
-        class_output = attend(self, query[:, :1], key, value)
-
-        grid = (num_frames, -1)
-        groups = self.group(query[:, 1:].unflatten(1, grid))
-        num_groups, group_size = groups.shape[1:3]
-        output = attend(
-            self,
-            groups.flatten(0, 1),
-            self._with_class_token(key, grid),
-            self._with_class_token(value, grid),
-        )
-        output = output.view(batch_size, num_groups, group_size, self.num_heads, self.head_dim)
-        output = torch.cat([class_output, self.ungroup(output).flatten(1, 2)], dim=1)
-        return self.out_proj(output.flatten(2))
-
-    def _with_class_token(self, states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """Returns keys or values (B, L, H, d) as (B*G, 1 + S, H, d): each group behind the class token."""
-        groups = self.group(states[:, 1:].unflatten(1, grid))
-        class_token = states[:, None, :1].expand(-1, groups.shape[1], -1, -1, -1)
-        return torch.cat([class_token, groups], dim=2).flatten(0, 1)
 
 
 class TVTSv2TemporalAttention(TVTSv2DividedAttention):
     """Each patch position over all frames."""
 
-    def group(self, patches: torch.Tensor) -> torch.Tensor:
-        return patches.transpose(1, 2)
+    def attend_in_groups(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_frames: int
+    ) -> torch.Tensor:
+        # Patch positions stand beside each other in memory, as heads do: N*H heads of T queries need no transposing.
+        query = query.unflatten(1, (num_frames, -1))
+        num_patches = query.shape[2]
 
-    def ungroup(self, groups: torch.Tensor) -> torch.Tensor:
-        return groups.transpose(1, 2)
+        def with_class_token(states: torch.Tensor) -> torch.Tensor:
+            class_token = states[:, None, :1].expand(-1, -1, num_patches, -1, -1)
+            patches = states[:, 1:].unflatten(1, (num_frames, num_patches))
+            return torch.cat([class_token, patches], dim=1).flatten(2, 3)  # (B, 1 + T, N*H, d)
+
+        output = attend(self, query.flatten(2, 3), with_class_token(key), with_class_token(value))
+        return output.unflatten(2, (num_patches, -1)).flatten(3).flatten(1, 2)
 
 
 class TVTSv2SpatialAttention(TVTSv2DividedAttention):
     """Each frame on its own."""
 
-    def group(self, patches: torch.Tensor) -> torch.Tensor:
-        return patches
+    def attend_in_groups(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_frames: int
+    ) -> torch.Tensor:
+        def with_class_token(states: torch.Tensor) -> torch.Tensor:
+            class_token = states[:, None, :1].expand(-1, num_frames, -1, -1, -1)
+            patches = states[:, 1:].unflatten(1, (num_frames, -1))
+            return torch.cat([class_token, patches], dim=2).flatten(0, 1)  # (B*T, 1 + N, H, d)
 
-    def ungroup(self, groups: torch.Tensor) -> torch.Tensor:
-        return groups
+        frames = query.unflatten(1, (num_frames, -1)).flatten(0, 1)
+        output = attend(self, frames, with_class_token(key), with_class_token(value))
+        return output.flatten(2).unflatten(0, (-1, num_frames)).flatten(1, 2)
+
+
+class TVTSv2MLP(CLIPMLP):
+    """CLIP's MLP, computed so that the widest tensor of the model is written and read as seldom as possible."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Returns the output (..., D) for hidden states (..., D)."""
+        if torch.is_grad_enabled() or hidden_states.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._forward(hidden_states)
+        # On a CPU a piece of the wide tensor stays in the cache, and its memory is used again for the next one.
+        pieces = hidden_states.flatten(0, -2).split(_CPU_ROWS)
+        return torch.cat([self._forward(piece) for piece in pieces]).view_as(hidden_states)
+
+    def _forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        hidden_states = self.fc1(hidden_states)
+        if self.config.hidden_act == "quick_gelu":
+            return self.fc2(quick_gelu_(hidden_states))
+        return self.fc2(self.activation_fn(hidden_states))
+
+
+def quick_gelu_(hidden_states: torch.Tensor) -> torch.Tensor:
+    """Returns x * sigmoid(1.702 x), and overwrites x, which must not be needed any more.
+
+    The same as SiLU(1.702 x) / 1.702, of which two of three steps work in place (all three without gradients), and of
+    which the backward pass keeps one tensor where the product of two would keep two.
+    """
+    scaled = hidden_states.mul_(1.702)
+    return nn.functional.silu(scaled, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
 
 
 class TVTSv2VideoLayer(GradientCheckpointingLayer):
@@ -210,13 +240,15 @@ class TVTSv2VideoLayer(GradientCheckpointingLayer):
         self.layer_norm1 = nn.LayerNorm(width, eps=eps)
         self.self_attn = TVTSv2SpatialAttention(config)
         self.layer_norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = CLIPMLP(config)
+        self.mlp = TVTSv2MLP(config)
 
-    def forward(self, hidden_states: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """Returns the block's output (B, L, D)."""
+    def forward(self, hidden_states: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
+        """Returns the block's output (B, L, D), or (B, 1, D) for the class token alone."""
         over_time = hidden_states + self.temporal_attn(self.layer_norm3(hidden_states), num_frames)
+        if class_token_only:
+            hidden_states = hidden_states[:, :1]
         # The residual is the block's input, not `over_time`: a model whose time attention is still zero is CLIP.
-        hidden_states = hidden_states + self.self_attn(self.layer_norm1(over_time), num_frames)
+        hidden_states = hidden_states + self.self_attn(self.layer_norm1(over_time), num_frames, class_token_only)
         return hidden_states + self.mlp(self.layer_norm2(hidden_states))
 
 
@@ -227,11 +259,11 @@ class TVTSv2VideoEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList([TVTSv2VideoLayer(config) for _ in range(config.num_hidden_layers)])
 
-    def forward(self, hidden_states: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """Returns the last block's output (B, L, D)."""
-        for layer in self.layers:
+    def forward(self, hidden_states: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
+        """Returns the last block's output (B, L, D), or (B, 1, D): then it computes nothing but the class token."""
+        for layer in self.layers[:-1]:
             hidden_states = layer(hidden_states, num_frames)
-        return hidden_states
+        return self.layers[-1](hidden_states, num_frames, class_token_only)
 
 
 def init_video_weights(module: nn.Module, std: float) -> None:

@@ -1,0 +1,95 @@
+"""Alternating repeats, peaks of memory, and the matrix-product peak of a device."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+MATMUL_SIZE = 4096
+_RESET_PEAK = "/proc/self/clear_refs"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of the repeats of one contender, and the memory that its run took at its peak beyond the start."""
+
+    seconds: tuple[float, ...]
+    peak_bytes: int
+
+    @property
+    def median(self) -> float:
+        """The middle of the repeats."""
+        return statistics.median(self.seconds)
+
+    def record(self) -> dict:
+        """Returns what a record keeps: median, extremes and peak memory."""
+        return {
+            "median_ms": round(self.median * 1e3, 3),
+            "min_ms": round(min(self.seconds) * 1e3, 3),
+            "max_ms": round(max(self.seconds) * 1e3, 3),
+            "repeats": len(self.seconds),
+            "peak_mib": round(self.peak_bytes / 2**20, 1),
+        }
+
+
+def time_alternately(contenders: dict[str, Callable], device: torch.device, repeats: int) -> dict[str, Timing]:
+    """Returns each contender's timing. They take turns, so that what slows the machine down meets all of them.
+
+    The first call of each warms up and is where its peak of memory is taken; it is not timed.
+    """
+    peaks = {name: _peak_bytes(run, device) for name, run in contenders.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, run in contenders.items():
+            _wait(device)
+            start = time.perf_counter()
+            run()
+            _wait(device)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(tuple(seconds[name]), peaks[name]) for name in contenders}
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
+    """Returns the FLOP/s that square matrix products of side 4096 reach: what MFU is a share of."""
+    side = torch.randn(MATMUL_SIZE, MATMUL_SIZE, device=device).to(dtype)
+    timing = time_alternately({"product": lambda: side @ side}, device, repeats)["product"]
+    return 2 * MATMUL_SIZE**3 / min(timing.seconds)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_bytes(run: Callable, device: torch.device) -> int:
+    """Returns by how much memory grew at most while `run` ran."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    before = _reset_resident_peak()
+    run()
+    return _resident_peak() - before
+
+
+def _reset_resident_peak() -> int:
+    """Starts the kernel's peak of this process anew where it can (Linux), and returns it."""
+    if sys.platform == "linux":
+        with open(_RESET_PEAK, "w") as file:
+            file.write("5")
+    return _resident_peak()
+
+
+def _resident_peak() -> int:
+    if sys.platform == "linux":
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
