@@ -1,8 +1,8 @@
 """TVTSv2 computed the way the release computes it: the slow reference that speed is measured against.
 
-Written anew from the facts of that computation, on the same weights: every patch embedded by a convolution before any is
-dropped, the class token's keys and values repeated for every group, scores materialised and attended to by einsum, text
-at its full 77 positions, all rows through both of the sorter's blocks, optimizer steps one parameter at a time.
+Written anew from the facts of that computation, on the same weights: every patch embedded by a convolution before any
+is dropped, the class token's keys and values repeated for every group, scores materialised and attended to by einsum,
+text at its full 77 positions, all rows through both of the sorter's blocks, optimizer steps one parameter at a time.
 
 Axes: B videos, T frames, N patches of a frame, L = 1 + T*N tokens, H heads, D width, K transcripts, X = B*H.
 """
@@ -79,7 +79,7 @@ class ReleaseStyleDividedAttention(ReleaseStyleAttention):
 
 
 class ReleaseStyleModel(nn.Module):
-    """A pre-training model's computation done the release's way, over the model's own weights (qkv ones are copied)."""
+    """A pre-training model's computation done the release's way, over its own weights (qkv ones are copied)."""
 
     def __init__(self, model: TVTSv2ForPreTraining):
         super().__init__()
@@ -95,9 +95,8 @@ class ReleaseStyleModel(nn.Module):
     def video_tokens(self, pixel_values_videos: torch.Tensor, bool_masked_pos: torch.Tensor | None = None):
         """Returns all tokens (B, L, D) of the last block, under the final layer norm where the family has it there."""
         embeddings, (batch_size, num_frames) = self.vision.embeddings, pixel_values_videos.shape[:2]
-        patches = embeddings.patch_embedding(
-            pixel_values_videos.flatten(0, 1).to(embeddings.patch_embedding.weight.dtype)
-        )
+        frames = pixel_values_videos.flatten(0, 1).to(embeddings.patch_embedding.weight.dtype)
+        patches = embeddings.patch_embedding(frames)
         patches = patches.flatten(2).transpose(1, 2).unflatten(0, (batch_size, num_frames))
         positions = embeddings.position_embedding.weight
         patches = patches + positions[1:] + embeddings.temporal_embedding.weight[:num_frames, None]

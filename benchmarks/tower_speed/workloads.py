@@ -1,4 +1,4 @@
-"""What is timed: the video tower, the text tower and a training step, each computed by TVTSv2 and by the slow reference.
+"""What is timed: video tower, text tower and training step, each computed by TVTSv2 and by the slow reference.
 
 A workload's contenders are functions without arguments; `outputs` returns what of theirs must be equal.
 """
