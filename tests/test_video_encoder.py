@@ -3,9 +3,11 @@
 import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers.models.clip.modeling_clip import CLIPMLP
 
 from modeling_tvtsv2 import TVTSv2Model, TVTSv2VisionConfig, TVTSv2VisionModel
 from modeling_tvtsv2.video_encoder_tvtsv2 import (
+    TVTSv2MLP,
     TVTSv2SpatialAttention,
     TVTSv2TemporalAttention,
     TVTSv2VideoEmbeddings,
@@ -201,3 +203,38 @@ def test_shapes_that_do_not_fit_are_named(tiny_model, shape, message):
 def test_an_image_smaller_than_a_patch_is_refused_even_with_interpolation(tiny_model):
     with pytest.raises(ValueError, match="no patch of 8 pixels"):
         tiny_model.get_video_features(torch.zeros(1, 1, 3, 7, 24), interpolate_pos_encoding=True)
+
+
+# --- less work, equal numbers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scope", ["all", "pooled"])
+def test_class_token_alone_has_the_same_embedding(scope):
+    model = TVTSv2VisionModel(make_tiny_config(vision={"post_layernorm_scope": scope}).vision_config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    config = model.config
+    videos = torch.randn(2, config.num_frames, 3, config.image_size, config.image_size)
+    with torch.no_grad():
+        whole, alone = model(videos), model(videos, class_token_only=True)
+    assert alone.last_hidden_state.shape == (2, 1, config.hidden_size)
+    torch.testing.assert_close(alone.pooler_output, whole.pooler_output, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone.last_hidden_state, whole.last_hidden_state[:, :1], rtol=1e-4, atol=1e-5)
+
+
+def test_mlp_in_pieces_and_in_place_is_clip_s():
+    config = make_tiny_config(vision={"hidden_act": "quick_gelu"}).vision_config
+    mlp, expected = TVTSv2MLP(config).double(), CLIPMLP(config).double()
+    expected.load_state_dict(mlp.state_dict())
+    states = torch.randn(2, 1500, config.hidden_size, dtype=torch.float64)  # more rows than go through at once
+    before = states.clone()
+    with torch.no_grad():
+        torch.testing.assert_close(mlp(states), expected(states))
+    torch.testing.assert_close(states, before, rtol=0, atol=0)
+
+    gradients = []
+    for module in (mlp, expected):
+        leaf = states.clone().requires_grad_()
+        module(leaf).square().sum().backward()
+        gradients.append([leaf.grad, *(parameter.grad for parameter in module.parameters())])
+    torch.testing.assert_close(*gradients)
