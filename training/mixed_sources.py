@@ -5,8 +5,6 @@ a step is either K transcripts a video, with sorting, or one caption. Order and 
 worker processes nor, for the same number of samples a step, on the number of processes that train.
 """
 
-import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from processing import VideoReadingError
+from training.broken_videos import BrokenVideos
 from training.clip_sampling import TranscriptError
 from training.masking import count_masked_patches, draw_tube_mask
 
@@ -39,7 +38,7 @@ class MixedSources(Dataset):
     num_patches: N, patches of a frame.
     mask_ratio: of tube masks, 0 for none.
     seed: of masks and of the order in which transcripts are handed over.
-    ledger: file that gets a JSON line for each video that could not be used.
+    ledger: file that gets a JSON line for each video of a source's round (epoch) that could not be used.
     """
 
     sources: Sequence[Dataset]
@@ -52,6 +51,7 @@ class MixedSources(Dataset):
         empty = [number for number, source in enumerate(self.sources) if len(source) == 0]
         if not self.sources or empty:
             raise ValueError(f"Training needs at least one source, none of them empty; empty are numbers {empty}.")
+        self._broken_videos = BrokenVideos(self.ledger)
         count_masked_patches(self.num_patches, self.mask_ratio)  # a ratio that cannot be is an error now, not later
 
     def __len__(self) -> int:
@@ -59,8 +59,8 @@ class MixedSources(Dataset):
 
     @property
     def num_broken(self) -> int:
-        """Draws that the ledger names, over all processes and restarts; one repeated after a restart counts once."""
-        return len(set(self.ledger.read_bytes().splitlines())) if self.ledger.is_file() else 0
+        """Videos that the ledger names, over all processes and restarts; each counts once a round of its source."""
+        return len(self._broken_videos)
 
     def __getitem__(self, key: SampleKey) -> dict:
         """Returns the item of `key`, or of its replacement where that video is broken.
@@ -69,21 +69,24 @@ class MixedSources(Dataset):
         and `num_broken`, how many videos were passed over to get here.
 
         Raises:
-            VideoReadingError, TranscriptError: so many in a row that something else must be wrong; the last one.
+            VideoReadingError, TranscriptError: the last one of so many in a row, or of all there are, that something
+                else must be wrong.
         """
         source = self.sources[key.source]
         source.set_epoch(key.epoch)
         generator = np.random.default_rng([self.seed, *key])
-        index = key.index
-        for num_broken in range(MAX_REPLACEMENTS + 1):
+        index, tried = key.index, set()
+        while True:
             try:
                 item = source[index]
                 break
             except (VideoReadingError, TranscriptError) as error:
-                _append_line(self.ledger, {**key._asdict(), "index": index, "error": str(error)})
-                if num_broken == MAX_REPLACEMENTS:
+                self._broken_videos.add({**key._asdict(), "index": index, "error": str(error)})
+                tried.add(index)
+                if len(tried) > MAX_REPLACEMENTS or len(tried) == len(source):
                     raise
-                index = int(generator.integers(len(source)))
+                while index in tried:
+                    index = int(generator.integers(len(source)))
         order = generator.permutation(len(item["transcripts"]))
         return {
             **item,
@@ -91,17 +94,8 @@ class MixedSources(Dataset):
             "transcripts": [item["transcripts"][place] for place in order],
             "sorting_labels": torch.from_numpy(order),
             "bool_masked_pos": torch.from_numpy(draw_tube_mask(self.num_patches, self.mask_ratio, generator)),
-            "num_broken": num_broken,
+            "num_broken": len(tried),
         }
-
-
-def _append_line(path: Path, record: dict) -> None:
-    # One write to a file opened for appending stays in one piece, whichever workers and processes write beside it.
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        os.write(file, (json.dumps(record, ensure_ascii=False) + "\n").encode())
-    finally:
-        os.close(file)
 
 
 class TurnSampler(Sampler[SampleKey]):
