@@ -98,7 +98,9 @@ def _work(rank: int, batch_sizes: tuple[int, ...], port: int, folder: str) -> No
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    trainer = make_trainer(folder, ddp_backend="gloo", ddp_find_unused_parameters=True)
+    settings = {"ddp_backend": "gloo", "ddp_find_unused_parameters": True}
+    settings["accelerator_config"] = {"even_batches": False}  # sizes have to be exchanged
+    trainer = make_trainer(folder, **settings)
     model = trainer._wrap_model(trainer.model_wrapped)
     model = trainer.accelerator.prepare(model)
     rows = slice(sum(batch_sizes[:rank]), sum(batch_sizes[: rank + 1]))

@@ -29,8 +29,12 @@ SETTINGS = {
     "logging_steps": 1,
     "dataloader_num_workers": 1,
     "save_strategy": "steps",
+    "eval_strategy": "steps",
+    "eval_steps": SAVE_STEPS,
+    "metric_for_best_model": "text_to_video_R@1",
+    "greater_is_better": True,
+    "save_total_limit": 2,
     "parameter_rules": [{"match": "text_model.encoder.layers.0.*", "frozen": True}, {"match": "*"}],
-    "report_to": "none",
     "use_cpu": True,
 }
 TIMEOUT_SECONDS = 900

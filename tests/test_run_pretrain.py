@@ -57,6 +57,7 @@ def heldout_video(folder):
 def log_history(run):
     """What was logged, less what a clock or the machine's memory says."""
     measured = ("samples_per_second", "data_wait_ratio", "peak_memory_gib", "mfu")
+    measured += ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
     entries = read_json(run / f"checkpoint-{NUM_STEPS}" / "trainer_state.json")["log_history"]
     return [{name: value for name, value in entry.items() if name not in measured} for entry in entries]
 
@@ -159,6 +160,50 @@ def test_sources_take_turns(run):
     assert has_sorting == [True, False] * (NUM_STEPS // 2)
 
 
+def test_held_out_videos_are_evaluated_during_training_and_the_best_checkpoint_is_named(run, folder):
+    evaluations = [entry for entry in log_history(run) if "eval_loss" in entry]
+    assert [entry["step"] for entry in evaluations] == [SAVE_STEPS, NUM_STEPS]
+    assert {name.removeprefix("eval_") for name in evaluations[0]} >= METRICS
+    results = read_json(run / "eval_results.json")
+    best = max(evaluations, key=lambda entry: entry["eval_text_to_video_R@1"])
+    assert results["best_checkpoint"] == f"checkpoint-{best['step']}"
+    assert results["best_metric"] == {"text_to_video_R@1": best["eval_text_to_video_R@1"]}
+    for name in METRICS:
+        assert results[name] == evaluations[-1][f"eval_{name}"], name  # not evaluated a second time
+    assert {path.name for path in run.glob("checkpoint-*")} == {f"checkpoint-{SAVE_STEPS}", f"checkpoint-{NUM_STEPS}"}
+    assert (
+        f"Best by text_to_video_R@1 ({results['best_metric']['text_to_video_R@1']:.3f})"
+        in (folder / "alone.log").read_text()
+    )
+
+
+def test_tensorboard_shows_losses_rates_speed_and_evaluations(run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (folder,) = (run / "runs").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    for name in (
+        "train/loss",
+        "train/contrastive_loss",
+        "train/sorting_loss",
+        "train/contrastive_accuracy",
+        "train/sorting_accuracy",
+        "train/grad_norm",
+        "train/learning_rate",
+        "train/samples_per_second",
+        "train/data_wait_ratio",
+        "train/peak_memory_gib",
+        "eval/loss",
+        "eval/sorting_accuracy",
+        "eval/text_to_video_R@1",
+    ):
+        values = events.Scalars(name)
+        assert values and all(np.isfinite(value.value) for value in values), name
+    logged = {entry["step"]: entry["loss"] for entry in log_history(run) if "loss" in entry}
+    assert {value.step: pytest.approx(value.value) for value in events.Scalars("train/loss")} == logged
+
+
 # --- again, interrupted, together ---
 
 
@@ -259,7 +304,7 @@ def test_an_unreadable_video_is_named_and_training_goes_on(own_sources, tmp_path
 
 
 def test_without_held_out_videos_there_are_no_metrics(own_sources, tmp_path, capsys):
-    settings = {**own_sources[1], "max_steps": 1, "eval_source": None}
+    settings = {**own_sources[1], "max_steps": 1, "eval_source": None, "eval_strategy": "no"}
     main([str(write_config(tmp_path, "blind", **settings))])
     results = read_json(tmp_path / "blind" / "eval_results.json")
     assert results["optimizer_steps"] == 1 and "chance" not in results
@@ -275,6 +320,7 @@ def test_without_held_out_videos_there_are_no_metrics(own_sources, tmp_path, cap
             "must be one of yt_temporal, webvid, howto100m, built, shards, got",
         ),
         ({"tokenizer": None}, "Give --tokenizer or --clip_checkpoint"),
+        ({"eval_source": None}, "no held-out videos: name some as eval_source"),
         ({"mask_ratio": 1.0}, "mask_ratio must lie in [0, 1)"),
         ({"parameter_rules": [{"match": "txt_model.*", "frozen": True}, {"match": "*"}]}, "matches nothing"),
         ({"per_device_train_batch_size": 9}, "A step takes 9 samples of one source"),

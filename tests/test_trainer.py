@@ -1,11 +1,15 @@
 """TVTSv2Trainer: exact over processes, faithful to its rules, and open about what it saw."""
 
 import json
+import os
 import re
+import socket
+import tempfile
 
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback, TrainingArguments
 
@@ -44,7 +48,18 @@ def collate(samples):
     return {**batch, "video_ids": [sample["video_ids"] for sample in samples]}
 
 
-def train(folder, samples, *, model=None, trainer_class=TVTSv2Trainer, callbacks=None, train_sampler=None, **settings):
+def train(
+    folder,
+    samples,
+    *,
+    model=None,
+    trainer_class=TVTSv2Trainer,
+    callbacks=None,
+    train_sampler=None,
+    eval_dataset=None,
+    resume_from=None,
+    **settings,
+):
     """A trainer that has trained; settings as for PreTrainingArguments."""
     model = model or TVTSv2ForPreTraining(
         make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2})
@@ -61,9 +76,15 @@ def train(folder, samples, *, model=None, trainer_class=TVTSv2Trainer, callbacks
     }
     args = PreTrainingArguments(output_dir=str(folder), **(defaults | settings))
     trainer = trainer_class(
-        model, args, train_dataset=samples, data_collator=collate, callbacks=callbacks, train_sampler=train_sampler
+        model,
+        args,
+        train_dataset=samples,
+        eval_dataset=eval_dataset,
+        data_collator=collate,
+        callbacks=callbacks,
+        train_sampler=train_sampler,
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume_from)
     return trainer
 
 
@@ -141,6 +162,76 @@ def test_accumulated_batches_are_averaged(tmp_path):
     for name, gradient in recorder.steps[0].items():
         mean = (gradients[0][name] + gradients[1][name]) / 2
         assert torch.allclose(gradient, mean, rtol=1e-4, atol=1e-5), name
+
+
+def test_accumulation_in_two_processes_equals_one_on_the_joined_batches(tmp_path):
+    samples = make_samples(8)
+    in_two = accumulated_in_processes(2, num_samples=8)
+    assert [seen["world_size"] for seen in in_two] == [2, 2]
+    recorder = GradientRecorder()
+    settings = {"per_device_train_batch_size": 4, **ACCUMULATING}
+    model = randomized(TVTSv2ForPreTraining(make_tiny_config()))
+    model.load_state_dict(in_two[0]["start"])
+    train(tmp_path, samples, model=model, callbacks=[recorder], train_sampler=SequentialSampler(samples), **settings)
+    for seen in in_two:
+        assert seen["gradients"].keys() == recorder.steps[0].keys()
+        for name, gradient in recorder.steps[0].items():
+            if gradient.norm() > 1e-5:  # float32; less is rounding
+                assert relative_error(seen["gradients"][name], gradient) < 1e-3, name
+
+
+ACCUMULATING = {
+    "gradient_accumulation_steps": 2,
+    "max_grad_norm": 0.0,
+    "max_steps": 1,
+    "parameter_rules": [{"match": "*"}],
+}
+
+
+def accumulated_in_processes(num_processes: int, num_samples: int) -> list[dict]:
+    """What each process had before and after accumulating two batches of two samples."""
+    with tempfile.TemporaryDirectory() as folder:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        torch.multiprocessing.spawn(_accumulate, args=(num_processes, port, num_samples, folder), nprocs=num_processes)
+        return [torch.load(f"{folder}/{rank}.pt") for rank in range(num_processes)]
+
+
+def _accumulate(rank: int, num_processes: int, port: int, num_samples: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    common = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update(common, RANK=str(rank), LOCAL_RANK=str(rank))
+    torch.manual_seed(0)
+    model, recorder = randomized(TVTSv2ForPreTraining(make_tiny_config())), GradientRecorder()
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    samples = make_samples(num_samples)
+    settings = {"per_device_train_batch_size": 2, "ddp_backend": "gloo", **ACCUMULATING}
+    trainer = train(
+        f"{folder}/run",
+        samples,
+        model=model,
+        callbacks=[recorder],
+        train_sampler=SequentialSampler(samples),
+        **settings,
+    )
+    seen = {"world_size": trainer.args.world_size, "start": start, "gradients": recorder.steps[0]}
+    torch.save(seen, f"{folder}/{rank}.pt")
+
+
+def test_evaluation_leaves_no_trace_in_training(tmp_path):
+    def weights(folder, **settings):
+        torch.manual_seed(0)
+        config = make_tiny_config(text={"num_hidden_layers": 2, "attention_dropout": 0.3})
+        model = randomized(TVTSv2ForPreTraining(config))
+        samples = make_samples(8)
+        settings = {"max_steps": 3, "dataloader_num_workers": 1, **settings}
+        return train(tmp_path / folder, samples, model=model, eval_dataset=samples, **settings).model.state_dict()
+
+    alone = weights("alone")
+    evaluated = weights("evaluated", eval_strategy="steps", eval_steps=1, report_to="tensorboard")
+    for name, tensor in alone.items():
+        assert torch.equal(tensor, evaluated[name]), name
 
 
 # --- rules ---

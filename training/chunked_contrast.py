@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from modeling_tvtsv2.modeling_tvtsv2 import TVTSv2ForPreTrainingOutput
-from training.gather import gather_batch_sizes, gather_with_gradient
+from training.gather import gather_batch_sizes, gather_pairs
 
 
 def backward_in_chunks(
@@ -29,6 +29,7 @@ def backward_in_chunks(
     device: torch.device,
     backward: Callable[[torch.Tensor], None],
     no_sync: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+    batch_sizes: list[int] | None = None,
 ) -> TVTSv2ForPreTrainingOutput:
     """Returns losses, embeddings and sorting logits of a whole batch, without graph; its gradients are accumulated.
 
@@ -43,6 +44,7 @@ def backward_in_chunks(
         device: where the model is.
         backward: runs a loss backwards, as `Accelerator.backward`.
         no_sync: context in which gradients are not yet exchanged between processes; only the last chunk is outside.
+        batch_sizes: B of every process, where it is known.
 
     Raises:
         ValueError: a chunk_size below 1.
@@ -50,7 +52,7 @@ def backward_in_chunks(
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
     batch_size = len(inputs["pixel_values_videos"])
-    sizes = gather_batch_sizes(batch_size, device)
+    sizes = gather_batch_sizes(batch_size, device) if batch_sizes is None else batch_sizes
     chunks = [slice(first, min(first + chunk_size, batch_size)) for first in range(0, batch_size, chunk_size)]
     # Engines meet in every pass: where there are fewer chunks than elsewhere, a sample is repeated, and counts nothing.
     fillers = [slice(0, 1)] * (-(-max(sizes) // chunk_size) - len(chunks))
@@ -62,9 +64,7 @@ def backward_in_chunks(
             outputs = model(**_take(inputs, rows, device))
             embeds.append((outputs.video_embeds, outputs.text_embeds))
     video_embeds, text_embeds = (torch.cat(parts)[:batch_size].requires_grad_() for parts in zip(*embeds, strict=True))
-    contrastive = blockwise_contrastive_loss(
-        gather_with_gradient(video_embeds, sizes), gather_with_gradient(text_embeds, sizes), temperature
-    )
+    contrastive = blockwise_contrastive_loss(*gather_pairs(video_embeds, text_embeds, sizes), temperature)
     video_gradients, text_gradients = torch.autograd.grad(contrastive, (video_embeds, text_embeds))
 
     sorting, logits = None, []

@@ -12,8 +12,10 @@ LAST_SAVE_FILE = "last_checkpoint.json"
 VOLATILE = (
     "dataloader_num_workers",
     "dataloader_prefetch_factor",
+    "dataloader_timeout",
     "ddp_timeout",
     "disable_tqdm",
+    "heartbeat_seconds",
     "hub_token",
     "local_rank",
     "logging_dir",

@@ -17,6 +17,7 @@ import torch
 from transformers import set_seed
 
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments, parse_arguments
+from training.liveness import DataLoadingError
 from training.provenance import count_cores, describe_run
 from training.run_folder import RESULTS_FILE, CheckpointError, RunFolder, write_json
 
@@ -38,16 +39,18 @@ def main(command_line: list[str] | None = None) -> None:
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    except (CheckpointError, FloatingPointError) as error:
+        with trainer.heartbeat:
+            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.save_model(str(run.path))
+            results = _evaluate(trainer, heldout)
+            results["seconds"] = round(time.perf_counter() - started, 1)
+            _draw(trainer, heldout, run.path)
+            if trainer.is_world_process_zero():
+                write_json(run.path / RESULTS_FILE, results)
+                print(_summary(results, run.path))
+            trainer.accelerator.wait_for_everyone()
+    except (CheckpointError, FloatingPointError, DataLoadingError) as error:
         sys.exit(f"error: {error}")
-    trainer.save_model(str(run.path))
-    results = _evaluate(trainer, heldout)
-    results["seconds"] = round(time.perf_counter() - started, 1)
-    _draw(trainer, heldout, run.path)
-    if trainer.is_world_process_zero():
-        write_json(run.path / RESULTS_FILE, results)
-        print(_summary(results, run.path))
 
 
 def _settings(model_args: ModelArguments, data_args: DataArguments, args: PreTrainingArguments) -> dict:
@@ -100,6 +103,10 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
     processor = build_processor(model_args, model.config, files.tokenizer_texts, run.path / "tokenizer")
     samples, sampler = build_training_data(files, processor, model.config, data_args, args)
     heldout = build_heldout_data(files, processor, model.config, data_args)
+    if heldout is None and args.eval_strategy != "no":
+        raise ValueError(
+            "There are no held-out videos: name some as eval_source in the YAML, or set eval_strategy: no."
+        )
     trainer = TVTSv2Trainer(
         model,
         args,
@@ -131,7 +138,11 @@ def _evaluate(trainer, heldout) -> dict:
     }
     if heldout is None:
         return results
-    metrics = trainer.evaluate()
+    best = f"checkpoint-{trainer.state.best_global_step}"
+    if (Path(args.output_dir) / best).is_dir():  # evaluations need not come with checkpoints
+        results["best_checkpoint"] = best
+        results["best_metric"] = {args.metric_for_best_model: trainer.state.best_metric}
+    metrics = _last_evaluation(trainer) or trainer.evaluate()
     num_videos, num_transcripts = len(heldout), trainer.model.config.num_transcripts
     chance = chance_levels(num_videos, num_transcripts)
     return {
@@ -141,6 +152,12 @@ def _evaluate(trainer, heldout) -> dict:
         "num_transcripts": num_transcripts,
         **results,
     }
+
+
+def _last_evaluation(trainer) -> dict | None:
+    """Returns the metrics of an evaluation after the last step, or None where there was none."""
+    entries = [entry for entry in trainer.state.log_history if entry["step"] == trainer.state.global_step]
+    return next((entry for entry in entries if "eval_loss" in entry), None)
 
 
 def _draw(trainer, heldout, folder: Path) -> None:
@@ -181,6 +198,9 @@ def _summary(results: dict, folder: Path) -> str:
     if "chance" in results:
         lines.append(f"{results['num_videos']} held-out videos{'':14}model   chance")
         lines += [f"  {name:30}{results[name]:9.3f}{chance:9.3f}" for name, chance in results["chance"].items()]
+    if "best_checkpoint" in results:
+        ((name, value),) = results["best_metric"].items()
+        lines.append(f"These are the last step's weights. Best by {name} ({value:.3f}): {results['best_checkpoint']}")
     return "\n".join(
         [
             *lines,

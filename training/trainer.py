@@ -16,7 +16,8 @@ from training.arguments import PreTrainingArguments
 from training.chunked_contrast import backward_in_chunks
 from training.finite_loss import FiniteLossGuard
 from training.flops import count_step_flops
-from training.gather import gather_batch_sizes, gather_with_gradient, sum_over_processes
+from training.gather import gather_batch_sizes, gather_pairs, sum_over_processes
+from training.liveness import Heartbeat, loading_errors_explained
 from training.losses import contrastive_loss
 from training.parameter_rules import ParameterPlan
 from training.progress import TrainingProgress, contrastive_accuracy
@@ -77,7 +78,24 @@ class TVTSv2Trainer(Trainer):
             raise ValueError("chunk_size needs DDP or FSDP: DeepSpeed exchanges gradients at every backward pass.")
         self.progress = TrainingProgress(args.device, args.peak_tflops)
         self.loss_guard = FiniteLossGuard(args.output_dir, args.process_index)
+        self.heartbeat = Heartbeat(args.heartbeat_seconds)
         self._learning_rates: dict[str, float] = {}
+
+    def train(self, *args, **kwargs):
+        """Trains; arguments and result as for `Trainer`.
+
+        Raises:
+            DataLoadingError: a loading worker died, or gave no batch for `args.dataloader_timeout` seconds.
+        """
+        with self.heartbeat:
+            return super().train(*args, **kwargs)
+
+    def _get_dataloader(self, *args, **kwargs) -> DataLoader:
+        loader = super()._get_dataloader(*args, **kwargs)
+        if self.args.dataloader_num_workers > 0:
+            # accelerate's loader wraps torch's, which is the one that waits.
+            getattr(loader, "base_dataloader", loader).timeout = self.args.dataloader_timeout
+        return loader
 
     def get_train_dataloader(self) -> DataLoader:
         """Returns the training batches, on the device; in main memory where they go there chunk by chunk."""
@@ -88,7 +106,7 @@ class TVTSv2Trainer(Trainer):
 
     def get_batch_samples(self, *args, **kwargs):
         """Returns the batches of a step; the time it takes is time spent waiting for data."""
-        with self.progress.waiting_for_data():
+        with self.progress.waiting_for_data(), loading_errors_explained(self.args.dataloader_timeout):
             return super().get_batch_samples(*args, **kwargs)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
@@ -103,17 +121,18 @@ class TVTSv2Trainer(Trainer):
     def _step_in_chunks(self, model, inputs: dict) -> torch.Tensor:
         model.train()
         self._count(inputs)
+        sizes = self._gather_batch_sizes(inputs)
         outputs = backward_in_chunks(
             model,
             {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL},
             chunk_size=self.args.chunk_size,
+            batch_sizes=sizes,
             temperature=self.accelerator.unwrap_model(model).config.contrastive_temperature,
             device=self.args.device,
             backward=self.accelerator.backward,
             no_sync=functools.partial(self.accelerator.no_sync, model),
         )
-        sizes = gather_batch_sizes(len(outputs.video_embeds), outputs.video_embeds.device)
-        embeds = [gather_with_gradient(each, sizes) for each in (outputs.video_embeds, outputs.text_embeds)]
+        embeds = gather_pairs(outputs.video_embeds, outputs.text_embeds, sizes)
         self._remember(inputs, outputs, *embeds, outputs.contrastive_loss, outputs.sorting_loss)
         return outputs.loss
 
@@ -122,8 +141,8 @@ class TVTSv2Trainer(Trainer):
         self._count(inputs)
         outputs = model(**{name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL})
         contrastive, sorting = outputs.contrastive_loss, outputs.sorting_loss
-        sizes = gather_batch_sizes(len(outputs.video_embeds), outputs.video_embeds.device)
-        embeds = [gather_with_gradient(each, sizes) for each in (outputs.video_embeds, outputs.text_embeds)]
+        sizes = self._gather_batch_sizes(inputs)
+        embeds = gather_pairs(outputs.video_embeds, outputs.text_embeds, sizes)
         if len(sizes) > 1:
             temperature = self.accelerator.unwrap_model(model).config.contrastive_temperature
             contrastive = contrastive_loss(*embeds, temperature)
@@ -133,6 +152,11 @@ class TVTSv2Trainer(Trainer):
         loss = contrastive if sorting is None else contrastive + sorting
         self._remember(inputs, outputs, *embeds, contrastive, sorting)
         return (loss, outputs) if return_outputs else loss
+
+    def _gather_batch_sizes(self, inputs: dict) -> list[int]:
+        # accelerate fills up the last batches, unless told otherwise: then sizes are known, and no step waits for them.
+        are_equal = self.accelerator.even_batches
+        return gather_batch_sizes(len(inputs["pixel_values_videos"]), self.args.device, are_equal=are_equal)
 
     def _count(self, inputs: dict) -> None:
         if not self.model.training:
@@ -230,9 +254,18 @@ class TVTSv2Trainer(Trainer):
         return loss, tuple(prediction.float() for prediction in predictions), inputs["sorting_labels"]
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        """Returns the metrics of the held-out videos; arguments as for `Trainer`."""
-        with self.progress.paused():
-            return super().evaluate(*args, **kwargs)
+        """Returns the metrics of the held-out videos; arguments as for `Trainer`. It leaves no trace in training.
+
+        Raises:
+            DataLoadingError: as for `train`.
+        """
+        # Loaders draw their workers' seed here, even where nothing else is drawn.
+        state = torch.get_rng_state()
+        try:
+            with self.progress.paused(), loading_errors_explained(self.args.dataloader_timeout):
+                return super().evaluate(*args, **kwargs)
+        finally:
+            torch.set_rng_state(state)
 
     def _save_checkpoint(self, model, trial) -> None:
         self.loss_guard.check(self.args.device)  # before anything broken is saved

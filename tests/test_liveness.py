@@ -1,0 +1,140 @@
+"""A loading worker or a process that is dead or stuck ends the run soon, with a message; with real signals."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from tests.test_trainer import make_samples, train
+from training.liveness import EXIT_CODE, DataLoadingError, loading_errors_explained
+
+LONG = 100_000  # steps; left alone, such a run would take hours
+
+
+class Samples(list):
+    """Whoever reads the sixth sample is sent a signal."""
+
+    signal = None
+
+    def __getitem__(self, index):
+        if index == 5:
+            os.kill(os.getpid(), self.signal)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (signal.SIGSTOP, r"timed out after 2.* seconds.*--dataloader_timeout=2 seconds, raise it"),
+        (signal.SIGKILL, r"DataLoader worker \(pid.* (killed by signal|exited unexpectedly).*too little memory"),
+    ],
+)
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_worker_that_is_dead_or_stuck_ends_the_run(tmp_path, number, message, is_resumed):
+    samples = Samples(make_samples(8))
+    samples.signal = number
+    settings = {"max_steps": LONG, "dataloader_num_workers": 1, "dataloader_timeout": 2.0}
+    if is_resumed:  # accelerate then makes another loader, which skips what was seen
+        samples.signal = 0
+        train(tmp_path, samples, **settings | {"max_steps": 1, "save_strategy": "steps", "save_steps": 1})
+        samples.signal = number
+        settings["resume_from"] = str(tmp_path / "checkpoint-1")
+    with pytest.raises(DataLoadingError, match=message):
+        train(tmp_path, samples, **settings)
+    assert not multiprocessing.active_children()  # a stopped one would keep this process from ending
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="shape mismatch") as error, loading_errors_explained(1):
+        raise RuntimeError("shape mismatch")
+    assert not isinstance(error.value, DataLoadingError)
+
+
+def test_evaluation_does_not_wait_for_ever_either(tmp_path):
+    samples = Samples(make_samples(8))
+    samples.signal = signal.SIGSTOP
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "dataloader_num_workers": 1, "dataloader_timeout": 2.0}
+    with pytest.raises(DataLoadingError, match=r"timed out"):
+        train(tmp_path, make_samples(8), eval_dataset=samples, max_steps=2, **settings)
+
+
+class Signalled(TrainerCallback):
+    """In the third step the last process sends itself a signal."""
+
+    def __init__(self, folder: Path, number: int):
+        self.folder, self.number = folder, number
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            (self.folder / str(args.process_index)).write_text(f"{args.world_size} {os.getpid()}")
+            if args.process_index == args.world_size - 1:
+                os.kill(os.getpid(), self.number)
+
+
+def signalled_run(folder: str, number: str) -> None:
+    """What each process of `processes` does."""
+    torch.set_num_threads(1)
+    settings = {"max_steps": LONG, "per_device_train_batch_size": 2, "heartbeat_seconds": 2.0}
+    train(Path(folder) / "run", make_samples(8), callbacks=[Signalled(Path(folder), int(number))], **settings)
+
+
+@pytest.fixture
+def processes(tmp_path):
+    """Starts W processes of one run, without a launcher that would look after them."""
+    started = []
+
+    def start(num_processes: int, number: int) -> list[subprocess.Popen]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        common = {"OMP_NUM_THREADS": "1", "WORLD_SIZE": str(num_processes)}
+        common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        for rank in map(str, range(num_processes)):
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "tests.test_liveness", str(tmp_path), str(int(number))],
+                    env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank},
+                    cwd=Path(__file__).parents[1],
+                    stderr=(tmp_path / f"{rank}.log").open("wb"),
+                )
+            )
+        return started
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_a_stuck_process_ends_all_others(tmp_path, processes):
+    *others, stuck = processes(3, signal.SIGSTOP)
+    codes = [process.wait(300) for process in others]
+    assert codes == [EXIT_CODE] * 2
+    assert stuck.poll() is None  # it was there all the time
+    for rank in range(2):
+        assert (tmp_path / str(rank)).read_text().startswith("3 ")  # there were three
+        said = (tmp_path / f"{rank}.log").read_text()
+        assert "error: Process 2 of 3 gave no sign of life for 2 s" in said
+        assert f"Process {rank} ends, as all others will" in said
+
+
+def test_processes_that_end_in_peace_are_not_missed(tmp_path, processes):
+    # Both go on for longer than the limit after training, in which no one beats any more.
+    assert [process.wait(300) for process in processes(2, 0)] == [0, 0]
+
+
+if __name__ == "__main__":
+    if sys.argv[2] == "0":
+        LONG = 4
+        signalled_run(*sys.argv[1:])
+        time.sleep(4)
+    else:
+        signalled_run(*sys.argv[1:])
