@@ -29,6 +29,8 @@ def test_without_arguments_the_tiny_recipe():
     model, data, args = parse_arguments([])
     assert (model.preset, data.mask_ratio, args.per_device_train_batch_size) == ("tiny", 0.5, 32)
     assert args.parameter_rules[0] == {"match": "text_model.encoder.layers.0.*", "frozen": True}
+    assert args.report_to == ["tensorboard"]
+    assert (args.eval_strategy, args.eval_steps, args.save_steps) == ("steps", 200, 200)
     assert DEFAULT_CONFIG.is_file()
 
 
@@ -44,10 +46,23 @@ def test_the_command_line_wins_over_yaml_and_yaml_over_defaults(tmp_path):
     assert args.max_steps == -1  # neither: the tiny recipe's steps are not mixed in
 
 
+def test_of_several_yaml_files_the_later_ones_win(tmp_path):
+    for name, text in (("one.yaml", "preset: b32\nseed: 5\nmin_words: 2\n"), ("two.yaml", "seed: 6\n")):
+        (tmp_path / name).write_text(text)
+    files = [str(tmp_path / "one.yaml"), str(tmp_path / "two.yaml")]
+    model, data, args = parse_arguments([*files, "--min_words", "4"])
+    assert (model.preset, args.seed, data.min_words) == ("b32", 6, 4)
+
+
 def test_rates_in_yaml_without_a_point(tmp_path):
     # YAML reads 1e-4 as a string.
     args = parse_arguments([write_config(tmp_path, "learning_rate: 1e-4\n")])[2]
     assert args.learning_rate == 1e-4
+
+
+def test_a_bare_no_in_yaml_is_a_strategy(tmp_path):
+    args = parse_arguments([write_config(tmp_path, "eval_strategy: no\nsave_strategy: no\n")])[2]
+    assert (args.eval_strategy, args.save_strategy) == ("no", "no")
 
 
 def test_unknown_yaml_key_shows_near_misses(tmp_path, capsys):
@@ -86,6 +101,8 @@ def test_empty_yaml_is_all_defaults(tmp_path):
         (["--mask_ration=0.5"], "There is no option --mask_ration; did you mean 'mask_ratio'"),
         (["--seed", "many"], "invalid int value"),
         (["--remove_unused_columns", "true"], "remove_unused_columns must be false"),
+        (["--heartbeat_seconds", "-1"], "heartbeat_seconds must be at least 0 and finite, got -1"),
+        (["--dataloader_timeout", "inf"], "dataloader_timeout must be at least 0 and finite, got inf"),
         (["--lr_milestones", "8", "6"], "ascending epochs"),
         (["--lr_milestones", "0"], "ascending epochs"),
     ],

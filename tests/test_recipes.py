@@ -92,3 +92,23 @@ def test_the_main_job_s_rules_fit_the_tiny_model():
     ParameterPlan(model, args.parameter_rules, learning_rate=1e-3).apply(model)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == {name for name, _ in model.named_parameters() if name.startswith("text_model.encoder.layers.0.")}
+
+
+@pytest.mark.parametrize(("name", "rules"), [("b32", "b"), ("b16", "b"), ("h14", "h14")])
+def test_rules_that_end_the_backward_pass_where_training_begins(name, rules):
+    files = [str(CONFIGS / f"{name}.yaml"), str(CONFIGS / "rules" / f"{rules}_embeddings_frozen.yaml")]
+    model_args, data_args, args = parse_arguments([*files, "--use_cpu", "True"])
+    assert data_args.mask_ratio == PAPER[name]["mask_ratio"]  # the recipe's other settings stay
+    with torch.device("meta"):
+        model = TVTSv2ForPreTraining(TVTSv2Config.from_preset(model_args.preset))
+    ParameterPlan(model, args.parameter_rules, learning_rate=args.learning_rate).apply(model)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    blocks = tuple(f"text_model.encoder.layers.{block}." for block in range(PAPER[name]["num_frozen"]))
+    expected = {each for each, _ in model.named_parameters() if each.startswith((*blocks, "text_model.embeddings."))}
+    assert frozen == expected
+    seen = []
+    layers = model.text_model.encoder.layers
+    for layer in (layers[PAPER[name]["num_frozen"] - 1], layers[PAPER[name]["num_frozen"]]):
+        layer.register_forward_hook(lambda _, inputs, output: seen.append(output.requires_grad))
+    model.get_text_features(torch.zeros(1, 8, dtype=torch.long, device="meta"))
+    assert seen == [False, True]  # nothing is kept for a way back through the frozen blocks

@@ -5,7 +5,6 @@ One flat namespace: transformers' TrainingArguments and the fields below.
 
 import dataclasses
 import difflib
-import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,9 +62,9 @@ class PreTrainingArguments(TrainingArguments):
     """transformers' TrainingArguments, and how parameters are trained.
 
     Other defaults than the library's: no columns removed (samples are tensors and strings); memory pinned only where
-    there is an accelerator; tensorboard, where it is installed; no look at the loss at each step (`FiniteLossGuard`
+    there is an accelerator; logs go to tensorboard; no look at the loss at each step (`FiniteLossGuard`
     looks when it is time to log); DDP searches for parameters without gradient (captions do not reach the sorter); a
-    process that others wait for in vain ends the run after 10 minutes.
+    collective operation that others wait for in vain ends the run after 10 minutes.
     """
 
     output_dir: str | None = field(default="outputs/pretrain", metadata={"help": "Where everything is written."})
@@ -100,12 +99,27 @@ class PreTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Processes that --plan reckons with. None: as many as were launched."}
     )
     report_to: None | str | list[str] = field(  # noqa: RUF036 - the command line parser reads no other order
-        default_factory=lambda: "tensorboard" if importlib.util.find_spec("tensorboard") else "none",
-        metadata={"help": "Where logs go: tensorboard (if installed, the default), wandb, …, or none."},
+        default="tensorboard", metadata={"help": "Where logs go: tensorboard, wandb, …, or none."}
     )
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Would look at the loss at every step."})
     ddp_find_unused_parameters: bool | None = field(default=True, metadata={"help": "Captions skip the sorter."})
-    ddp_timeout: int = field(default=600, metadata={"help": "Seconds a process waits for the others."})
+    ddp_broadcast_buffers: bool | None = field(
+        default=False,
+        metadata={"help": "Buffers are constants; and while it sends them, torch keeps other threads from running."},
+    )
+    ddp_timeout: int = field(
+        default=600, metadata={"help": "Seconds a process waits for the others, who may be writing a checkpoint."}
+    )
+    heartbeat_seconds: float = field(
+        default=20,
+        metadata={
+            "help": "End the run when a process gives no sign of life for so long (training/liveness.py); 0: never."
+        },
+    )
+    dataloader_timeout: float = field(
+        default=50,
+        metadata={"help": "End the run when loading workers give no batch for so many seconds; 0: wait for ever."},
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -115,6 +129,9 @@ class PreTrainingArguments(TrainingArguments):
             raise ValueError("remove_unused_columns must be false: samples hold tensors and strings, not columns.")
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)) or any(m < 1 for m in self.lr_milestones):
             raise ValueError(f"lr_milestones must be ascending epochs of at least 1, got {self.lr_milestones}.")
+        for name in ("heartbeat_seconds", "dataloader_timeout"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}.")
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}.")
         if self.chunk_size is not None and self.gradient_accumulation_steps > 1:
@@ -142,7 +159,8 @@ def read_config(path: str | Path) -> dict:
     for key in settings:
         if key not in _setting_names():
             raise ValueError(f"The configuration {path} has an unknown key {key!r}; {_hint(str(key))}")
-    return settings
+    # YAML reads a bare no as false.
+    return {key: "no" if value is False and key.endswith("_strategy") else value for key, value in settings.items()}
 
 
 def _setting_names() -> list[str]:
@@ -158,20 +176,22 @@ def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
     """Returns model, data and training arguments: defaults, overridden by YAML, overridden by the command line.
 
     Args:
-        command_line: `[config.yaml] [--name value …]`; None: this process's. Without a YAML file, configs/tiny.yaml.
+        command_line: `[config.yaml …] [--name value …]`; None: this process's. Later YAML files win over earlier ones.
+            Without any, configs/tiny.yaml.
     """
     parser = HfArgumentParser(
         ArgumentGroups.__args__,
         prog="accelerate launch training/run_pretrain.py",
         description="Pre-train a TVTSv2. With no arguments: a small one on a generated corpus, in minutes, on a CPU.",
     )
-    parser.add_argument("config", nargs="?", default=str(DEFAULT_CONFIG), help="YAML file with any of these settings.")
+    parser.add_argument("config", nargs="*", help="YAML files with any of these settings; later ones win.")
     known, unknown = parser.parse_known_args(command_line)
     # Looked for first: the value behind an unknown option would be taken for the YAML file.
     for option in (word.partition("=")[0] for word in unknown if word.startswith("--")):
         parser.error(f"There is no option {option}; {_hint(option.lstrip('-'))}")
     try:
-        parser.set_defaults(**read_config(known.config))
+        for path in known.config or [DEFAULT_CONFIG]:
+            parser.set_defaults(**read_config(path))
         *groups, _ = parser.parse_args_into_dataclasses(args=command_line)
     except ValueError as error:
         parser.error(str(error))
