@@ -2,9 +2,10 @@
 
     python -m benchmarks.resume_kills --num_kills 20 --num_processes 1 2 --seconds 480
 
-A short run of the main job on a small generated corpus is first left alone, then repeated under fire: every other kill
-comes at a random moment, the others while a checkpoint is being written. At the end weights, the last checkpoint's
-optimizer, losses and metrics must be those of the run that was left alone.
+A short run of the main job on a small generated corpus, with its logs and its evaluations during training, is first
+left alone, then repeated under fire: every other kill comes at a random moment, the others while a checkpoint is being
+written. At the end weights, the last checkpoint's optimizer, losses and metrics must be those of the run that was left
+alone.
 """
 
 import argparse
@@ -33,13 +34,15 @@ SETTINGS = {
     "num_heldout_videos": 8,
     "max_steps": NUM_STEPS,
     "save_steps": SAVE_STEPS,
+    "eval_steps": SAVE_STEPS,
     "logging_steps": SAVE_STEPS,
     "dataloader_num_workers": 1,
-    "report_to": "none",
     "use_cpu": "true",
     "disable_tqdm": "true",
 }
-TIMINGS = {"samples_per_second", "data_wait_ratio", "peak_memory_gib", "mfu"}  # differ from run to run
+# These differ from run to run.
+TIMINGS = {"samples_per_second", "data_wait_ratio", "peak_memory_gib", "mfu"}
+TIMINGS |= {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
 
 
 @dataclass
@@ -130,13 +133,15 @@ def measure(folder: Path, num_processes: int, num_kills: int, seconds: float, ge
     if alone.start().wait() != 0:
         raise RuntimeError(f"The run that was left alone failed; see {alone.folder}.log")
     duration = time.monotonic() - started
-    run, kills = Run(folder / f"killed{num_processes}", folder / "corpus", num_processes), []
+    run, kills, num_runs = Run(folder / f"killed{num_processes}_0", folder / "corpus", num_processes), [], 1
     with tqdm(total=num_kills, desc=f"kills, {num_processes} processes") as bar:
         while len(kills) < num_kills and time.monotonic() + 1.5 * duration < end:
             # A run that is through is started anew, under the same fire.
             if run.is_finished():
-                kills[-1]["equal"] = _compare(run, alone)
-                run = Run(folder / f"killed{num_processes}_{len(kills)}", folder / "corpus", num_processes)
+                if kills:
+                    kills[-1]["equal"] = _compare(run, alone)
+                run = Run(folder / f"killed{num_processes}_{num_runs}", folder / "corpus", num_processes)
+                num_runs += 1
             moment = None if len(kills) % 2 else generator.uniform(0, 1.1 * duration)
             if kill_at(run, run.start(), moment):
                 kills.append({"at_seconds": moment, "while_saving": run.is_saving(), "last_step": run.last_step()})
