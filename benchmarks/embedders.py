@@ -140,6 +140,11 @@ class TVTSv2Embedder(Embedder):
     def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
         return self.processor(text=texts, return_tensors="pt")
 
+    def video_features(self, videos: list[torch.Tensor]) -> torch.Tensor:
+        """(B, D) of B videos (T, 3, H, W); the last block computes nothing but the class token."""
+        pixels = self._to_model(torch.stack(videos))
+        return self.model.get_video_features(pixels, class_token_only=True).pooler_output
+
 
 class FrameAverageEmbedder(Embedder):
     """An image model (CLIP, SigLIP) whose normalised frame embeddings are averaged: the paper's baseline."""

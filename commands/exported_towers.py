@@ -32,7 +32,7 @@ class VideoTower(nn.Module):
             self.dynamic_axes[1] = Dim("frames", min=1, max=self.num_frames)
 
     def forward(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        return self.model.get_video_features(pixel_values_videos).pooler_output
+        return self.model.get_video_features(pixel_values_videos, class_token_only=True).pooler_output
 
     def inputs(self) -> Iterator[torch.Tensor]:
         """Yields random inputs; the first one is what exporting traces."""

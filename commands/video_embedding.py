@@ -113,7 +113,8 @@ class VideoEmbedder:
         for shape in {segment.pixels.shape for segment in segments}:
             group = [segment for segment in segments if segment.pixels.shape == shape]
             pixels = torch.from_numpy(np.stack([segment.pixels for segment in group]))
-            output = self.model.get_video_features(pixels.to(self.model.device, self.model.dtype))
+            pixels = pixels.to(self.model.device, self.model.dtype)
+            output = self.model.get_video_features(pixels, class_token_only=True)
             embeddings = output.pooler_output.float()
             if self.normalize:
                 embeddings = nn.functional.normalize(embeddings, dim=-1)

@@ -69,7 +69,8 @@ class _VideoPipeline(Pipeline):
         for shape in {video.shape for video in videos}:
             places = [place for place, video in enumerate(videos) if video.shape == shape]
             batch = torch.stack([videos[place] for place in places])
-            for place, row in zip(places, self.model.get_video_features(batch).pooler_output, strict=True):
+            rows = self.model.get_video_features(batch, class_token_only=True).pooler_output
+            for place, row in zip(places, rows, strict=True):
                 embeds[place] = row
         return torch.stack(embeds).float()
 
