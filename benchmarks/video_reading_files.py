@@ -13,12 +13,16 @@ import numpy as np
 VIDEO_EXTENSIONS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg"}
 
 FPS = 30
-SECONDS_ENCODED = 10
+MAX_SECONDS_ENCODED = 60
 
-# Encoder, container and quick settings of each codec.
+# Encoder, container and quick settings of each codec; none puts keyframes anywhere but at the ends of its groups.
 ENCODERS = {
-    "h264": ("libx264", "mp4", {"preset": "veryfast", "crf": "23"}),
-    "hevc": ("libx265", "mp4", {"preset": "ultrafast", "crf": "26", "x265-params": "log-level=none:open-gop=0"}),
+    "h264": ("libx264", "mp4", {"preset": "veryfast", "crf": "23", "x264-params": "scenecut=0"}),
+    "hevc": (
+        "libx265",
+        "mp4",
+        {"preset": "ultrafast", "crf": "26", "x265-params": "log-level=none:open-gop=0:scenecut=0"},
+    ),
     "vp9": ("libvpx-vp9", "webm", {"deadline": "realtime", "cpu-used": "8", "row-mt": "1", "crf": "32", "b": "0"}),
     "av1": ("libsvtav1", "mp4", {"preset": "12", "crf": "38"}),
 }
@@ -31,14 +35,15 @@ def make_file(folder: Path, codec: str, height: int, gop_size: int, seconds: int
     path = folder / f"{name}_{seconds}s.{container}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        source = folder / f"{name}_source.{container}"
-        if not source.exists():
-            _encode(source, encoder, options, height, gop_size)
-        _repeat(source, path, seconds // SECONDS_ENCODED)
+        if seconds <= MAX_SECONDS_ENCODED:
+            _encode(path, encoder, options, height, gop_size, seconds)
+        else:
+            source = make_file(folder, codec, height, gop_size, MAX_SECONDS_ENCODED)
+            _repeat(source, path, seconds // MAX_SECONDS_ENCODED)
     return path
 
 
-def _encode(path: Path, encoder: str, options: dict, height: int, gop_size: int) -> None:
+def _encode(path: Path, encoder: str, options: dict, height: int, gop_size: int, seconds: int) -> None:
     width = height * 16 // 9
     partial = path.with_name("partial_" + path.name)
     texture = _texture(height + 200, width + 700)
@@ -46,7 +51,7 @@ def _encode(path: Path, encoder: str, options: dict, height: int, gop_size: int)
         stream = output.add_stream(encoder, rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = gop_size
-        for index in range(SECONDS_ENCODED * FPS):
+        for index in range(seconds * FPS):
             image = _draw(texture, index, height, width)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
             frame.pts, frame.time_base = index, Fraction(1, FPS)
@@ -64,8 +69,9 @@ def _texture(height: int, width: int) -> np.ndarray:
 
 def _draw(texture: np.ndarray, index: int, height: int, width: int) -> np.ndarray:
     """A slow pan over a texture with a faster object on it, and a cut every three seconds."""
-    shift = 37 * (index // (3 * FPS))
-    image = np.roll(texture, shift, axis=2)[index // 3 : index // 3 + height, index : index + width].copy()
+    shift = 307 * (index // (3 * FPS))
+    top, left = index // 3 % 200, (index + shift) % 700
+    image = texture[top : top + height, left : left + width].copy()
     left, top = (index * 7) % (width - 120), height // 3 + (index * 3) % (height // 3)
     image[top : top + 100, left : left + 100] = (index % 256, 200, 60)
     return image
@@ -79,7 +85,7 @@ def _repeat(source: Path, path: Path, repeats: int) -> None:
             with av.open(str(source)) as container:
                 stream = container.streams.video[0]
                 target = target or output.add_stream_from_template(stream, opaque=True)
-                offset = round(repeat * SECONDS_ENCODED / stream.time_base)
+                offset = round(repeat * MAX_SECONDS_ENCODED / stream.time_base)
                 for packet in container.demux(stream):
                     if packet.dts is None:
                         continue

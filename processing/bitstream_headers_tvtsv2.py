@@ -4,6 +4,7 @@ A container's keyframe flag is a claim; starting at a packet that is not clean g
 full decode. So the flag is believed only where the bitstream agrees. Whatever is not understood counts as unclean.
 """
 
+import functools
 from collections.abc import Iterator
 
 # Codecs whose every packet is one shown frame that depends on no other.
@@ -26,9 +27,8 @@ def is_shown(codec: str, packet) -> bool:
         return bool(data[0] & 0x10)
     if codec == "vp9":
         # A superframe ends with its own marker and always shows one of its frames.
-        return data[-1] & 0xE0 == 0xC0 or bool(
-            _vp9_header(data[0])["shows_existing"] or _vp9_header(data[0])["is_shown"]
-        )
+        header = _vp9_header(data[0])
+        return data[-1] & 0xE0 == 0xC0 or header["shows_existing"] or header["is_shown"]
     return True
 
 
@@ -52,6 +52,7 @@ def temporal_layer(packet, extradata: bytes | None) -> int:
     return max(layers, default=99)
 
 
+@functools.cache  # asked of every packet; there are 256 answers
 def _vp9_header(first: int) -> dict[str, bool]:
     bits = f"{first:08b}"
     # frame_marker 2, profile 2 (and a reserved bit for profile 3), show_existing_frame, frame_type, show_frame

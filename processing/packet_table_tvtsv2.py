@@ -19,7 +19,8 @@ from .bitstream_headers_tvtsv2 import (
 )
 from .video_container_tvtsv2 import OpenVideo, reading_errors
 
-# Packets are kept while the table is read, up to this many bytes; beyond it they are read again by seeking.
+# Packets are kept while the table is read, up to this many bytes; beyond it they are read again by seeking. Frames are
+# kept likewise where the whole stream is decoded; beyond it that is done a second time.
 MAX_KEPT_BYTES = 32 * 2**20
 
 

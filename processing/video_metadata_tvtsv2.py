@@ -23,7 +23,8 @@ class VideoFileMetadata(VideoMetadata):
         rotation: Degrees counter-clockwise that turn the stored frames upright; applied to what is returned.
         frame_seconds: Presentation time, as written in the file, of every frame of the video.
         taken_seconds: The same for the frames taken, in the order of `frames_indices`.
-        reading_method: How frames were found: by "packet_table", or "sequential" (the whole stream decoded, twice).
+        reading_method: How frames were found: by "packet_table", or "sequential" (the whole stream decoded, twice
+            if its frames are too many to keep).
         sequential_reason: Why the packet table was not certain enough.
         num_undecodable_packets: Packets the decoder refused; their frames do not exist for this reader.
         is_truncated: The file ends before its container says so.

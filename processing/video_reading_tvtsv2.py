@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import av
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .frame_decoding_tvtsv2 import Damage, PacketReader, decode_first_frame, decode_runs, decode_sequentially
-from .packet_table_tvtsv2 import UncertainTable, plan_runs, read_packet_table
+from .packet_table_tvtsv2 import MAX_KEPT_BYTES, UncertainTable, plan_runs, read_packet_table
 from .taken_frames_tvtsv2 import TakenFrames, quarter_turns
 from .video_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
 from .video_metadata_tvtsv2 import VideoFileMetadata
@@ -80,10 +80,12 @@ def read_video(
         except UncertainTable as doubt:
             reason = str(doubt)
     with open_video(path, limits, started) as video:
-        metadata = _survey(video, request, reason)
+        metadata, kept = _survey(video, request, reason)
         _check_damage(metadata, video, strict)
+        if kept is not None:
+            return _take(kept, video, metadata, request)
     with open_video(path, limits, started) as video:
-        return _read_sequentially(video, metadata, request)
+        return _take(decode_sequentially(video, Damage()), video, metadata, request)
 
 
 def read_windows(
@@ -174,13 +176,14 @@ def _read_by_table(video: OpenVideo, request: _Request) -> tuple[np.ndarray, Vid
     return taken.stacked(), metadata
 
 
-def _read_sequentially(
-    video: OpenVideo, metadata: VideoFileMetadata, request: _Request
+def _take(
+    frames: Iterable[av.VideoFrame], video: OpenVideo, metadata: VideoFileMetadata, request: _Request
 ) -> tuple[np.ndarray, VideoFileMetadata]:
+    """The frames asked for out of all frames in display order."""
     indices = _check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
     taken = request.take(video, metadata, indices)
     wanted, last = set(indices), max(indices)
-    for index, frame in enumerate(decode_sequentially(video, Damage())):
+    for index, frame in enumerate(frames):
         if index in wanted:
             taken.add(index, frame)
         if index == last:
@@ -188,14 +191,20 @@ def _read_sequentially(
     return taken.stacked(), metadata
 
 
-def _survey(video: OpenVideo, request: _Request, reason: str) -> VideoFileMetadata:
-    """Counts and times the frames of a file by decoding all of them."""
+def _survey(video: OpenVideo, request: _Request, reason: str) -> tuple[VideoFileMetadata, list[av.VideoFrame] | None]:
+    """Counts and times the frames of a file by decoding all of them; gives the frames too where they are few."""
     damage = Damage()
     ticks, first_frame = [], None
+    kept, kept_bytes = [], 0
     for frame in decode_sequentially(video, damage):
         video.check_frame_size(frame.width, frame.height)
         first_frame = first_frame or frame
         ticks.append(frame.pts)
+        kept_bytes += sum(plane.buffer_size for plane in frame.planes)
+        if kept_bytes <= MAX_KEPT_BYTES:
+            kept.append(frame)
+        else:
+            kept.clear()
     if first_frame is None:
         video.check_frame_size(video.stream.codec_context.width, video.stream.codec_context.height)
         raise video.error("no frame of it can be decoded.")
@@ -205,7 +214,7 @@ def _survey(video: OpenVideo, request: _Request, reason: str) -> VideoFileMetada
     metadata.sequential_reason = reason
     metadata.num_undecodable_packets = damage.num_undecodable_packets
     metadata.is_truncated = damage.is_truncated or is_cut_short(video, damage.num_packets)
-    return metadata
+    return metadata, kept if kept_bytes <= MAX_KEPT_BYTES else None
 
 
 def _times_of(ticks: list[int | None], video: OpenVideo) -> np.ndarray:
