@@ -4,7 +4,8 @@
 
 A process has one thread. Both measure steps of the tiny model on random samples (training/measure_step.py) with the
 same batch a process, so two processes have twice the work; the bar is 1.85 times the samples a second. The data path
-(read, sample, crop, normalise) is that of a pre-training run, on the generated corpus's videos, in this process.
+(read, sample, crop, normalise) is that of a pre-training run, on the generated corpus's videos: in this process, and in
+loading workers for an accelerator that takes no time, which waits for data all the time.
 Measured in turns; the load of the machine is in the record: above 0.5 at the start, the numbers mean little.
 """
 
@@ -37,6 +38,37 @@ def clips_per_second(folder: Path, num_clips: int, image_size: int) -> float:
     return num_clips / (time.perf_counter() - started)
 
 
+class Clips:
+    """A map-style data set of clips, as a pre-training run reads them."""
+
+    def __init__(self, videos: list[Path], num_clips: int, image_size: int):
+        self.videos, self.num_clips = videos, num_clips
+        self.processor = TVTSv2VideoProcessor(num_frames=12, crop_size={"height": image_size, "width": image_size})
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def __getitem__(self, index: int):
+        import torch
+
+        torch.set_num_threads(1)
+        generator, video = np.random.default_rng(index), self.videos[index % len(self.videos)]
+        return self.processor.sample_training_clip(video, 0.0, float("inf"), generator=generator)
+
+
+def loaded_clips_per_second(folder: Path, num_clips: int, image_size: int, num_workers: int) -> float:
+    """Returns how many clips a second come out of a loader that nothing keeps waiting; its first batch not counted."""
+    from torch.utils.data import DataLoader
+
+    batch_size = 8
+    clips = Clips(sorted(folder.rglob("*.mp4")), num_clips + num_workers * batch_size, image_size)
+    batches = iter(DataLoader(clips, batch_size, num_workers=num_workers, collate_fn=list))
+    next(batches)
+    started = time.perf_counter()
+    num_loaded = sum(len(batch) for batch in batches)
+    return num_loaded / (time.perf_counter() - started)
+
+
 def main() -> None:
     """Measures in turns and writes the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,6 +90,9 @@ def main() -> None:
         "samples_per_second": {str(number): seen for number, seen in rates.items()},
         "two_processes_over_one": median[2] / median[1],
         "clips_per_second_of_a_core": clips_per_second(options.corpus, options.num_clips, image_size=64),
+        "clips_per_second_of_workers": {
+            str(number): loaded_clips_per_second(options.corpus, options.num_clips, 64, number) for number in (1, 2)
+        },
         "load_at_the_start": load,
     }
     write_record(options.record, [row], "two_processes_over_one: ratio of the medians; the bar is 1.85")
