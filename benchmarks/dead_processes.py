@@ -1,10 +1,10 @@
-"""How long a pre-training run lives on after one of its workers or processes was killed or stopped; the bar is a minute.
+"""How long a pre-training run lives on after a worker or a process of it was killed or stopped; the bar is a minute.
 
     python -m benchmarks.dead_processes
 
-A short main job with the default limits (dataloader_timeout, heartbeat_seconds) is started, by torchrun where it has two
-processes. At its first checkpoint a loading worker or the second process gets SIGKILL or SIGSTOP. Measured is the time
-until the command has ended, everything that belongs to it included; recorded is the message, too.
+A short main job with the default limits (dataloader_timeout, heartbeat_seconds) is started, by torchrun where it has
+two processes. At its first checkpoint a loading worker or the second process gets SIGKILL or SIGSTOP. Measured is the
+time until the command has ended; its message is recorded, too.
 """
 
 import argparse

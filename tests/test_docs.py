@@ -58,7 +58,9 @@ def accepts(words: list[str], monkeypatch) -> bool:
     elif "training/run_finetune.py" in words:
         training.finetuning_arguments.parse_arguments([*words[3:], "--use_cpu", "true"])
     elif "training/run_pretrain.py" in words:
-        training.arguments.parse_arguments([str(DOCS.parent / words[3]), *words[4:], "--use_cpu", "true"])
+        words = words[words.index("training/run_pretrain.py") + 1 :]
+        words = [str(DOCS.parent / word) if word.endswith(".yaml") else word for word in words]
+        training.arguments.parse_arguments([*words, "--use_cpu", "true"])
     elif "training/export_to_hub.py" in words:
         training.export_to_hub.make_parser().parse_args(words[2:])
     elif words[:2] == ["python", "-m"]:
