@@ -28,11 +28,15 @@ ENCODERS = {
 }
 
 
+def file_name(codec: str, height: int, gop_size: int, seconds: int) -> str:
+    """The name of one made file."""
+    return f"{codec}_{height}p_gop{gop_size}_{seconds}s.{ENCODERS[codec][1]}"
+
+
 def make_file(folder: Path, codec: str, height: int, gop_size: int, seconds: int) -> Path:
     """The path of one made file, encoded only where it is not there yet."""
-    encoder, container, options = ENCODERS[codec]
-    name = f"{codec}_{height}p_gop{gop_size}"
-    path = folder / f"{name}_{seconds}s.{container}"
+    encoder, _, options = ENCODERS[codec]
+    path = folder / file_name(codec, height, gop_size, seconds)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         if seconds <= MAX_SECONDS_ENCODED:

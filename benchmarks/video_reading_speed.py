@@ -12,6 +12,7 @@ the next frame is further away), the reference being a full sequential decode.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -27,10 +28,12 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.video_reading_files import ENCODERS, VIDEO_EXTENSIONS, make_file
+from benchmarks.video_reading_files import ENCODERS, VIDEO_EXTENSIONS, file_name, make_file
 from processing import interval_midpoint_indices, read_video
 
 NUM_FRAMES = 12
+# The whole set of made files.
+HEIGHTS, GOP_SIZES, SECONDS = [360, 1080], [30, 250], [10, 60, 600]
 SAME_MEAN_LEVELS = 2.0
 MAX_REPEATS = 7
 SECONDS_PER_READER = 2.0  # repeats stop here; every reader runs at least once
@@ -215,12 +218,20 @@ def list_runs(readers: list[str], thread_counts: list[int]) -> dict[str, tuple[s
     return runs
 
 
+def list_not_run(rows: dict) -> list[str]:
+    """The made files of the whole set that have no row."""
+    whole_set = itertools.product(ENCODERS, HEIGHTS, GOP_SIZES, SECONDS)
+    names = [file_name(*specification) for specification in whole_set]
+    return [name for name in names if name not in rows]
+
+
 def write_tables(record: dict, path: Path) -> None:
     """The record as two Markdown tables: time passed, and time of all cores."""
     titles = {"median_ms": "Time passed", "cores_ms": "Time of all processor cores, which a busy machine distorts less"}
     parts = [
         f"ms per file, in brackets times faster than transformers' PyAV reader. {record['device']}.",
         record["note"],
+        f"Made files not run: {', '.join(record['not_run']) or 'none'}.",
     ]
     for measure, title in titles.items():
         parts.append(f"{title}:\n\n" + _format_table(record["rows"], measure))
@@ -249,9 +260,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=Path, help="a folder of real files to read besides the made ones")
     parser.add_argument("--codecs", nargs="*", default=list(ENCODERS), choices=list(ENCODERS))
-    parser.add_argument("--heights", nargs="*", type=int, default=[360, 1080])
-    parser.add_argument("--gop_sizes", nargs="*", type=int, default=[30, 250])
-    parser.add_argument("--seconds", nargs="*", type=int, default=[10, 60, 600])
+    parser.add_argument("--heights", nargs="*", type=int, default=HEIGHTS)
+    parser.add_argument("--gop_sizes", nargs="*", type=int, default=GOP_SIZES)
+    parser.add_argument("--seconds", nargs="*", type=int, default=SECONDS)
     parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
     parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
     parser.add_argument("--cache_dir", type=Path, default=Path("outputs/video_reading_benchmark"))
@@ -265,7 +276,9 @@ def main() -> None:
     arguments = parse_arguments()
     readers, notes = find_readers(arguments.readers)
     record = json.loads(arguments.record.read_text()) if arguments.record.exists() else {"rows": {}}
-    record["command"] = " ".join(["python -m benchmarks.video_reading_speed", *sys.argv[1:]])
+    command = " ".join(["python -m benchmarks.video_reading_speed", *sys.argv[1:]])
+    # A record may be filled in several runs, each of some of the files.
+    record["commands"] = [*record.get("commands", []), command]
     record["device"] = f"{os.cpu_count()} cores, {platform.machine()}, PyAV {av.__version__}"
     record["readers"] = notes
     record["note"] = arguments.note or record.get("note", "")
@@ -295,6 +308,7 @@ def main() -> None:
                 if "error" not in result:
                     result["peak_bytes"] = measure_peak_memory(path, *runs[name], arguments.cache_dir)
         record["rows"][path.name] = row
+        record["not_run"] = list_not_run(record["rows"])
         arguments.record.parent.mkdir(parents=True, exist_ok=True)
         arguments.record.write_text(json.dumps(record, indent=1) + "\n")
         write_tables(record, arguments.record.with_suffix(".md"))
