@@ -9,17 +9,18 @@ alone.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
@@ -98,9 +99,13 @@ class Run:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """Kills a run and all its processes at once."""
-    os.killpg(process.pid, signal.SIGKILL)
+    """Kills a run and all its processes at once; torchrun's are in sessions of their own, and would live on."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
     process.wait()
+    psutil.wait_procs(family[1:], timeout=30)
 
 
 def kill_at(run: Run, process: subprocess.Popen, moment: float | None) -> bool:
