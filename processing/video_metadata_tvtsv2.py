@@ -27,7 +27,9 @@ class VideoFileMetadata(VideoMetadata):
             if its frames are too many to keep).
         sequential_reason: Why the packet table was not certain enough.
         num_undecodable_packets: Packets the decoder refused; their frames do not exist for this reader.
-        is_truncated: The file ends before its container says so.
+        is_truncated: The file ends before its container says so. Told for MP4 and MOV with a whole index, for Matroska
+            and WebM that state their size, and for AVI; in other containers (MPEG transport and program streams, FLV,
+            ASF, Ogg, GIF) it is not looked for, and a cut file mostly reads as a shorter one.
     """
 
     rotation: int = 0
