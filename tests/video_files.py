@@ -124,6 +124,7 @@ ODD_FILES: dict[str, dict | tuple[str, str]] = {
         "codec": "libx265",
         "options": {"preset": "fast", "x265-params": "log-level=none:pools=none:temporal-layers=3:bframes=4:b-adapt=0"},
     },
+    "hevc_layers_marked": ("mp4", "_write_marked_layers"),
     "hevc_10_bit": {"extension": "mp4", "codec": "libx265", "pix_fmt": "yuv420p10le"},
     "vp8": {"extension": "webm", "codec": "libvpx"},
     "vp8_hidden_frames": ("webm", "_write_hidden_frames"),
@@ -199,6 +200,23 @@ def _write_hidden_frames(path: Path) -> Path:
             packet.update(bytes(data))
 
     return _copy_packets(source, path, hide)
+
+
+def _write_marked_layers(path: Path) -> Path:
+    """Pictures of upper temporal layers say, as they may, that none of their own layer refers to them; others do."""
+    source = write_odd_file("hevc_temporal_layers", path.parent)
+
+    def mark(number, packet):
+        data, position = bytearray(bytes(packet)), 0
+        while position < len(data):
+            size = int.from_bytes(data[position : position + 4], "big")
+            is_slice, temporal_layer = data[position + 4] >> 1 < 10, (data[position + 5] & 7) - 1
+            if is_slice and temporal_layer > 0:
+                data[position + 4] &= ~2  # the lowest bit of the type tells reference (1) from non-reference (0)
+            position += 4 + size
+        packet.update(bytes(data))
+
+    return _copy_packets(source, path, mark)
 
 
 def _write_edit_list(path: Path) -> Path:
