@@ -51,8 +51,8 @@ class LinearClassifier:
         optimizer = torch.optim.LBFGS(
             [weights],
             max_iter=MAX_ITERATIONS,
-            tolerance_grad=1e-5,
-            tolerance_change=1e-7,
+            tolerance_grad=1e-6,
+            tolerance_change=1e-9,
             history_size=10,
             line_search_fn="strong_wolfe",
         )
@@ -90,7 +90,7 @@ class LinearClassifier:
             gradient.addmm_(inputs.T, error, alpha=1 / len(rows))
         shrunk = weights.clone()
         shrunk[-1] = 0
-        return (loss / len(rows) + penalty * shrunk.square().sum() / 2).float(), gradient.add_(shrunk, alpha=penalty)
+        return loss / len(rows) + penalty * shrunk.square().sum() / 2, gradient.add_(shrunk, alpha=penalty)
 
     def _block(self, features: np.ndarray, rows: np.ndarray) -> torch.Tensor:
         """Standardised rows with a one behind, (b, D + 1)."""
