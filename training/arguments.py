@@ -37,12 +37,13 @@ class DataArguments:
     sources: list[dict] = field(
         default_factory=list,
         metadata={
-            "help": "In YAML: a list of {format: yt_temporal, list_file, root, weight} and {format: webvid, table, "
-            "root, weight}, which take turns. Empty: the generated corpus of narrated shapes."
+            "help": "In YAML: a list of {format: yt_temporal, list_file, root}, {format: webvid, table, root}, "
+            "{format: howto100m, list_file, captions, videos}, {format: built, dataset, videos} or {format: shards, "
+            "shards}, each with an optional weight, which take turns. Empty: the generated corpus of narrated shapes."
         },
     )
     eval_source: dict | None = field(
-        default=None, metadata={"help": "In YAML: held-out videos, {format: yt_temporal, list_file, root}."}
+        default=None, metadata={"help": "In YAML: held-out videos, a mapping as in sources, without weight."}
     )
     corpus_dir: str = field(
         default="outputs/narrated_shapes", metadata={"help": "Where the generated corpus is kept and reused."}
