@@ -10,6 +10,8 @@ random. Reading and embedding are timed apart, over the same videos.
 
 import argparse
 import resource
+import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -124,6 +126,7 @@ def main() -> None:
             arguments.model, arguments.videos, arguments.num_videos, arguments.batch_size, arguments.device
         )
     record = {
+        "command": shlex.join(["python", "-m", "benchmarks.evaluation_speed", *sys.argv[1:]]),
         "measured": arguments.what,
         **result,
         "device": describe_device(arguments.device),
