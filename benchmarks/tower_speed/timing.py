@@ -1,5 +1,7 @@
 """Alternating repeats, peaks of memory, and the matrix-product peak of a device."""
 
+import ctypes
+import gc
 import resource
 import statistics
 import sys
@@ -74,6 +76,7 @@ def _peak_bytes(run: Callable, device: torch.device) -> int:
         run()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    gc.collect()
     before = _reset_resident_peak()
     run()
     return _resident_peak() - before
@@ -82,6 +85,8 @@ def _peak_bytes(run: Callable, device: torch.device) -> int:
 def _reset_resident_peak() -> int:
     """Starts the kernel's peak of this process anew where it can (Linux), and returns it."""
     if sys.platform == "linux":
+        # Freed memory that the allocator kept would hide what the next run takes.
+        ctypes.CDLL(None).malloc_trim(0)
         with open(_RESET_PEAK, "w") as file:
             file.write("5")
     return _resident_peak()
