@@ -86,6 +86,8 @@ class _ReadingProcess:
         self.process = self.connection = None
 
     def call(self, function: Callable, arguments: tuple) -> Any:
+        if self.process is not None and not self.process.is_alive():
+            self.end()  # killed by somebody while it had nothing to do: no file is to blame
         if self.process is None:
             self._start()
         try:

@@ -4,9 +4,12 @@ Axes: C texts, W windows, P projection.
 """
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoProcessor
@@ -28,12 +31,26 @@ class InputError(ValueError):
 
 @dataclass(frozen=True)
 class Scored:
-    """Cosines of texts with a video (C,), with its windows (C, W), and the windows' (start, end) in seconds."""
+    """Cosines of texts with a video (C,) and with its windows (C, W).
+
+    Attributes:
+        spans: (start, end) of the windows in seconds.
+        frames: a frame from the middle of each window, (H, W, 3) uint8.
+    """
 
     texts: list[str]
     whole: torch.Tensor
     windows: torch.Tensor
     spans: list[tuple[float, float]]
+    frames: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A video of the gallery and its cosine with what was searched."""
+
+    path: Path
+    score: float
 
 
 class Engine:
@@ -54,7 +71,7 @@ class Engine:
         self.gallery: list[tuple[Path, torch.Tensor]] = []
         if gallery is not None and Path(gallery).is_dir():
             files = sorted(path for path in Path(gallery).iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
-            self.gallery = [(path, self._embed_whole(str(path))[0]) for path in files[:MAX_GALLERY_VIDEOS]]
+            self.gallery = [(path.resolve(), self._embed_whole(str(path))[0]) for path in files[:MAX_GALLERY_VIDEOS]]
 
     @property
     def temperature(self) -> float:
@@ -69,14 +86,17 @@ class Engine:
         lines = parse_texts(texts)
         path = check_upload(video)
         text_embeds = self._embed_texts(lines)
-        try:
+        with _errors_for_visitors(path):
             whole, duration = self._embed_whole(path)
             spans = split_seconds(duration)
-            pixels = self.processor.video_processor.process_windows(path, spans, return_tensors="pt")
-        except ValueError as error:  # the reader's errors are ValueErrors; they name the file by its upload path
-            raise InputError(str(error).replace(path, "your video").replace(Path(path).name, "your video")) from error
-        windows = torch.cat([self._embed_pixels(part) for part in pixels["pixel_values_videos"].split(4)])
-        return Scored(lines, text_embeds @ whole, text_embeds @ windows.T, spans)
+            inputs = self.processor.video_processor.process_windows(
+                path, spans, return_tensors="pt", return_metadata=True
+            )
+        pixels = inputs["pixel_values_videos"]
+        windows = torch.cat([self._embed_pixels(part) for part in pixels.split(4)])
+        middles = [len(metadata.frames_indices) // 2 for metadata in inputs["video_metadata"]]
+        frames = [self._as_picture(window[middle]) for window, middle in zip(pixels, middles, strict=True)]
+        return Scored(lines, text_embeds @ whole, text_embeds @ windows.T, spans, frames)
 
     def classify(self, video: str | None, labels: str, template: str) -> dict[str, float]:
         """Returns probabilities over the labels, one a line.
@@ -89,15 +109,13 @@ class Engine:
         lines = parse_texts(labels)
         path = check_upload(video)
         text_embeds = self._embed_texts([template.replace("{}", line) for line in lines])
-        try:
+        with _errors_for_visitors(path):
             whole, _ = self._embed_whole(path)
-        except ValueError as error:
-            raise InputError(str(error).replace(Path(path).name, "your video")) from error
         probabilities = (text_embeds @ whole / self.temperature).softmax(dim=0)
         return dict(zip(lines, probabilities.tolist(), strict=True))
 
-    def search(self, text: str, top_k: int = 8) -> list[tuple[str, str]]:
-        """Returns (path, caption with score) of the gallery's videos that fit best.
+    def search(self, text: str, top_k: int = 8) -> list[Hit]:
+        """Returns the gallery's videos that fit best, best first.
 
         Raises:
             InputError: no text, or no gallery.
@@ -105,8 +123,8 @@ class Engine:
         if not self.gallery:
             raise InputError("This demo was started without a gallery.")
         query = self._embed_texts(parse_texts(text)[:1])[0]
-        scored = sorted(((float(embedding @ query), path) for path, embedding in self.gallery), reverse=True)
-        return [(str(path), f"{path.stem}   {score:.2f}") for score, path in scored[:top_k]]
+        hits = [Hit(path, float(embedding @ query)) for path, embedding in self.gallery]
+        return sorted(hits, key=lambda hit: -hit.score)[:top_k]
 
     def _embed_texts(self, texts: list[str]) -> torch.Tensor:
         with torch.no_grad():
@@ -121,6 +139,22 @@ class Engine:
     def _embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return normalize(self.model.get_video_features(pixels).pooler_output, dim=-1)
+
+    def _as_picture(self, frame: torch.Tensor) -> np.ndarray:
+        """Returns a normalised frame (3, H, W) as levels (H, W, 3) uint8."""
+        processor = self.processor.video_processor
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
+        levels = ((frame * std + mean) * 255).round().clamp(0, 255)
+        return levels.to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+@contextmanager
+def _errors_for_visitors(path: str) -> Iterator[None]:
+    """Turns the reader's errors, which name the file by its place on this machine, into ones for visitors."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(str(error).replace(path, "your video").replace(Path(path).name, "your video")) from error
 
 
 def parse_texts(texts: str | None) -> list[str]:

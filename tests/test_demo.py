@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,8 +62,8 @@ def test_labels_sum_up_to_one(engine, place):
 
 def test_the_gallery_is_sorted_by_score(engine, place):
     hits = engine.search("red star")
-    assert {path for path, _ in hits} == {str(path) for path in (place / "gallery").glob("*.mp4")}
-    scores = [float(caption.rsplit(maxsplit=1)[1]) for _, caption in hits]
+    assert {hit.path for hit in hits} == {path.resolve() for path in (place / "gallery").glob("*.mp4")}
+    scores = [hit.score for hit in hits]
     assert scores == sorted(scores, reverse=True)
 
 
@@ -103,15 +104,37 @@ def test_pictures_escape_texts_and_light_up_the_best(demo):
         torch.tensor([0.1, 0.3]),
         torch.tensor([[0.1, 0.2], [0.3, 0.5]]),
         [(0.0, 1.0), (1.0, 2.0)],
+        [np.zeros((8, 8, 3), np.uint8)] * 2,
     )
-    bars, times = demo["pictures"].draw_bars(scored), demo["pictures"].draw_timeline(scored)
+    pictures = demo["pictures"]
+    bars = pictures.draw_bars("Fits", "Cosine", scored.texts, scored.whole.tolist(), ["0.10", "0.30"])
+    times = pictures.draw_timeline(scored)
     assert "<script>" not in bars + times and "&lt;script&gt;" in bars and "&lt;script&gt;" in times
-    assert bars.index(">b<") < bars.index("&lt;script") and "width:100%" in bars
-    assert times.count("opacity:1.00") == 1 and times.count("opacity:0.06") == 1
+    assert bars.index(">b<") < bars.index("&lt;script") and "width:100.0%" in bars
+    assert times.count('class="peak"') == len(scored.texts) and times.count("--heat:1.00") == 1
 
 
 def test_the_page_is_built(demo, engine):
     pytest.importorskip("gradio")
     page = load("app").build_page(engine)
-    assert page.delete_cache == (60, 240)
     assert {"score", "classify", "search"} <= {function.api_name for function in page.fns.values()}
+
+
+def test_old_uploads_are_deleted(tmp_path, monkeypatch):
+    pytest.importorskip("gradio")
+    app = load("app")
+    upload = tmp_path / "visitor" / "video.mp4"
+    upload.parent.mkdir()
+    upload.touch()
+
+    def one_round_only(_):
+        raise StopIteration
+
+    monkeypatch.setattr(app.time, "sleep", one_round_only)
+    with pytest.raises(StopIteration):
+        app.sweep(tmp_path)
+    assert upload.exists(), "deleted while it may still be in use"
+    monkeypatch.setattr(app, "DELETE_AFTER_SECONDS", -1)
+    with pytest.raises(StopIteration):
+        app.sweep(tmp_path)
+    assert not upload.exists()
