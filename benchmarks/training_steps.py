@@ -1,6 +1,6 @@
 """Runs of `training/measure_step.py`, each in a process of its own, so that peaks of memory are its own.
 
-Benchmarks and training do not import each other: one may be used without the other.
+Training knows nothing of benchmarks; these here start it as users do, from the command line.
 """
 
 import json

@@ -50,7 +50,7 @@ def count_step_flops(
     text = _Pass(batch_size * num_transcripts)
     _text_tower(text, model, num_tokens)
     video = _Pass(batch_size)
-    _video_tower(video, model, num_frames, num_kept_patches)
+    _video_tower(video, model, num_frames, num_kept_patches, class_token_only=num_transcripts == 1)
     num_trained_towers = text.is_trained + video.is_trained
     if num_transcripts > 1:
         _sorter(video, model, num_frames * num_kept_patches, num_transcripts)
@@ -74,11 +74,12 @@ class _Pass:
         """Goes through a module without matrix products: a norm, an embedding."""
         self.is_trained |= any(parameter.requires_grad for parameter in module.parameters())
 
-    def linear(self, *modules: nn.Module, rows: int) -> None:
-        """Goes through linear layers side by side, over `rows` vectors a sample."""
+    def linear(self, *modules: nn.Module, rows: int | tuple[int, ...]) -> None:
+        """Goes through linear layers side by side, over `rows` vectors a sample, of each layer or of all."""
         below = self.is_trained
-        for module in modules:
-            flops = 2 * self.batch_size * rows * module.weight.numel()
+        rows = rows if isinstance(rows, tuple) else (rows,) * len(modules)
+        for module, num_rows in zip(modules, rows, strict=True):
+            flops = 2 * self.batch_size * num_rows * module.weight.numel()
             self.flops.forward += flops
             self.flops.backward += flops * (below + module.weight.requires_grad)
             self.reach(module)
@@ -106,7 +107,9 @@ def _text_tower(text: _Pass, model: TVTSv2ForPreTraining, num_tokens: int) -> No
     text.linear(model.text_projection, rows=1)
 
 
-def _video_tower(video: _Pass, model: TVTSv2ForPreTraining, num_frames: int, num_patches: int) -> None:
+def _video_tower(
+    video: _Pass, model: TVTSv2ForPreTraining, num_frames: int, num_patches: int, class_token_only: bool
+) -> None:
     tower, width = model.vision_model, model.config.vision_config.hidden_size
     num_tokens = 1 + num_frames * num_patches
     video.linear(tower.embeddings.patch_embedding, rows=num_tokens - 1)
@@ -117,14 +120,17 @@ def _video_tower(video: _Pass, model: TVTSv2ForPreTraining, num_frames: int, num
             (layer.layer_norm3, layer.temporal_attn, num_patches, num_frames),
             (layer.layer_norm1, layer.self_attn, num_frames, num_patches),
         ):
+            is_last = class_token_only and attention is tower.encoder.layers[-1].self_attn
+            num_rows = 1 if is_last else num_tokens  # nobody looks at the patches behind it
             video.reach(norm)
-            video.linear(attention.q_proj, attention.k_proj, attention.v_proj, rows=num_tokens)
+            video.linear(attention.q_proj, attention.k_proj, attention.v_proj, rows=(num_rows, num_tokens, num_tokens))
             video.attention(1, num_tokens, width)  # the class token's
-            video.attention(num_groups * group_size, 1 + group_size, width)
-            video.linear(attention.out_proj, rows=num_tokens)
+            if not is_last:
+                video.attention(num_groups * group_size, 1 + group_size, width)
+            video.linear(attention.out_proj, rows=num_rows)
         video.reach(layer.layer_norm2)
-        video.linear(layer.mlp.fc1, rows=num_tokens)
-        video.linear(layer.mlp.fc2, rows=num_tokens)
+        video.linear(layer.mlp.fc1, rows=num_rows)
+        video.linear(layer.mlp.fc2, rows=num_rows)
     video.reach(tower.post_layernorm)
     video.linear(model.visual_projection, rows=1)
 

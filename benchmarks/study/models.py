@@ -1,0 +1,122 @@
+"""The study's models: a small CLIP of transformers' own class, and TVTSv2 started from it as users start it."""
+
+from pathlib import Path
+
+import torch
+from transformers import CLIPConfig, CLIPModel
+
+from benchmarks.study.settings import Study
+from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
+from training.train_tokenizer import END, PAD, SPECIAL_TOKENS, START
+
+HEAD_WIDTH = 16
+NUM_TEXT_POSITIONS = 32
+NEW_PARAMETERS = ["*.temporal_attn.*", "*.layer_norm3.*", "*.temporal_embedding.*", "sorter.*"]
+
+
+def _tower_configs(study: Study, width: int, vocab_size: int) -> dict:
+    """Fields that CLIP's and TVTSv2's configurations share."""
+    tower = {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_attention_heads": width // HEAD_WIDTH,
+        "projection_dim": width,
+    }
+    text = tower | {
+        "num_hidden_layers": study.model.num_text_layers,
+        "vocab_size": vocab_size,
+        "max_position_embeddings": NUM_TEXT_POSITIONS,
+        "pad_token_id": SPECIAL_TOKENS.index(PAD),
+        "bos_token_id": SPECIAL_TOKENS.index(START),
+        "eos_token_id": SPECIAL_TOKENS.index(END),
+    }
+    vision = tower | {
+        "num_hidden_layers": study.model.num_vision_layers,
+        "image_size": study.world.image_size,
+        "patch_size": study.model.patch_size,
+    }
+    return {"text_config": text, "vision_config": vision, "projection_dim": width}
+
+
+def make_clip(study: Study, width: int, vocab_size: int) -> CLIPModel:
+    """An untrained CLIP: the image foundation model to be."""
+    return CLIPModel(CLIPConfig(**_tower_configs(study, width, vocab_size)))
+
+
+def _post_config(study: Study, width: int, vocab_size: int) -> TVTSv2Config:
+    config = _tower_configs(study, width, vocab_size)
+    config["vision_config"] |= {
+        "num_frames": study.model.num_frames,
+        "temporal_initializer_range": study.model.temporal_initializer_range,
+    }
+    return TVTSv2Config(
+        **config, num_transcripts=study.world.num_transcripts, sorter_num_attention_heads=width // HEAD_WIDTH
+    )
+
+
+def make_post_model(study: Study, width: int, vocab_size: int = 8) -> TVTSv2ForPreTraining:
+    """An untrained TVTSv2 of a width, to count its operations."""
+    return TVTSv2ForPreTraining(_post_config(study, width, vocab_size))
+
+
+def start_from_clip(
+    clip: Path,
+    study: Study,
+    *,
+    seed: int,
+    attends_to_time_from_the_start: bool = False,
+    stop_gradient: bool = True,
+) -> TVTSv2ForPreTraining:
+    """A TVTSv2 with the weights of a CLIP folder, what is new as initialised.
+
+    Args:
+        clip: written by `CLIPModel.save_pretrained`.
+        seed: of the new weights.
+        attends_to_time_from_the_start: random instead of zero queries, keys and values of the time attention, and an
+            output weight of zeros instead of ones: the model starts as CLIP all the same, and can learn whom to attend.
+        stop_gradient: False lets the sorting loss into the text tower.
+    """
+    shared = CLIPConfig.from_pretrained(clip)
+    torch.manual_seed(seed)
+    kind = TVTSv2ForPreTraining if stop_gradient else SortingTeachesText
+    config = _post_config(study, shared.projection_dim, shared.text_config.vocab_size)
+    model = kind.from_pretrained(clip, config=config)
+    if attends_to_time_from_the_start:
+        with torch.no_grad():
+            for layer in model.vision_model.encoder.layers:
+                for name in ("q_proj", "k_proj", "v_proj"):
+                    torch.nn.init.xavier_uniform_(getattr(layer.temporal_attn, name).weight)
+                layer.temporal_attn.out_proj.weight.zero_()
+    return model
+
+
+class SortingTeachesText(TVTSv2ForPreTraining):
+    """Pre-training without the stop-gradient between text tower and sorter; the same forward values."""
+
+    def __init__(self, config: TVTSv2Config):
+        super().__init__(config)
+        self.sorter.register_forward_pre_hook(self._attach)
+
+    def get_text_features(self, *args, **kwargs):
+        outputs = super().get_text_features(*args, **kwargs)
+        self._transcripts = outputs.pooler_output
+        return outputs
+
+    def _attach(self, sorter, inputs: tuple) -> tuple:
+        video_tokens, detached = inputs
+        return video_tokens, self._transcripts.view_as(detached)
+
+
+def parameter_rules(
+    study: Study, *, num_tuned_blocks: int, tunes_rest_of_text: bool, new_rate: float, clip_rate: float
+) -> list[dict]:
+    """Rules as in training/configs: the last `num_tuned_blocks` of the text tower are tuned.
+
+    Args:
+        tunes_rest_of_text: its embeddings, final norm and projection too, as in the release.
+    """
+    frozen = [f"text_model.encoder.layers.{i}.*" for i in range(study.model.num_text_layers - num_tuned_blocks)]
+    if not tunes_rest_of_text:
+        frozen += ["text_model.embeddings.*", "text_model.final_layer_norm.*", "text_projection.*"]
+    rules = [{"match": frozen, "frozen": True}] if frozen else []
+    return [*rules, {"match": NEW_PARAMETERS, "learning_rate": new_rate}, {"match": "*", "learning_rate": clip_rate}]
