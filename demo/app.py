@@ -26,7 +26,7 @@ INTRO = """
 # Videos and sentences in one space
 TVTSv2 embeds both. Upload a video, say in words what may happen in it, and see how well each text fits, and when.
 """
-LIMITS = f"Up to {MAX_MEGABYTES} MB and {MAX_SECONDS:.0f} s. Deleted within five minutes, and seen by nobody."
+LIMITS = f"Up to {MAX_MEGABYTES} MB and {MAX_SECONDS:.0f} s. Deleted within five minutes."
 # Fonts of the visitor's own system: the page loads nothing from anywhere else.
 THEME = gr.themes.Soft(
     primary_hue="indigo",

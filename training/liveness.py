@@ -1,8 +1,11 @@
-"""Nothing waits for the dead: a loading worker or a process that is gone or stuck ends the run, with a message.
+"""Limits to waiting for the dead: a loading worker or a process that is gone ends the run, with a message.
 
 A killed loading worker is noticed by torch at once, a killed process by its launcher; a stuck one by nobody. Waiting
 for one another has a limit, but a long one: a large checkpoint is written meanwhile. Signs of life can be asked for
 much more often, because they do not depend on the work.
+
+Not every stuck one is noticed: with the default limits, a worker that was stopped (SIGSTOP), and a stopped process under
+torchrun, had not ended the run after 120 seconds (benchmarks/records/dead_processes.json).
 """
 
 import contextlib
