@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.embedders import EmbedderOptions, load_embedder
-from benchmarks.linear_classifier import LinearClassifier
+from benchmarks.embeddings.embedders import EmbedderOptions, load_embedder
+from benchmarks.embeddings.video_folder import VIDEO_SUFFIXES
+from benchmarks.protocols.linear_classifier import LinearClassifier
+from benchmarks.protocols.retrieval import rank_both_ways
 from benchmarks.records import describe_device, write_record
-from benchmarks.retrieval import rank_both_ways
-from benchmarks.video_folder import VIDEO_SUFFIXES
 
 
 def measure_retrieval(num_texts: int, num_videos: int, width: int) -> dict:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.embedding_sources import VideoEmbeddings
+from benchmarks.embeddings.sources import VideoEmbeddings
 
 FORMAT_VERSION = 1
 COMPLETE, PARTIAL = "complete", "partial"

@@ -14,12 +14,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks.embedders import read_frames
-from benchmarks.embedding_sources import VideoEmbeddings
-from benchmarks.recognition import RecognitionResult
-from benchmarks.recognition_figures import confusion_matrix
-from benchmarks.retrieval import RetrievalResult
-from benchmarks.retrieval_figures import similarity_blocks
+from benchmarks.embeddings.embedders import read_frames
+from benchmarks.embeddings.sources import VideoEmbeddings
+from benchmarks.protocols.recognition import RecognitionResult
+from benchmarks.protocols.recognition_figures import confusion_matrix
+from benchmarks.protocols.retrieval import RetrievalResult
+from benchmarks.protocols.retrieval_figures import similarity_blocks
 from processing import VideoReadingError
 
 NUM_HARDEST = 12

@@ -12,7 +12,8 @@
     python -m benchmarks.run linear_probe --data k400 --train_annotations train.csv --annotations val.csv --videos …
 
 `--model` is a folder or a hub name of a TVTSv2, CLIP, SigLIP, X-CLIP or VideoPrism, or a .safetensors file of
-embeddings made elsewhere (benchmarks/embedding_file.py). Several GPUs: `accelerate launch -m benchmarks.run …`.
+embeddings made elsewhere (benchmarks/embeddings/embedding_file.py). Several GPUs:
+`accelerate launch -m benchmarks.run …`.
 `python -m benchmarks.ledger` puts the records beside the paper's numbers.
 """
 
@@ -24,21 +25,22 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import recognition_annotations, retrieval_annotations
-from benchmarks.embedders import EmbedderOptions, load_embedder
-from benchmarks.embedding_cache import this_process
-from benchmarks.embedding_file import EmbeddingFile
-from benchmarks.embedding_sources import FileSource, ModelSource, Source
-from benchmarks.linear_probe import run_linear_probe
-from benchmarks.multiple_choice import run_multiple_choice
-from benchmarks.multiple_choice_annotations import read_ssv2_mc
+from benchmarks.annotations import recognition as recognition_annotations
+from benchmarks.annotations import retrieval as retrieval_annotations
+from benchmarks.annotations.multiple_choice import read_ssv2_mc
+from benchmarks.embeddings.cache import this_process
+from benchmarks.embeddings.embedders import EmbedderOptions, load_embedder
+from benchmarks.embeddings.embedding_file import EmbeddingFile
+from benchmarks.embeddings.sources import FileSource, ModelSource, Source
+from benchmarks.embeddings.video_folder import VideoFolder
 from benchmarks.paper_numbers import ROWS, check_paper_row
-from benchmarks.prompts import DEFAULT_TEMPLATES, check_templates, fill
-from benchmarks.recognition import run_recognition
+from benchmarks.protocols.linear_probe import run_linear_probe
+from benchmarks.protocols.multiple_choice import run_multiple_choice
+from benchmarks.protocols.prompts import DEFAULT_TEMPLATES, check_templates, fill
+from benchmarks.protocols.recognition import run_recognition
+from benchmarks.protocols.retrieval import run_retrieval
 from benchmarks.records import count_videos, describe_device, make_record, run_state, write_record
 from benchmarks.report import write_report
-from benchmarks.retrieval import run_retrieval
-from benchmarks.video_folder import VideoFolder
 
 DATA = {
     "retrieval": sorted(retrieval_annotations.READERS),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.retrieval_figures import (
+from benchmarks.protocols.retrieval_figures import (
     normalise,
     ranks_of_blocks,
     retrieval_figures,

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from benchmarks.video_folder import VideoFolder, content_hash
+from benchmarks.embeddings.video_folder import VideoFolder, content_hash
 
 
 @pytest.fixture

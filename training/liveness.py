@@ -4,8 +4,8 @@ A killed loading worker is noticed by torch at once, a killed process by its lau
 for one another has a limit, but a long one: a large checkpoint is written meanwhile. Signs of life can be asked for
 much more often, because they do not depend on the work.
 
-Not every stuck one is noticed: with the default limits, a worker that was stopped (SIGSTOP), and a stopped process under
-torchrun, had not ended the run after 120 seconds (benchmarks/records/dead_processes.json).
+Not every stuck one is noticed: with the default limits, a worker that was stopped (SIGSTOP), and a stopped process
+under torchrun, had not ended the run after 120 seconds (benchmarks/records/dead_processes.json).
 """
 
 import contextlib

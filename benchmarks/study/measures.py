@@ -8,10 +8,10 @@ import torch
 from torch.nn.functional import normalize
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
-from benchmarks.linear_classifier import LinearClassifier
-from benchmarks.prompts import class_embeddings
-from benchmarks.recognition_figures import label_ranks
-from benchmarks.retrieval_figures import right_candidate_ranks
+from benchmarks.protocols.linear_classifier import LinearClassifier
+from benchmarks.protocols.prompts import class_embeddings
+from benchmarks.protocols.recognition_figures import label_ranks
+from benchmarks.protocols.retrieval_figures import right_candidate_ranks
 from benchmarks.study.registers import OTHER_MOTIONS, OTHER_SHAPES, PASSIVE_MOTIONS, REGISTERS, UNSEEN
 from benchmarks.study.training_loop import evaluation_pixels, tokenize
 from benchmarks.study.world import Clips, World

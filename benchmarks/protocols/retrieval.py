@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks import dual_softmax
-from benchmarks.bootstrap import bootstrap_intervals
-from benchmarks.embedding_sources import Source, VideoEmbeddings
-from benchmarks.retrieval_annotations import RetrievalSet
-from benchmarks.retrieval_figures import (
+from benchmarks.annotations.retrieval import RetrievalSet
+from benchmarks.embeddings.sources import Source, VideoEmbeddings
+from benchmarks.protocols import dual_softmax
+from benchmarks.protocols.bootstrap import bootstrap_intervals
+from benchmarks.protocols.retrieval_figures import (
     DIRECTIONS,
     Block,
     ranks_of_blocks,

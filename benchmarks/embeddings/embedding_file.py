@@ -38,7 +38,9 @@ class EmbeddingFile:
                 self._videos = self._rows(file.get_tensor("video_embeddings"), metadata["videos"], "video")
                 self._texts = self._rows(file.get_tensor("text_embeddings"), metadata["texts"], "text")
         except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is no file of embeddings, see benchmarks/embedding_file.py ({error}).") from error
+            raise ValueError(
+                f"{path} is no file of embeddings, see benchmarks/embeddings/embedding_file.py ({error})."
+            ) from error
         self.description = {
             "name": path.name,
             "family": "embedding file",

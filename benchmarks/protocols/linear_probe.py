@@ -9,10 +9,10 @@ Axes: N videos, C classes, D width of embeddings.
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.embedding_sources import Source, VideoEmbeddings
-from benchmarks.linear_classifier import MAX_ITERATIONS, PENALTIES, LinearClassifier
-from benchmarks.recognition import RecognitionResult, judge, labels_of
-from benchmarks.recognition_annotations import RecognitionSet
+from benchmarks.annotations.recognition import RecognitionSet
+from benchmarks.embeddings.sources import Source, VideoEmbeddings
+from benchmarks.protocols.linear_classifier import MAX_ITERATIONS, PENALTIES, LinearClassifier
+from benchmarks.protocols.recognition import RecognitionResult, judge, labels_of
 
 VALIDATION_RATIO = 0.2
 

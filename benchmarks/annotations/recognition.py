@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.annotation_files import check_unique, read_json, read_lines, read_table, split_checksum, text_field
-from benchmarks.video_folder import VIDEO_SUFFIXES
+from benchmarks.annotations.files import check_unique, read_json, read_lines, read_table, split_checksum, text_field
+from benchmarks.embeddings.video_folder import VIDEO_SUFFIXES
 
 PARTS = ("train", "test")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.annotation_files import check_unique, read_lines, split_checksum, text_field
+from benchmarks.annotations.files import check_unique, read_lines, split_checksum, text_field
 
 
 @dataclass(frozen=True)

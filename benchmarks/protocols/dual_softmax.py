@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from benchmarks.retrieval_figures import Block
+from benchmarks.protocols.retrieval_figures import Block
 
 NOTE = "needs all queries of the test set at once"
 

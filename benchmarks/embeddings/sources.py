@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.embedders import Embedder
-from benchmarks.embedding_cache import embed_files
-from benchmarks.embedding_file import EmbeddingFile
-from benchmarks.retrieval_figures import normalise
-from benchmarks.video_folder import VideoFolder
+from benchmarks.embeddings.cache import embed_files
+from benchmarks.embeddings.embedders import Embedder
+from benchmarks.embeddings.embedding_file import EmbeddingFile
+from benchmarks.embeddings.video_folder import VideoFolder
+from benchmarks.protocols.retrieval_figures import normalise
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.annotation_files import check_unique, read_json, read_table, split_checksum, text_field
+from benchmarks.annotations.files import check_unique, read_json, read_table, split_checksum, text_field
 
 
 @dataclass(frozen=True)

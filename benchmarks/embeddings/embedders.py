@@ -223,7 +223,7 @@ def load_embedder(model: str, options: EmbedderOptions) -> Embedder:
     if family not in _FAMILIES:
         raise ValueError(
             f"{model} is a {family!r} model; known are {sorted(_FAMILIES)}. Any other model can be entered as a file "
-            "of embeddings made elsewhere, see benchmarks/embedding_file.py."
+            "of embeddings made elsewhere, see benchmarks/embeddings/embedding_file.py."
         )
     adapter, model_class, processor_class = _FAMILIES[family]
     loaded, report = model_class.from_pretrained(model, revision=options.revision, output_loading_info=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.bootstrap import bootstrap_intervals
-from benchmarks.embedding_sources import Source, VideoEmbeddings
-from benchmarks.prompts import check_templates, class_embeddings
-from benchmarks.recognition_annotations import RecognitionSet
-from benchmarks.recognition_figures import label_ranks, recognition_figures
-from benchmarks.retrieval import with_intervals
+from benchmarks.annotations.recognition import RecognitionSet
+from benchmarks.embeddings.sources import Source, VideoEmbeddings
+from benchmarks.protocols.bootstrap import bootstrap_intervals
+from benchmarks.protocols.prompts import check_templates, class_embeddings
+from benchmarks.protocols.recognition_figures import label_ranks, recognition_figures
+from benchmarks.protocols.retrieval import with_intervals
 
 
 @dataclass

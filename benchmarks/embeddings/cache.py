@@ -26,8 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from benchmarks.embedders import Embedder
-from benchmarks.video_folder import content_hash
+from benchmarks.embeddings.embedders import Embedder
+from benchmarks.embeddings.video_folder import content_hash
 from processing import VideoReadingError
 
 FORMAT_VERSION = 1  # raise it when the same files, model and transform begin to give other embeddings

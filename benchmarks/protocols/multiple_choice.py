@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from benchmarks.bootstrap import bootstrap_intervals
-from benchmarks.embedding_sources import Source
-from benchmarks.multiple_choice_annotations import MultipleChoiceSet
-from benchmarks.recognition import RecognitionResult
-from benchmarks.recognition_figures import TOP_K, label_ranks
-from benchmarks.retrieval import with_intervals
+from benchmarks.annotations.multiple_choice import MultipleChoiceSet
+from benchmarks.embeddings.sources import Source
+from benchmarks.protocols.bootstrap import bootstrap_intervals
+from benchmarks.protocols.recognition import RecognitionResult
+from benchmarks.protocols.recognition_figures import TOP_K, label_ranks
+from benchmarks.protocols.retrieval import with_intervals
 
 
 def run_multiple_choice(

@@ -1,0 +1,1 @@
+"""Splits of benchmarks, read from the annotation files as published."""
