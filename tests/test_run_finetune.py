@@ -43,7 +43,7 @@ def finetune(place, name: str, data: str, *options) -> None:
         [
             *("--model", str(place / "model"), "--data", str(place / data), "--output_dir", str(place / name)),
             *("--max_steps", "3", "--per_device_train_batch_size", "2", "--save_strategy", "no", "--use_cpu", "true"),
-            *("--disable_tqdm", "true", "--warmup_steps", "0", *map(str, options)),
+            *("--disable_tqdm", "true", "--warmup_steps", "0", "--dataloader_num_workers", "0", *map(str, options)),
         ]
     )
 

@@ -5,6 +5,10 @@ import json
 from pathlib import Path
 
 
+class TooManyBrokenVideosError(RuntimeError):
+    """More samples than allowed were of videos that cannot be used."""
+
+
 class BrokenVideos:
     """Lines in a file that processes and workers share; a line that is there is not written again.
 

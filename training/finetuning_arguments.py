@@ -62,6 +62,9 @@ class FinetuningTrainingArguments(TrainingArguments):
     num_train_epochs: float = field(default=10, metadata={"help": "Times through the training videos."})
     per_device_train_batch_size: int = field(default=8, metadata={"help": "Videos a step and device."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of rising learning rate, or their share."})
+    dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that read videos ahead, per process."})
+    save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: epoch, steps or no."})
+    save_total_limit: int = field(default=2, metadata={"help": "Checkpoints to keep."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
     report_to: str = field(default="none", metadata={"help": "tensorboard, wandb, …"})
 

@@ -1,5 +1,6 @@
 """From fine-tuning's arguments to a model with the right parameters to train, and from the trained one to folders."""
 
+import shutil
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -58,9 +59,19 @@ def prepare_model(model: PreTrainedModel, tuning: FinetuningArguments) -> PreTra
 
 
 def save_tuned(model: PreTrainedModel | PeftModel, processor: TVTSv2Processor, folder: Path) -> None:
-    """Writes a folder that loads as any model does; adapters also by themselves, below it, before they are merged."""
+    """Writes a folder that loads as any model does; adapters also by themselves, below it, before they are merged.
+
+    Nobody finds a half-written model there: everything is written aside, and config.json, without which nothing is
+    loaded, is put in its place last.
+    """
+    aside = folder / ".saving"
+    shutil.rmtree(aside, ignore_errors=True)
     if isinstance(model, PeftModel):
-        model.save_pretrained(folder / ADAPTER_FOLDER)
+        model.save_pretrained(aside / ADAPTER_FOLDER)
         model = model.merge_and_unload()
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    model.save_pretrained(aside)
+    processor.save_pretrained(aside)
+    shutil.rmtree(folder / ADAPTER_FOLDER, ignore_errors=True)
+    for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):
+        path.replace(folder / path.name)
+    aside.rmdir()

@@ -2,16 +2,19 @@
 
 import numpy as np
 import torch
-from transformers import EvalPrediction, Trainer
+from torch.utils.data import RandomSampler, Sampler
+from transformers import EvalPrediction
 
+from training.broken_videos import TooManyBrokenVideosError
 from training.evaluation import retrieval_metrics
-from training.gather import gather_batch_sizes, gather_with_gradient
+from training.gather import gather_batch_sizes, gather_pairs
 from training.losses import contrastive_loss
+from training.safe_checkpoints import SafeCheckpointTrainer
 
 MIN_SAMPLES_TO_JUDGE = 200  # before that, a share of broken videos means nothing
 
 
-class FinetuningTrainer(Trainer):
+class FinetuningTrainer(SafeCheckpointTrainer):
     """Trains a model that computes its own loss, and watches over broken videos.
 
     Args:
@@ -25,7 +28,7 @@ class FinetuningTrainer(Trainer):
     def __init__(self, *args, max_broken_share: float = 1.0, **kwargs):
         super().__init__(*args, **kwargs)
         self.max_broken_share = max_broken_share
-        self.num_samples = self.num_broken = 0
+        self.num_samples = self.num_broken = 0  # of this process, since it started
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Returns the model's loss."""
@@ -34,11 +37,12 @@ class FinetuningTrainer(Trainer):
 
     def _count(self, inputs: dict) -> dict:
         """Returns the inputs without what is not for the model."""
-        self.num_samples += len(inputs["pixel_values_videos"])
-        self.num_broken += inputs.get("num_broken", 0)
+        if self.model.training:
+            self.num_samples += len(inputs["pixel_values_videos"])
+            self.num_broken += inputs["num_broken"]
         num_seen = self.num_samples + self.num_broken
         if num_seen >= MIN_SAMPLES_TO_JUDGE and self.num_broken > self.max_broken_share * num_seen:
-            raise RuntimeError(
+            raise TooManyBrokenVideosError(
                 f"{self.num_broken} of {num_seen} samples were of broken videos, more than max_broken_share="
                 f"{self.max_broken_share:g}. They are named in {self.args.output_dir}."
             )
@@ -58,13 +62,29 @@ class RetrievalTrainer(FinetuningTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Returns the contrastive loss of the joined batch of all processes."""
         outputs = model(**self._count(inputs))
-        sizes = gather_batch_sizes(len(outputs.video_embeds), outputs.video_embeds.device)
+        sizes = gather_batch_sizes(
+            len(outputs.video_embeds), outputs.video_embeds.device, are_equal=self.accelerator.even_batches
+        )
         loss = contrastive_loss(
-            gather_with_gradient(outputs.video_embeds, sizes),
-            gather_with_gradient(outputs.text_embeds, sizes),
+            *gather_pairs(outputs.video_embeds, outputs.text_embeds, sizes),
             self.accelerator.unwrap_model(model).config.contrastive_temperature,
         )
         return (loss, outputs) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
+        # Over several processes, accelerate fills up the last batches with samples that are in them already: pairs
+        # would be their own negatives. Those that fill no joined batch are left out instead, others in each epoch.
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        batch_size = self.args.train_batch_size * self.args.world_size
+        num_samples = len(dataset) // batch_size * batch_size
+        if self.args.world_size == 1:
+            return RandomSampler(dataset)
+        if num_samples == 0:
+            raise ValueError(
+                f"{len(dataset)} pairs do not fill a batch of {self.args.train_batch_size} in each of "
+                f"{self.args.world_size} processes: lower --per_device_train_batch_size, or start fewer processes."
+            )
+        return RandomSampler(dataset, num_samples=num_samples)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Returns (loss, (video embeddings, text embeddings), row numbers)."""

@@ -1,6 +1,5 @@
 """Videos with a class or a caption each: from a folder per class, or from a table."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 
 from processing import TVTSv2Processor, TVTSv2VideoProcessor, VideoReadingError
+from training.broken_videos import BrokenVideos
 from training.table_files import read_table, resolve_inside
 
 VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
@@ -65,11 +65,12 @@ class TrainingVideos(torch.utils.data.Dataset):
     Args:
         videos, video_processor: what to read, and how.
         seed: with epoch and index it decides frames and crop.
-        ledger: file that gets a line per broken video.
+        ledger: file that gets a line per broken video, whoever meets it and however often.
     """
 
     def __init__(self, videos: list[LabelledVideo], video_processor: TVTSv2VideoProcessor, *, seed: int, ledger: Path):
-        self.videos, self.video_processor, self.seed, self.ledger = videos, video_processor, seed, ledger
+        self.videos, self.video_processor, self.seed = videos, video_processor, seed
+        self.broken_videos = BrokenVideos(ledger)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -92,8 +93,7 @@ class TrainingVideos(torch.utils.data.Dataset):
                 pixels = self.video_processor.sample_training_clip(str(video.path), generator=generator)
             except VideoReadingError as error:
                 last_error = error
-                with open(self.ledger, "a", encoding="utf-8") as file:
-                    file.write(json.dumps({"path": str(video.path), "reason": str(error)}, ensure_ascii=False) + "\n")
+                self.broken_videos.add({"path": str(video.path), "reason": str(error)})
                 continue
             return {"pixel_values_videos": pixels, "text": video.text, "num_broken": num_broken}
         raise last_error

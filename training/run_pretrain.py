@@ -8,7 +8,6 @@
 Called again with the same settings, it goes on at the last checkpoint; a finished run shows its results.
 """
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,8 +16,9 @@ import torch
 from transformers import set_seed
 
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments, parse_arguments
+from training.cpu_threads import use_all_cores
 from training.liveness import DataLoadingError
-from training.provenance import count_cores, describe_run
+from training.provenance import describe_run
 from training.run_folder import RESULTS_FILE, CheckpointError, RunFolder, write_json
 
 
@@ -69,16 +69,6 @@ def _describe_plan(model_args: ModelArguments, data_args: DataArguments, args: P
     return describe_plan(model_args, data_args, args)
 
 
-def _use_all_cores(args: PreTrainingArguments) -> None:
-    """Shares out all cores: `accelerate launch` gives a process on the CPU one thread unless told otherwise.
-
-    Each loading worker keeps a core to itself: threads that wait for one another at every operation are slowed down ten
-    times over by a core they have to share.
-    """
-    if args.device.type == "cpu" and int(os.environ.get("OMP_NUM_THREADS", 1)) == 1:
-        torch.set_num_threads(max(1, count_cores() // args.world_size - args.dataloader_num_workers))
-
-
 def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTrainingArguments, run: RunFolder):
     """Returns the trainer and the held-out videos."""
     # Behind the checks of the arguments: everything heavy.
@@ -94,7 +84,7 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
     from training.trainer import TVTSv2Trainer
 
     set_seed(args.seed)
-    _use_all_cores(args)
+    use_all_cores(args)
     model = build_model(model_args)
     files = locate_data(data_args, args.seed)
     with args.main_process_first(local=False):

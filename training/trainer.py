@@ -3,14 +3,12 @@
 import dataclasses
 import functools
 import json
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch.optim.lr_scheduler import MultiStepLR
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 
 from training.arguments import PreTrainingArguments
 from training.chunked_contrast import backward_in_chunks
@@ -21,7 +19,7 @@ from training.liveness import Heartbeat, loading_errors_explained
 from training.losses import contrastive_loss
 from training.parameter_rules import ParameterPlan
 from training.progress import TrainingProgress, contrastive_accuracy
-from training.run_folder import LAST_SAVE_FILE, CheckpointError, write_json
+from training.safe_checkpoints import SafeCheckpointTrainer
 
 PLAN_FILE = "parameter_plan.json"
 NOT_FOR_THE_MODEL = ("num_broken", "video_ids")
@@ -38,7 +36,7 @@ def _with_defaults(args: TrainingArguments) -> TrainingArguments:
     return args
 
 
-class TVTSv2Trainer(Trainer):
+class TVTSv2Trainer(SafeCheckpointTrainer):
     """Trains a `TVTSv2ForPreTraining`.
 
     Args:
@@ -269,23 +267,8 @@ class TVTSv2Trainer(Trainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         self.loss_guard.check(self.args.device)  # before anything broken is saved
-        folder = Path(self.args.output_dir)
-        try:
-            with self.progress.paused():
-                super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            free = shutil.disk_usage(folder).free / 2**30
-            raise CheckpointError(
-                f"The checkpoint of step {self.state.global_step} could not be written to {folder} ({free:.2f} GiB "
-                f"free): {error}. Make room, then start again: the run goes on at the last complete checkpoint."
-            ) from error
-        if self.is_world_process_zero():
-            write_json(folder / LAST_SAVE_FILE, {"step": self.state.global_step})
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        # What comes next, trainer_state.json, marks the checkpoint as complete: first all processes must be done.
-        self.accelerator.wait_for_everyone()
+        with self.progress.paused():
+            super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
