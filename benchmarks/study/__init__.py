@@ -1,8 +1,5 @@
-"""The study in miniature: does the recipe do what the paper says? Four claims on generated data.
+"""The study in miniature: does the recipe do what the paper says? Four claims on generated data (docs/study.md).
 
-    python -m benchmarks.study                       # all of it, resumable
-    python -m benchmarks.study --only language       # one claim
-
-Unfinished: no claim has been run yet, mini-CLIP's training is not settled (its shapes are still near chance), and
-there are no tests. Nothing may be concluded from it so far.
+Data flow one way: settings -> world (drawing, registers) -> cells (a mini-CLIP a seed) -> arms (models, training_loop)
+-> claims (examination, embedder, measures, step_costs) -> records (tables, intervals, plots), as figures says.
 """

@@ -1,26 +1,27 @@
 """Runs the study, or goes on with it: cells that are done are not run again.
 
-python -m benchmarks.study                      # every claim
-python -m benchmarks.study --only language      # one: language, sorting, masking, size
-python -m benchmarks.study --seconds 600        # begin no further cell after that
+python -m benchmarks.study                           # every figure
+python -m benchmarks.study --only language drift     # some: language, blocks, drift, sorting, masking, size
+python -m benchmarks.study --seconds 600             # begin no further cell after that
 
-Cells lie in the folder; tables, plots and full records are made from those that are done.
+Cells and mini-CLIPs lie in a folder, a file each; tables, plots and records are made from the cells that are done.
 """
 
 import argparse
 import dataclasses
-import os
+import time
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
+from transformers.utils import logging
 
-from benchmarks.study import figures, language, masking, size, sorting
-from benchmarks.study.cells import Workshop, read_cells, run_cells
-from benchmarks.study.records import write_claim
-from benchmarks.study.settings import read_study
+from benchmarks.study.cells import Cell, Workshop, read_cell, run_cell
+from benchmarks.study.claims import EXAMINATIONS
+from benchmarks.study.figures import FIGURES
+from benchmarks.study.records import write_figure
+from benchmarks.study.settings import Study, read_study
 
-CLAIMS = {module.CLAIM: module for module in (language, sorting, masking, size)}
 CONFIG = Path(__file__).parent / "configs" / "small.yaml"
 RECORDS = Path(__file__).parent.parent / "records" / "study"
 
@@ -28,31 +29,57 @@ RECORDS = Path(__file__).parent.parent / "records" / "study"
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=CONFIG, help="the study's settings, YAML")
-    parser.add_argument("--only", nargs="+", choices=list(CLAIMS), default=list(CLAIMS), help="these claims")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="the study's settings, YAML (%(default)s)")
+    parser.add_argument("--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), help="these figures")
     parser.add_argument("--folder", type=Path, default=Path("outputs/study"), help="of cells and mini-CLIPs")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where records, tables and plots go")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further cell after that")
-    parser.add_argument("--num_threads", type=int, default=os.cpu_count() or 1, help="of torch")
+    parser.add_argument("--num_threads", type=int, default=1, help="of torch; the models are too small for more")
     return parser
+
+
+def list_cells(study: Study, figure: str) -> list[Cell]:
+    """The cells of a figure, seed by seed.
+
+    Raises:
+        ValueError: the study has no such figure.
+    """
+    claim = FIGURES[figure].claim
+    if claim not in study.claims or figure not in study.claims[claim].figures:
+        raise ValueError(f"Study {study.name!r} has no figure {figure!r} of claim {claim!r}.")
+    arms = {arm.name: arm for arm in study.claims[claim].arms}
+    return [Cell(claim, arms[name], seed) for seed in study.seeds for name in study.claims[claim].figures[figure]]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs what is not done and writes the records of what is."""
     options = make_parser().parse_args(arguments)
     torch.set_num_threads(options.num_threads)
+    logging.set_verbosity_error()  # a start from CLIP lists its new weights; here there are hundreds of starts
+    logging.disable_progress_bar()
     study = read_study(options.config)
     workshop = Workshop(study, options.folder)
-    for claim in options.only:
-        if claim not in study.claims:
-            raise ValueError(f"{options.config} has no claim {claim!r}, only {', '.join(study.claims)}.")
-        cells = CLAIMS[claim].list_cells(study)
-        is_complete = run_cells(cells, workshop, max_seconds=options.seconds, report=tqdm.write)
-        done = read_cells(cells, workshop)
-        tqdm.write(f"{claim}: {len(done)} of {len(cells)} cells {'done' if is_complete else 'so far'}")
-        if done:
-            record = write_claim(options.records, claim, dataclasses.asdict(study), done, len(cells))
-            figures.draw(claim, record["summary"], options.records)
+    cells = {figure: list_cells(study, figure) for figure in options.only}
+    todo = {workshop.cell_file(cell): cell for each in cells.values() for cell in each}
+    num_done = sum(file.exists() for file in todo)
+    end = time.monotonic() + options.seconds
+    with tqdm(total=len(todo), initial=num_done, desc="cells") as bar:
+        for figure, own in cells.items():
+            for cell in own:
+                if not workshop.cell_file(cell).exists() and time.monotonic() < end:
+                    bar.set_postfix_str(f"{cell.claim}, {cell.arm.name}, seed {cell.seed}")
+                    run_cell(cell, workshop, EXAMINATIONS[cell.claim])
+                    bar.update()
+            write_records(figure, own, workshop, options.records)
+
+
+def write_records(figure: str, cells: list[Cell], workshop: Workshop, folder: Path) -> None:
+    """Writes a figure's record, tables and plot from the cells that are done, if any are."""
+    done = [record for record in (read_cell(cell, workshop) for cell in cells) if record is not None]
+    tqdm.write(f"{figure}: {len(done)} of {len(cells)} cells done")
+    if done:
+        arms = list(dict.fromkeys(cell.arm.name for cell in cells))
+        write_figure(folder, figure, dataclasses.asdict(workshop.study), arms, done, len(cells))
 
 
 if __name__ == "__main__":

@@ -1,44 +1,95 @@
-"""A claim's tables as a picture: a panel a table, a mark an arm, whiskers the 95 % interval over seeds."""
+"""The study's figures: which claim's cells each is made of, and its tables: title -> columns (head, figure's name)."""
 
-from pathlib import Path
+from dataclasses import dataclass
 
-from benchmarks.study.records import TABLES
+from benchmarks.study.registers import REGISTERS
 
-COLORS = ("#2f6fde", "#c0392b", "#1b7f4d", "#b7791f", "#6b46c1", "#2c7a7b", "#97266d", "#4a5568")
-PANEL_INCHES = (9.0, 2.6)
-WIDTH_OF_ARMS = 0.6  # of the distance between two columns
+_REGISTERS = (*REGISTERS, "unseen")
 
 
-def draw(claim: str, summary: dict[str, dict], folder: Path) -> None:
-    """Writes <claim>.png.
+@dataclass(frozen=True)
+class Figure:
+    """What a figure shows. decimals: in tables."""
 
-    Args:
-        summary: as `tables.summarise_cells` returns it.
-    """
-    from matplotlib.figure import Figure
+    claim: str
+    tables: dict[str, tuple[tuple[str, str], ...]]
+    decimals: int = 1
 
-    tables = TABLES[claim]
-    figure = Figure(figsize=(PANEL_INCHES[0], PANEL_INCHES[1] * len(tables)), layout="constrained")
-    for axes, (title, columns) in zip(
-        figure.subplots(len(tables), 1, squeeze=False)[:, 0], tables.items(), strict=True
-    ):
-        for number, (arm, figures) in enumerate(summary.items()):
-            offset = WIDTH_OF_ARMS * ((number + 0.5) / len(summary) - 0.5)
-            points = [(place + offset, figures[name]) for place, (_, name) in enumerate(columns) if name in figures]
-            axes.errorbar(
-                [place for place, _ in points],
-                [value["mean"] for _, value in points],
-                yerr=[value["half_width"] or 0.0 for _, value in points],
-                fmt="o",
-                markersize=4,
-                linewidth=1,
-                color=COLORS[number % len(COLORS)],
-                label=arm,
-            )
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.set_xticks(range(len(columns)), [head for head, _ in columns], fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e5e7eb", linewidth=0.6)
-        axes.set_axisbelow(True)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    figure.savefig(folder / f"{claim}.png", dpi=110)
+
+def _per_register(name: str) -> tuple[tuple[str, str], ...]:
+    return tuple((register.replace("_", "-"), f"{name}/{register}") for register in _REGISTERS)
+
+
+_PROBES = (("colour", "probe/color"), ("shape", "probe/shape"), ("motion", "probe/motion"))
+
+
+def _summary(moment: str) -> tuple[tuple[str, str], ...]:
+    return (
+        ("R@1 asr", f"{moment}retrieval/asr"),
+        ("R@1 unseen", f"{moment}retrieval/unseen"),
+        ("shape unseen", f"{moment}shape/unseen"),
+        ("probe shape", f"{moment}probe/shape"),
+        ("probe motion", f"{moment}probe/motion"),
+    )
+
+
+_LANGUAGE = {
+    "Zero-shot retrieval, text to video R@1 among 144, per register": _per_register("retrieval"),
+    "Zero-shot recognition of the shape, top-1 of 6, per register": _per_register("shape"),
+    "Zero-shot recognition of the motion, top-1 of 4, per register": _per_register("motion"),
+    "Linear probe, top-1": _PROBES,
+}
+FIGURES: dict[str, Figure] = {
+    "language": Figure("language", _LANGUAGE),
+    "blocks": Figure("language", {"By tuned blocks of the text tower": _summary("")}),
+    "drift": Figure(
+        "language",
+        {
+            "Cosine to the start's embedding of the same sentence": _per_register("cosine"),
+            "Linear CKA with the start's embeddings": _per_register("cka"),
+            "Nearest neighbours kept": _per_register("neighbours"),
+        },
+        decimals=3,
+    ),
+    "sorting": Figure(
+        "sorting",
+        {
+            "Time, percent": (
+                ("order, zero-shot (50)", "order"),
+                ("came first, probe (50)", "which_first"),
+                ("direction, zero-shot (50)", "direction"),
+                ("motion, probe (25)", "probe/motion"),
+                ("sorter (25)", "sorter"),
+            ),
+            "Plain retrieval, text to video R@1": (
+                ("asr", "retrieval/asr"),
+                ("caption", "retrieval/caption"),
+                ("two events", "retrieval/ordered"),
+            ),
+        },
+    ),
+    "masking": Figure(
+        "masking",
+        {
+            "Cost of a step": (
+                ("ms", "milliseconds_per_step"),
+                ("MiB kept for backward", "activation_mib"),
+                ("steps at equal time", "num_steps_at_equal_time"),
+            ),
+            "At equal steps": _summary("equal_steps/"),
+            "At equal time": _summary("equal_time/"),
+        },
+    ),
+    "size": Figure(
+        "size",
+        {
+            "Equal compute": (
+                ("thousand parameters", "thousand_parameters"),
+                ("mini-CLIP's steps", "num_clip_steps"),
+                ("steps", "num_steps"),
+            ),
+            "mini-CLIP": _summary("start/"),
+            "After post-pretraining": _summary(""),
+        },
+    ),
+}

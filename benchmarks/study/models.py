@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from benchmarks.study.settings import Study
+from benchmarks.study.settings import Arm, Study
+from benchmarks.study.world import NUM_TRANSCRIPTS
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from training.train_tokenizer import END, PAD, SPECIAL_TOKENS, START
 
@@ -46,12 +47,10 @@ def make_clip(study: Study, width: int, vocab_size: int) -> CLIPModel:
 def _post_config(study: Study, width: int, vocab_size: int) -> TVTSv2Config:
     config = _tower_configs(study, width, vocab_size)
     config["vision_config"] |= {
-        "num_frames": study.model.num_frames,
-        "temporal_initializer_range": study.model.temporal_initializer_range,
+        "num_frames": study.world.num_frames,
+        "temporal_initializer_range": study.post.temporal_initializer_range,
     }
-    return TVTSv2Config(
-        **config, num_transcripts=study.world.num_transcripts, sorter_num_attention_heads=width // HEAD_WIDTH
-    )
+    return TVTSv2Config(**config, num_transcripts=NUM_TRANSCRIPTS, sorter_num_attention_heads=width // HEAD_WIDTH)
 
 
 def make_post_model(study: Study, width: int, vocab_size: int = 8) -> TVTSv2ForPreTraining:
@@ -59,29 +58,22 @@ def make_post_model(study: Study, width: int, vocab_size: int = 8) -> TVTSv2ForP
     return TVTSv2ForPreTraining(_post_config(study, width, vocab_size))
 
 
-def start_from_clip(
-    clip: Path,
-    study: Study,
-    *,
-    seed: int,
-    attends_to_time_from_the_start: bool = False,
-    stop_gradient: bool = True,
-) -> TVTSv2ForPreTraining:
+def start_from_clip(clip: Path, study: Study, arm: Arm, seed: int) -> TVTSv2ForPreTraining:
     """A TVTSv2 with the weights of a CLIP folder, what is new as initialised.
+
+    An arm's `random_time_attention` gives time attention random instead of zero queries, keys and values, and an output
+    weight of zeros instead of ones: the model starts as CLIP all the same, and can learn whom to attend to.
 
     Args:
         clip: written by `CLIPModel.save_pretrained`.
         seed: of the new weights.
-        attends_to_time_from_the_start: random instead of zero queries, keys and values of the time attention, and an
-            output weight of zeros instead of ones: the model starts as CLIP all the same, and can learn whom to attend.
-        stop_gradient: False lets the sorting loss into the text tower.
     """
     shared = CLIPConfig.from_pretrained(clip)
     torch.manual_seed(seed)
-    kind = TVTSv2ForPreTraining if stop_gradient else SortingTeachesText
+    kind = TVTSv2ForPreTraining if arm.stop_gradient else SortingTeachesText
     config = _post_config(study, shared.projection_dim, shared.text_config.vocab_size)
     model = kind.from_pretrained(clip, config=config)
-    if attends_to_time_from_the_start:
+    if arm.random_time_attention:
         with torch.no_grad():
             for layer in model.vision_model.encoder.layers:
                 for name in ("q_proj", "k_proj", "v_proj"):
@@ -107,16 +99,11 @@ class SortingTeachesText(TVTSv2ForPreTraining):
         return video_tokens, self._transcripts.view_as(detached)
 
 
-def parameter_rules(
-    study: Study, *, num_tuned_blocks: int, tunes_rest_of_text: bool, new_rate: float, clip_rate: float
-) -> list[dict]:
-    """Rules as in training/configs: the last `num_tuned_blocks` of the text tower are tuned.
-
-    Args:
-        tunes_rest_of_text: its embeddings, final norm and projection too, as in the release.
-    """
-    frozen = [f"text_model.encoder.layers.{i}.*" for i in range(study.model.num_text_layers - num_tuned_blocks)]
-    if not tunes_rest_of_text:
+def parameter_rules(study: Study, arm: Arm) -> list[dict]:
+    """Rules as in training/configs: the arm's last blocks of the text tower are tuned, the ones before are frozen."""
+    frozen = [f"text_model.encoder.layers.{i}.*" for i in range(study.model.num_text_layers - arm.num_tuned_blocks)]
+    if not arm.tunes_rest_of_text:
         frozen += ["text_model.embeddings.*", "text_model.final_layer_norm.*", "text_projection.*"]
     rules = [{"match": frozen, "frozen": True}] if frozen else []
-    return [*rules, {"match": NEW_PARAMETERS, "learning_rate": new_rate}, {"match": "*", "learning_rate": clip_rate}]
+    new = {"match": NEW_PARAMETERS, "learning_rate": study.post.new_rate}
+    return [*rules, new, {"match": "*", "learning_rate": study.post.clip_rate}]

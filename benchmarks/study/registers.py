@@ -1,55 +1,83 @@
-"""Language registers: one event, several ways to say it. Every register names colour, shape, motion and scene.
+"""Language registers: one event, several ways to say it. Each names colour, shape, motion (if any) and place.
 
 | register | such as |
 |---|---|
-| caption | A red star moving left on the snow. |
-| alt_text | snow, red star, moving left |
-| label | red star left snow |
-| asr | um so the red stare moves left uh on the snow |
-| passive | a red star is being pushed left on the snow |
-| paraphrase | crimson pentagram drifting westward across frost |
+| asr | um so the red stare moves left uh on the grass |
+| caption | A red star moving left on the grass. |
+| alt_text | grass, red star, moving left |
+| label | red star left grass |
+| passive | a red star is being pushed left on the grass |
+| paraphrase | crimson pentagram drifting westward across meadow |
 
-The paraphrase register has a vocabulary of its own: none of its words for the four facts occurs in another register.
+`asr` is what narrated videos say, and no written source: mini-CLIP is trained on the other five. Of these,
+post-pretraining sees `caption` in some arms and the rest never. The paraphrase register has a vocabulary of its own:
+none of its words occurs in another register.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from training.narration import (
-    ACTING,
-    FILLERS,
-    MISHEARING_RATIO,
-    MISHEARINGS,
-    MOTION_PHRASES,
-    SCENE_PHRASES,
-    SHAPE_NAMES,
-    describe,
-)
-from training.scene_drawing import Event
+from training.narration import FILLERS, MISHEARINGS
 
+SPOKEN = "asr"
+MISHEARING_RATIO = 0.15  # of the spoken words that have a double
 FILLER_RATIO = 0.7  # of the two places in a spoken sentence where a filler may stand
 
-PASSIVE_MOTIONS = {
-    "left": ("pushed left", "moved to the left"),
-    "right": ("pushed right", "moved to the right"),
-    "up": ("lifted up", "raised"),
-    "down": ("lowered", "let down"),
-    "grow": ("made bigger", "enlarged"),
-    "shrink": ("made smaller", "reduced"),
-    "spin": ("turned around", "rotated"),
-    "bounce": ("bounced", "thrown up again and again"),
-    "blink": ("switched on and off", "made to blink"),
+
+@dataclass(frozen=True)
+class Facts:
+    """What one event shows. motion None: a still picture without a trace of motion."""
+
+    color: str
+    shape: str
+    motion: str | None
+    place: str
+
+
+SHAPE_NAMES = {
+    "circle": ("circle", "ball"),
+    "square": ("square", "box"),
+    "triangle": ("triangle",),
+    "star": ("star",),
+    "cross": ("cross", "plus"),
+    "ring": ("ring", "hoop"),
 }
-PASSIVE = (
-    "{a} {thing} is being {done} {where}",
-    "{where} {a} {thing} was {done}",
-    "the {thing} gets {done} by someone {where}",
+# What it does, is doing, has done to it.
+MOTIONS = {
+    "left": ("moves left", "moving left", "pushed left"),
+    "right": ("moves right", "moving right", "pushed right"),
+    "up": ("goes up", "going up", "lifted up"),
+    "down": ("goes down", "going down", "let down"),
+    None: ("sits", "sitting", "kept"),
+}
+PLACE_PHRASES = {
+    "night": ("at night", "in the night"),
+    "grass": ("on the grass", "in the grass"),
+    "wall": ("on the wall", "at the wall"),
+}
+SAYINGS = (
+    "the {thing} {does}",
+    "this {thing} {does}",
+    "look at the {thing} it {does}",
+    "here the {thing} {does}",
+    "we have this {thing} that {does}",
+)
+CAPTIONS = ("A {thing} {doing} {where}.", "A {thing} that {does} {where}.", "Photo of a {thing} {doing} {where}.")
+PASSIVE = ("a {thing} is being {done} {where}", "the {thing} was {done} by someone {where}")
+# Spoken at times instead of what is to be seen.
+CHATTER = (
+    "don't forget to subscribe",
+    "thanks for watching guys",
+    "let me know in the comments",
+    "hit the bell for more",
+    "that was a lot of fun",
+    "i did this all day yesterday",
 )
 
 OTHER_COLORS = {
     "red": ("crimson", "scarlet"),
-    "orange": ("tangerine", "amber"),
     "yellow": ("golden", "lemon"),
     "green": ("emerald", "olive"),
     "turquoise": ("teal", "cyan"),
@@ -57,109 +85,92 @@ OTHER_COLORS = {
     "purple": ("violet", "lilac"),
     "pink": ("rose", "magenta"),
     "white": ("ivory", "pale"),
-    "black": ("ebony", "dark"),
 }
 OTHER_SHAPES = {
     "circle": ("sphere", "globe"),
     "square": ("cube", "block"),
     "triangle": ("wedge", "pyramid"),
     "star": ("pentagram", "asterisk"),
-    "cross": ("crucifix", "x"),
+    "cross": ("crucifix", "intersection"),
     "ring": ("donut", "loop"),
-    "heart": ("valentine", "love sign"),
-    "moon": ("sickle", "banana"),
 }
 OTHER_MOTIONS = {
     "left": ("drifting westward", "sailing westward"),
     "right": ("drifting eastward", "sailing eastward"),
     "up": ("ascending", "soaring"),
     "down": ("descending", "falling"),
-    "grow": ("expanding", "swelling"),
-    "shrink": ("contracting", "dwindling"),
-    "spin": ("twirling", "whirling"),
-    "bounce": ("leaping", "springing"),
-    "blink": ("flickering", "twinkling"),
+    None: ("resting", "idle"),
 }
-OTHER_SCENES = {
-    "snow": ("across frost", "amid ice"),
-    "grass": ("across meadow", "amid pasture"),
-    "sand": ("across dunes", "amid desert"),
-    "water": ("across pond", "amid sea"),
-    "wall": ("across masonry", "amid stonework"),
-    "street": ("across asphalt", "amid pavement"),
+OTHER_PLACES = {
+    "night": ("under darkness", "amid darkness"),
+    "grass": ("across meadow", "amid meadow"),
+    "wall": ("across masonry", "amid masonry"),
 }
-PARAPHRASES = (
-    "{color} {shape} {doing} {where}",
-    "{where}, {color} {shape} {doing}",
-    "behold {color} {shape}, {doing} {where}",
-)
+PARAPHRASES = ("{color} {shape} {doing} {where}", "behold {color} {shape}, {doing} {where}")
 
 
 def _choose(options, rng: np.random.Generator):
     return options[rng.integers(len(options))]
 
 
-def _thing(event: Event, rng: np.random.Generator) -> tuple[str, str]:
-    """An article and what is seen, such as ("a", "red ball")."""
-    return "an" if event.color[0] in "aeiou" else "a", f"{event.color} {_choose(SHAPE_NAMES[event.shape], rng)}"
+def _parts(facts: Facts, rng: np.random.Generator) -> dict[str, str]:
+    """The phrases that all registers but the paraphrase share."""
+    does, doing, done = MOTIONS[facts.motion]
+    thing = f"{facts.color} {_choose(SHAPE_NAMES[facts.shape], rng)}"
+    where = _choose(PLACE_PHRASES[facts.place], rng)
+    return {"thing": thing, "does": does, "doing": doing, "done": done, "where": where}
 
 
-def _caption(event: Event, scene: str, rng: np.random.Generator) -> str:
-    return describe(event, scene, rng)
+def _caption(facts: Facts, rng: np.random.Generator) -> str:
+    return _choose(CAPTIONS, rng).format(**_parts(facts, rng))
 
 
-def _alt_text(event: Event, scene: str, rng: np.random.Generator) -> str:
-    parts = [_thing(event, rng)[1], _choose(MOTION_PHRASES[event.motion], rng)[1], scene]
-    return ", ".join(parts[place] for place in rng.permutation(3))
+def _alt_text(facts: Facts, rng: np.random.Generator) -> str:
+    own = _parts(facts, rng)
+    parts = [own["thing"], facts.place, *([own["doing"]] if facts.motion else [])]
+    return ", ".join(parts[number] for number in rng.permutation(len(parts)))
 
 
-def _label(event: Event, scene: str, rng: np.random.Generator) -> str:
-    return f"{event.color} {event.shape} {event.motion} {scene}"
+def _label(facts: Facts, rng: np.random.Generator) -> str:
+    return " ".join(filter(None, (facts.color, facts.shape, facts.motion, facts.place)))
 
 
-def _asr(event: Event, scene: str, rng: np.random.Generator) -> str:
-    does, doing = _choose(MOTION_PHRASES[event.motion], rng)
-    said = _choose(ACTING, rng).format(thing=_thing(event, rng)[1], does=does, doing=doing)
-    parts = [said, _choose(SCENE_PHRASES[scene], rng)]
+def _asr(facts: Facts, rng: np.random.Generator) -> str:
+    own = _parts(facts, rng)
+    parts = [_choose(SAYINGS, rng).format(**own), own["where"]]
     parts = [f"{_choose(FILLERS, rng)} {part}" if rng.random() < FILLER_RATIO else part for part in parts]
     words = " ".join(parts).split()
-    heard = [MISHEARINGS[word] if word in MISHEARINGS and rng.random() < MISHEARING_RATIO else word for word in words]
-    return " ".join(heard)
+    return " ".join(MISHEARINGS[w] if w in MISHEARINGS and rng.random() < MISHEARING_RATIO else w for w in words)
 
 
-def _passive(event: Event, scene: str, rng: np.random.Generator) -> str:
-    article, thing = _thing(event, rng)
-    done, where = _choose(PASSIVE_MOTIONS[event.motion], rng), _choose(SCENE_PHRASES[scene], rng)
-    return _choose(PASSIVE, rng).format(a=article, thing=thing, done=done, where=where)
+def _passive(facts: Facts, rng: np.random.Generator) -> str:
+    return _choose(PASSIVE, rng).format(**_parts(facts, rng))
 
 
-def _paraphrase(event: Event, scene: str, rng: np.random.Generator) -> str:
+def _paraphrase(facts: Facts, rng: np.random.Generator) -> str:
     return _choose(PARAPHRASES, rng).format(
-        color=_choose(OTHER_COLORS[event.color], rng),
-        shape=_choose(OTHER_SHAPES[event.shape], rng),
-        doing=_choose(OTHER_MOTIONS[event.motion], rng),
-        where=_choose(OTHER_SCENES[scene], rng),
+        color=_choose(OTHER_COLORS[facts.color], rng),
+        shape=_choose(OTHER_SHAPES[facts.shape], rng),
+        doing=_choose(OTHER_MOTIONS[facts.motion], rng),
+        where=_choose(OTHER_PLACES[facts.place], rng),
     )
 
 
-# Each says what an event in a scene shows; the wording depends on nothing else but chance.
-REGISTERS: dict[str, Callable[[Event, str, np.random.Generator], str]] = {
-    "asr": _asr,
+# The wording depends on the facts and on chance, on nothing else.
+REGISTERS: dict[str, Callable[[Facts, np.random.Generator], str]] = {
+    SPOKEN: _asr,
     "caption": _caption,
     "alt_text": _alt_text,
     "label": _label,
     "passive": _passive,
     "paraphrase": _paraphrase,
 }
-# What post-pretraining never sees, with or without captions.
-UNSEEN = ("alt_text", "label", "passive", "paraphrase")
+WRITTEN = tuple(register for register in REGISTERS if register != SPOKEN)  # what mini-CLIP is trained on
+UNSEEN = ("alt_text", "label", "passive", "paraphrase")  # what post-pretraining never sees
 
 
-def say_order(first: Event, second: Event, rng: np.random.Generator) -> tuple[str, str]:
+def say_order(first: Facts, second: Facts, rng: np.random.Generator) -> tuple[str, str]:
     """A caption of two events in their order, and the same words with the events exchanged."""
-    phrases = []
-    for event in (first, second):
-        article, thing = _thing(event, rng)
-        phrases.append(f"{article} {thing} {_choose(MOTION_PHRASES[event.motion], rng)[1]}")
-    template = _choose(("first {}, then {}", "{} and after that {}", "{} before {}"), rng)
+    phrases = ["a {thing} {doing}".format(**_parts(facts, rng)) for facts in (first, second)]
+    template = _choose(("First {}, then {}.", "{} and after that {}.", "{} before {}."), rng)
     return template.format(*phrases), template.format(*reversed(phrases))

@@ -1,53 +1,57 @@
-"""From cells to a claim's record: every figure's mean over seeds with its interval, and Markdown tables of them."""
+"""From cells to a figure's record: every number's mean over seeds with its interval, and Markdown tables of them."""
 
 from collections.abc import Sequence
 
 from benchmarks.study.intervals import summarise, summarise_differences
 
 
-def summarise_cells(cells: list[dict], reference: str) -> dict[str, dict]:
-    """Per arm and figure: mean, interval, and the difference from the reference arm, seed by seed.
+def summarise_cells(cells: list[dict], arms: Sequence[str]) -> dict[str, dict]:
+    """Per arm and number: mean, interval, and the difference from the first arm, seed by seed.
 
     Args:
         cells: records of cells.
-        reference: name of the arm the others are compared with; without it there are no differences.
+        arms: their names, in the order wanted; those without a cell are left out.
     """
-    by_arm: dict[str, dict[str, dict[int, float]]] = {}
+    by_arm: dict[str, dict[str, dict[int, float]]] = {arm: {} for arm in arms}
     for cell in cells:
-        figures = by_arm.setdefault(cell["arm"]["name"], {})
         for name, value in cell["figures"].items():
-            figures.setdefault(name, {})[cell["seed"]] = value
-    base = by_arm.get(reference, {})
+            by_arm[cell["arm"]["name"]].setdefault(name, {})[cell["seed"]] = value
+    base = by_arm[arms[0]]
     return {
         arm: {
-            name: summarise(list(values.values())) | _difference(arm, name, values, reference, base)
+            name: summarise(list(values.values())) | _difference(values, base.get(name), arm == arms[0])
             for name, values in figures.items()
         }
         for arm, figures in by_arm.items()
+        if figures
     }
 
 
-def _difference(arm: str, name: str, values: dict[int, float], reference: str, base: dict) -> dict:
-    if arm == reference or name not in base:
-        return {}
-    return {"difference": summarise_differences(values, base[name])}
+def _difference(values: dict[int, float], base: dict[int, float] | None, is_base: bool) -> dict:
+    difference = None if is_base or base is None else summarise_differences(values, base)
+    return {} if difference is None else {"difference": difference}
 
 
-def markdown(summary: dict[str, dict], columns: Sequence[tuple[str, str]], decimals: int = 1) -> str:
+def markdown(
+    summary: dict[str, dict], columns: Sequence[tuple[str, str]], decimals: int = 1, *, differences: bool = False
+) -> str:
     """A table with a line an arm: mean ± half width of the 95 % interval.
 
     Args:
-        columns: (head, name of the figure); arms without it get a dash.
+        columns: (head, name of the number); arms without it get a dash.
+        differences: from the first arm instead, in signs; the first arm has no line.
     """
     lines = ["| | " + " | ".join(head for head, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for arm, figures in summary.items():
-        cells = [_show(figures.get(name), decimals) for _, name in columns]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    for arm, figures in list(summary.items())[1 if differences else 0 :]:
+        shown = [figures.get(name) for _, name in columns]
+        if differences:
+            shown = [number and number.get("difference") for number in shown]
+        lines.append(f"| {arm} | " + " | ".join(_show(number, decimals, differences) for number in shown) + " |")
     return "\n".join(lines)
 
 
-def _show(figure: dict | None, decimals: int) -> str:
-    if figure is None:
+def _show(number: dict | None, decimals: int, signed: bool) -> str:
+    if number is None:
         return "-"
-    half_width = "" if figure["half_width"] is None else f" ± {figure['half_width']:.{decimals}f}"
-    return f"{figure['mean']:.{decimals}f}{half_width}"
+    half_width = "" if number["half_width"] is None else f" ± {number['half_width']:.{decimals}f}"
+    return f"{number['mean']:{'+' if signed else ''}.{decimals}f}{half_width}"

@@ -1,24 +1,34 @@
-"""The study's clips: generated scenes drawn straight into arrays. No video file is written or decoded.
+"""The study's clips: events drawn straight into arrays. No video file is written or decoded.
 
-Axes: V clips, E events of a clip, F stored frames of an event, S height and width in pixels.
+Axes: V clips, E events of a clip, T frames of a clip, S height and width in pixels.
 
-The combinations of colour, shape, motion and scene are divided once: those of the test clips occur in no training clip
-of one event, so their sentences are held out too.
+The combinations of colour, shape, motion and place are divided once: those of the test clips occur in no training clip
+and in no sentence that a model is trained on.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
 import numpy as np
 
-from benchmarks.study.registers import REGISTERS, say_order
+from benchmarks.study.drawing import DIRECTIONS, GRID_STEP, ICON_SIZE, PLACES, Instants, draw_frames
+from benchmarks.study.registers import CHATTER, OTHER_COLORS, REGISTERS, SHAPE_NAMES, SPOKEN, Facts, say_order
 from benchmarks.study.settings import WorldSettings
-from training.scene_drawing import ROUND_SHAPES, Event, draw_video
 
-EVENT_SECONDS = 4.0
-_PURPOSES = (
-    "images",
+CLASSES = {
+    "color": tuple(OTHER_COLORS),
+    "shape": tuple(SHAPE_NAMES),
+    "motion": tuple(DIRECTIONS),
+    "place": tuple(PLACES),
+}
+NUM_TRANSCRIPTS = 4  # K, events of a narrated video
+TEST_RATIO = 0.25  # of all combinations of facts
+LONG_EXPOSURES = 0.5  # of the still pictures: they show a motion by its trail
+# Every kind of clips has a generator of its own.
+_KINDS = (
+    "stills",
     "narrated",
     "captioned",
     "ordered",
@@ -29,38 +39,39 @@ _PURPOSES = (
     "test_narrated",
 )
 
-Facts = tuple[str, str, str, str]  # colour, shape, motion, scene
-
 
 @dataclass(frozen=True)
 class Clips:
     """Clips of one kind.
 
-    frames: uint8 (V, E * F, S, S, 3) RGB.
+    frames: uint8 (V, T, S, S, 3) RGB.
     events: E of each clip, in order of time.
-    scenes: one a clip.
     """
 
     frames: np.ndarray
-    events: list[tuple[Event, ...]]
-    scenes: list[str]
+    events: list[tuple[Facts, ...]]
 
     def say(self, register: str, seed: int) -> list[list[str]]:
         """V lists of E sentences in a register, the same for the same seed."""
         rng = np.random.default_rng([seed, list(REGISTERS).index(register)])
+        return [[REGISTERS[register](facts, rng) for facts in events] for events in self.events]
+
+    def narrate(self, seed: int, chatter_ratio: float) -> list[list[str]]:
+        """V lists of E spoken sentences, of which a share has nothing to do with what is seen."""
+        rng = np.random.default_rng([seed, len(REGISTERS)])
         return [
-            [REGISTERS[register](event, scene, rng) for event in events]
-            for events, scene in zip(self.events, self.scenes, strict=True)
+            [CHATTER[rng.integers(len(CHATTER))] if rng.random() < chatter_ratio else text for text in texts]
+            for texts in self.say(SPOKEN, seed)
         ]
 
     def say_order(self, seed: int) -> list[tuple[str, str]]:
         """For clips of two events: V captions in the right order, and in the wrong one."""
-        rng = np.random.default_rng([seed, len(REGISTERS)])
+        rng = np.random.default_rng([seed, len(REGISTERS) + 1])
         return [say_order(*events, rng) for events in self.events]
 
-    def labels(self, fact: str, classes: list[str]) -> np.ndarray:
-        """int (V,): which of the classes the first event's `"color"`, `"shape"` or `"motion"` is."""
-        return np.array([classes.index(getattr(events[0], fact)) for events in self.events])
+    def labels(self, fact: str) -> np.ndarray:
+        """int (V,): which of `CLASSES[fact]` the first event's is."""
+        return np.array([CLASSES[fact].index(getattr(events[0], fact)) for events in self.events])
 
 
 class World:
@@ -68,84 +79,123 @@ class World:
 
     def __init__(self, settings: WorldSettings, seed: int):
         self.settings, self.seed = settings, seed
-        self.classes = {"color": settings.colors, "shape": settings.shapes, "motion": settings.motions}
-        facts = (settings.colors, settings.shapes, settings.motions, settings.scenes)
-        combinations = [each for each in product(*facts) if _is_visible(each)]
-        order = np.random.default_rng([seed, len(_PURPOSES)]).permutation(len(combinations))
-        num_test = round(settings.test_ratio * len(combinations))
-        self._test = [combinations[index] for index in order[:num_test]]
-        self._train = [combinations[index] for index in order[num_test:]]
+        combinations = [Facts(*facts) for facts in product(*CLASSES.values())]
+        order = np.random.default_rng([seed, len(_KINDS)]).permutation(len(combinations))
+        num_test = round(TEST_RATIO * len(combinations))
+        self.test_facts = [combinations[index] for index in order[:num_test]]
+        self.train_facts = [combinations[index] for index in order[num_test:]]
 
     @cached_property
-    def images(self) -> Clips:
-        """What mini-CLIP sees frames of; one event each."""
-        return self._draw("images", self.settings.num_images, 1, self._train)
+    def stills(self) -> Clips:
+        """What mini-CLIP sees: pictures (T = 1), half of them of long exposure."""
+        rng = self._rng("stills")
+        facts = [self.train_facts[i] for i in _without_repeats(self.settings.num_stills, len(self.train_facts), rng)]
+        moves = rng.random(len(facts)) < LONG_EXPOSURES
+        facts = [each if seen else _at_rest(each) for each, seen in zip(facts, moves, strict=True)]
+        trail = np.array([DIRECTIONS.get(each.motion, (0, 0)) for each in facts])
+        corners = GRID_STEP * rng.integers(self._num_steps + 1, size=(len(facts), 2))
+        frames = draw_frames(_instants(facts, corners, trail), self.settings.image_size, rng)
+        return Clips(frames[:, None], [(each,) for each in facts])
 
     @cached_property
     def narrated(self) -> Clips:
-        """Post-pretraining's narrated videos; `num_transcripts` events each."""
-        return self._draw("narrated", self.settings.num_narrated, self.settings.num_transcripts, self._train)
+        """Post-pretraining's narrated videos; `NUM_TRANSCRIPTS` events each."""
+        return self._film("narrated", self.settings.num_narrated, NUM_TRANSCRIPTS, self.train_facts)
 
     @cached_property
     def captioned(self) -> Clips:
         """Post-pretraining's captioned clips; one event each."""
-        return self._draw("captioned", self.settings.num_captioned, 1, self._train)
+        return self._film("captioned", self.settings.num_captioned, 1, self.train_facts)
 
     @cached_property
     def ordered(self) -> Clips:
         """Captioned clips of two events."""
-        return self._draw("ordered", self.settings.num_captioned, 2, self._train)
+        return self._film("ordered", self.settings.num_captioned, 2, self.train_facts)
 
     @cached_property
     def test(self) -> Clips:
-        """Test clips of one event, all different."""
-        return self._draw("test", self.settings.num_test, 1, self._test)
+        """Test clips of one event: one of each held-out combination."""
+        return self._film("test", len(self.test_facts), 1, self.test_facts)
 
     @cached_property
     def probe(self) -> Clips:
         """What a linear probe is trained on; one event each."""
-        return self._draw("probe", self.settings.num_probe, 1, self._train)
+        return self._film("probe", self.settings.num_probe, 1, self.train_facts)
 
     @cached_property
     def test_ordered(self) -> Clips:
         """Test clips of two events."""
-        return self._draw("test_ordered", self.settings.num_test, 2, self._test)
+        return self._film("test_ordered", 2 * len(self.test_facts), 2, self.test_facts)
 
     @cached_property
     def probe_ordered(self) -> Clips:
         """What a linear probe is trained on; two events each."""
-        return self._draw("probe_ordered", self.settings.num_probe, 2, self._train)
+        return self._film("probe_ordered", self.settings.num_probe, 2, self.train_facts)
 
     @cached_property
     def test_narrated(self) -> Clips:
         """Narrated videos to test the sorter on."""
-        return self._draw("test_narrated", self.settings.num_test, self.settings.num_transcripts, self._test)
+        return self._film("test_narrated", 2 * len(self.test_facts), NUM_TRANSCRIPTS, self.test_facts)
 
-    def _draw(self, purpose: str, num_clips: int, num_events: int, combinations: list[Facts]) -> Clips:
-        rng = np.random.default_rng([self.seed, _PURPOSES.index(purpose)])
-        size, frames_per_event = self.settings.image_size, self.settings.frames_per_event
-        frames = np.empty((num_clips, num_events * frames_per_event, size, size, 3), np.uint8)
-        events, scenes = [], []
-        for clip, first in enumerate(_draw_without_repeats(num_clips, len(combinations), rng)):
-            facts = [combinations[first]]
-            while len(facts) < num_events:  # one scene a video, and no colour twice: any two of its moments differ
-                other = combinations[rng.integers(len(combinations))]
-                if other[3] == facts[0][3] and all(other[0] != each[0] for each in facts):
-                    facts.append(other)
-            facts = [facts[place] for place in rng.permutation(num_events)]
-            times = EVENT_SECONDS * np.arange(num_events + 1)
-            events.append(tuple(Event(*each[:3], times[i], times[i + 1]) for i, each in enumerate(facts)))
-            scenes.append(facts[0][3])
-            fps = frames_per_event / EVENT_SECONDS
-            frames[clip] = draw_video(scenes[-1], events[-1], fps=fps, image_size=size, rng=rng)
-        return Clips(frames, events, scenes)
+    @property
+    def _num_steps(self) -> int:
+        """Steps of the grid from one side of a picture to the other."""
+        return (self.settings.image_size - ICON_SIZE) // GRID_STEP
 
+    def _rng(self, kind: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, _KINDS.index(kind)])
 
-def _is_visible(facts: Facts) -> bool:
-    return not (facts[2] == "spin" and facts[1] in ROUND_SHAPES)
+    def _film(self, kind: str, num_clips: int, num_events: int, choices: list[Facts]) -> Clips:
+        rng, size = self._rng(kind), self.settings.image_size
+        events = [
+            _draw_events(choices[first], num_events, choices, rng)
+            for first in _without_repeats(num_clips, len(choices), rng)
+        ]
+        num_shown = self.settings.num_frames // num_events
+        facts = [each for clip in events for each in clip]
+        corners = _travel(facts, num_shown, self._num_steps, rng)
+        instants = _instants([each for each in facts for _ in range(num_shown)], corners, np.zeros_like(corners))
+        frames = draw_frames(instants, size, rng)
+        return Clips(frames.reshape(num_clips, num_events * num_shown, size, size, 3), events)
 
 
-def _draw_without_repeats(num: int, num_choices: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_events(first: Facts, num: int, choices: list[Facts], rng: np.random.Generator) -> tuple[Facts, ...]:
+    """Events in one place, no colour and no shape twice: any two moments of a video differ by sight and by word."""
+    events = [first]
+    while len(events) < num:
+        other = choices[rng.integers(len(choices))]
+        if other.place == first.place and all(o.color != other.color and o.shape != other.shape for o in events):
+            events.append(other)
+    return tuple(events[number] for number in rng.permutation(num))
+
+
+def _at_rest(facts: Facts) -> Facts:
+    return Facts(facts.color, facts.shape, None, facts.place)
+
+
+def _travel(facts: Sequence[Facts], num_shown: int, num_steps: int, rng: np.random.Generator) -> np.ndarray:
+    """Corners, int (len(facts) * num_shown, 2), of shapes that cross the picture; where they cross, chance decides."""
+    phase = (np.arange(num_shown) + rng.uniform(0, 1, (len(facts), 1))) / num_shown  # (events, instants), in [0, 1)
+    along = (phase * (num_steps + 1)).astype(int)
+    steps = np.repeat(rng.integers(num_steps + 1, size=(len(facts), 1, 2)), num_shown, axis=1)
+    for number, each in enumerate(facts):
+        axis = 0 if each.motion in ("left", "right") else 1
+        steps[number, :, axis] = along[number] if sum(DIRECTIONS[each.motion]) > 0 else num_steps - along[number]
+    return GRID_STEP * steps.reshape(-1, 2)
+
+
+def _instants(facts: Sequence[Facts], corners: np.ndarray, trail: np.ndarray) -> Instants:
+    """One instant of each of `facts`."""
+    return Instants(
+        colors=np.array([each.color for each in facts]),
+        shapes=np.array([each.shape for each in facts]),
+        places=np.array([each.place for each in facts]),
+        corner=corners,
+        trail=trail,
+    )
+
+
+def _without_repeats(num: int, num_choices: int, rng: np.random.Generator) -> np.ndarray:
     """int (num,): numbers below `num_choices`, none a second time before all were drawn."""
     rounds = [rng.permutation(num_choices) for _ in range(-(-num // num_choices))]
     return np.concatenate(rounds)[:num]

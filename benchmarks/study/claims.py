@@ -1,0 +1,109 @@
+"""The four claims: how an arm of each is trained and examined.
+
+language: language supervision distortion; what tuning the text tower does to registers seen and unseen.
+sorting: whether sorting teaches time.
+masking: accuracy over mask ratios at equal steps and at equal time.
+size: three widths at equal compute.
+"""
+
+from collections.abc import Callable
+
+from benchmarks.study.arms import count_patches, make_trainee
+from benchmarks.study.cells import Workshop
+from benchmarks.study.examination import examine_drift, examine_language, examine_time, sorting_accuracy
+from benchmarks.study.models import make_post_model
+from benchmarks.study.settings import Arm, Study
+from benchmarks.study.step_costs import activation_bytes, read_step_costs
+from benchmarks.study.world import NUM_TRANSCRIPTS
+from training.flops import count_step_flops
+from training.masking import count_masked_patches
+
+NUM_TOKENS = 12  # of a transcript, on average; for the ratio of compute only
+
+
+def examine_language_arm(workshop: Workshop, seed: int, arm: Arm) -> dict:
+    """Registers, linear probe, drift."""
+    world, start = workshop.world(seed), workshop.start(workshop.clip(seed))
+    embedder, training = start, {}
+    if arm.trains:
+        trainee, embedder = make_trainee(workshop, seed, arm)
+        training = {"training": trainee.train(workshop.study.claims["language"].num_steps)}
+    return {"figures": examine_language(embedder, world) | examine_drift(embedder, start, world), **training}
+
+
+def examine_sorting_arm(workshop: Workshop, seed: int, arm: Arm) -> dict:
+    """Order, direction of motion, plain retrieval, and the sorter itself."""
+    world = workshop.world(seed)
+    if not arm.trains:
+        return {"figures": examine_time(workshop.start(workshop.clip(seed)), world)}
+    trainee, embedder = make_trainee(workshop, seed, arm)
+    training = trainee.train(workshop.study.claims["sorting"].num_steps)
+    figures = examine_time(embedder, world)
+    if arm.sorts:
+        figures["sorter"] = sorting_accuracy(embedder, world.test_narrated)
+    return {"figures": figures, "training": training}
+
+
+def examine_masking_arm(workshop: Workshop, seed: int, arm: Arm) -> dict:
+    """Language at equal steps, and after as many steps as take the time that mask 0 takes for these."""
+    world, num_steps = workshop.world(seed), workshop.study.claims["masking"].num_steps
+    costs = read_step_costs(workshop)
+    own = costs["milliseconds_per_step"][arm.name]
+    num_steps_in_time = round(num_steps * costs["milliseconds_per_step"][costs["reference"]] / own)
+    moments = {"equal_steps": num_steps, "equal_time": num_steps_in_time}
+    trainee, embedder = make_trainee(workshop, seed, arm)
+    figures = {}
+    for moment in sorted(moments, key=moments.get):
+        training = trainee.train(moments[moment])
+        figures |= {f"{moment}/{name}": value for name, value in examine_language(embedder, world).items()}
+    figures |= {
+        "num_steps_at_equal_time": num_steps_in_time,
+        "milliseconds_per_step": own,
+        "activation_mib": activation_bytes(embedder.model, trainee.sources[0].next_batch()) / 2**20,
+    }
+    return {"figures": figures, "training": training}
+
+
+def examine_size_arm(workshop: Workshop, seed: int, arm: Arm) -> dict:
+    """Language before and after post-pretraining, both stages with the compute of the settings' width."""
+    study, world = workshop.study, workshop.world(seed)
+    num_clip_steps, num_steps = steps_at_equal_compute(study, arm)
+    start = workshop.start(workshop.clip(seed, arm.width, num_clip_steps))
+    before = examine_language(start, world)
+    trainee, embedder = make_trainee(workshop, seed, arm, num_clip_steps)
+    training = trainee.train(num_steps)
+    return {
+        "figures": {f"start/{name}": value for name, value in before.items()}
+        | examine_language(embedder, world)
+        | {"num_clip_steps": num_clip_steps, "num_steps": num_steps}
+        | {"thousand_parameters": sum(each.numel() for each in embedder.model.parameters()) / 1000},
+        "training": training,
+    }
+
+
+def steps_at_equal_compute(study: Study, arm: Arm) -> tuple[int, int]:
+    """Steps of mini-CLIP and of post-pretraining that cost an arm's width what the settings cost the settings' width.
+
+    Both by the floating-point operations of a post-pretraining step.
+    """
+    own, usual = (_step_flops(study, width, arm.mask_ratio) for width in (arm.width, study.model.width))
+    return round(study.clip.num_steps * usual / own), round(study.claims["size"].num_steps * usual / own)
+
+
+def _step_flops(study: Study, width: int, mask_ratio: float) -> int:
+    return count_step_flops(
+        make_post_model(study, width),
+        batch_size=study.post.batch_size,
+        num_kept_patches=count_patches(study) - count_masked_patches(count_patches(study), mask_ratio),
+        num_transcripts=NUM_TRANSCRIPTS,
+        num_tokens=NUM_TOKENS,
+    ).total
+
+
+# How a cell of each claim is run.
+EXAMINATIONS: dict[str, Callable[[Workshop, int, Arm], dict]] = {
+    "language": examine_language_arm,
+    "sorting": examine_sorting_arm,
+    "masking": examine_masking_arm,
+    "size": examine_size_arm,
+}

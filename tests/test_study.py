@@ -1,0 +1,457 @@
+"""The study in miniature: every figure at its smallest, and what its conclusions rest on."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import benchmarks.study.__main__ as study_main
+from benchmarks.study.arms import make_trainee
+from benchmarks.study.cells import Cell, Workshop
+from benchmarks.study.claims import steps_at_equal_compute
+from benchmarks.study.drawing import DIRECTIONS, ICONS
+from benchmarks.study.embedder import Embedder
+from benchmarks.study.examination import direction_accuracy, order_accuracy, sentences
+from benchmarks.study.figures import FIGURES
+from benchmarks.study.intervals import summarise, summarise_differences
+from benchmarks.study.measures import linear_cka, neighbours_kept, recall_at_1, recognition
+from benchmarks.study.models import start_from_clip
+from benchmarks.study.registers import (
+    MOTIONS,
+    OTHER_COLORS,
+    OTHER_MOTIONS,
+    OTHER_PLACES,
+    OTHER_SHAPES,
+    REGISTERS,
+    SHAPE_NAMES,
+    SPOKEN,
+    UNSEEN,
+    WRITTEN,
+    Facts,
+)
+from benchmarks.study.settings import Arm, read_study
+from benchmarks.study.step_costs import activation_bytes
+from benchmarks.study.training_loop import Source
+from benchmarks.study.world import CLASSES, World
+
+CONFIGS = Path(study_main.CONFIG).parent
+SMALLEST = CONFIGS / "smallest.yaml"
+SEED = 0
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    """The whole smallest study, run by its command."""
+    folder = tmp_path_factory.mktemp("study")
+    study_main.main(["--config", str(SMALLEST), "--folder", str(folder), "--records", str(folder / "records")])
+    return folder
+
+
+@pytest.fixture
+def workshop(done) -> Workshop:
+    return Workshop(read_study(SMALLEST), done)
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(read_study(SMALLEST).world, SEED)
+
+
+def run_again(done: Path, *options: str) -> None:
+    study_main.main(["--config", str(SMALLEST), "--folder", str(done), "--records", str(done / "records"), *options])
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figure_has_every_number_of_its_tables_with_an_interval(name, done):
+    record = json.loads((done / "records" / f"{name}.json").read_text())
+    assert record["state"] == "complete"
+    assert (done / "records" / f"{name}.png").stat().st_size > 5000
+    last_arm = list(record["summary"])[-1]
+    for columns in FIGURES[name].tables.values():
+        for _, number in columns:
+            assert record["summary"][last_arm][number]["seeds"] == 2, number
+            assert record["summary"][last_arm][number]["half_width"] is not None
+    assert str(done) not in json.dumps(record)
+
+
+def test_tables_show_what_cells_hold(done):
+    cells = [json.loads(file.read_text()) for file in (done / "cells" / "language").glob("full-*.json")]
+    mean = np.mean([cell["figures"]["retrieval/asr"] for cell in cells])
+    row = re.search(r"^\| full \| ([\d.]+) ± ", (done / "records" / "language.md").read_text(), re.MULTILINE)
+    assert float(row[1]) == pytest.approx(mean, abs=0.051)
+
+
+def test_the_start_has_not_drifted_and_training_has(done):
+    figures = {
+        name: json.loads(next((done / "cells" / "language").glob(f"{name}-seed0-*.json")).read_text())["figures"]
+        for name in ("start", "full")
+    }
+    for register in REGISTERS:
+        assert figures["start"][f"cosine/{register}"] == pytest.approx(1, abs=1e-6)
+        assert figures["start"][f"neighbours/{register}"] == 1
+        assert figures["full"][f"cosine/{register}"] < 0.9999
+
+
+def test_a_lost_cell_is_run_again_to_the_same_numbers_and_no_other_is(done):
+    files = sorted((done / "cells").rglob("*.json"))
+    before = {file: (file.read_text(), file.stat().st_mtime_ns) for file in files}
+    lost = next(file for file in files if file.name.startswith("sorting-seed1"))
+    lost.unlink()
+    run_again(done, "--only", "sorting")
+    assert json.loads(lost.read_text())["figures"] == json.loads(before[lost][0])["figures"]
+    assert all(file.stat().st_mtime_ns == before[file][1] for file in files if file != lost)
+
+
+def test_a_run_without_time_begins_nothing_and_says_partial(done):
+    lost = next((done / "cells" / "sorting").glob("sorting-seed1*.json"))
+    content = lost.read_text()
+    lost.unlink()
+    run_again(done, "--only", "sorting", "--seconds", "0")
+    record = json.loads((done / "records" / "sorting.json").read_text())
+    lost.write_text(content)
+    run_again(done, "--only", "sorting")
+    assert (record["state"], record["cells_done"], record["cells_planned"]) == ("partial", 3, 4)
+    assert record["summary"]["sorting"]["order"]["half_width"] is None  # one seed has no interval
+
+
+def test_a_cell_that_breaks_off_leaves_nothing(workshop, monkeypatch):
+    def break_off(workshop, seed, arm):
+        raise KeyboardInterrupt
+
+    cell = Cell("language", Arm("never done"), SEED)
+    monkeypatch.setitem(study_main.EXAMINATIONS, "language", break_off)
+    before = sorted(workshop.folder.rglob("*"))
+    with pytest.raises(KeyboardInterrupt):
+        study_main.run_cell(cell, workshop, study_main.EXAMINATIONS["language"])
+    assert sorted(workshop.folder.rglob("*")) == before
+
+
+def test_another_setting_is_another_cell(workshop):
+    cell = Cell("language", Arm("full"), SEED)
+    files = {workshop.cell_file(cell)}
+    for change in ({"mask_ratio": 0.4}, {"num_tuned_blocks": 2}, {"sorts": False}):
+        files.add(workshop.cell_file(Cell("language", dataclasses.replace(cell.arm, **change), SEED)))
+    files.add(workshop.cell_file(Cell("language", cell.arm, 1)))
+    longer = dataclasses.replace(workshop.study.claims["language"], num_steps=3)
+    study = dataclasses.replace(workshop.study, claims=workshop.study.claims | {"language": longer})
+    files.add(Workshop(study, workshop.folder).cell_file(cell))
+    assert len(files) == 6
+
+
+# What is trained
+
+
+@pytest.mark.parametrize(
+    "arm, frozen",
+    [
+        (Arm("partly", num_tuned_blocks=1), r"text_model\.encoder\.layers\.0\..*"),
+        (Arm("frozen", num_tuned_blocks=0, tunes_rest_of_text=False), r"text_(model|projection)\..*"),
+        (Arm("full", num_tuned_blocks=2), r"nothing"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Arm) else "",
+)
+def test_frozen_text_stays_bit_equal_and_the_rest_moves(workshop, arm, frozen):
+    trainee, _ = make_trainee(workshop, SEED, arm)
+    before = {name: each.detach().clone() for name, each in trainee.model.named_parameters()}
+    trainee.train(3)
+    after = dict(trainee.model.named_parameters())
+    stayed = {name for name in before if torch.equal(before[name], after[name])}
+    expected = {name for name in before if re.fullmatch(frozen, name)}
+    # A key's bias cannot move (softmax cancels it); time attention starts at a saddle (see training's notes).
+    exempt = {name for name in before if name.endswith("k_proj.bias") or ".temporal_attn." in name}
+    assert stayed - exempt == expected - exempt
+
+
+def test_cells_of_a_seed_start_from_the_same_clip(workshop):
+    clip = workshop.clip(SEED)
+    one, other = (start_from_clip(clip, workshop.study, arm, SEED) for arm in (Arm("a"), Arm("b", mask_ratio=0.0)))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    loaded = workshop.start(clip).model.state_dict()
+    shared = [name for name in one.state_dict() if name in loaded]
+    assert len(shared) > 40
+    assert all(torch.equal(one.state_dict()[name], loaded[name]) for name in shared)
+
+
+def test_without_stop_gradient_the_values_are_the_same_and_sorting_reaches_the_text(workshop):
+    gradients, losses = [], []
+    for stops in (True, False):
+        trainee, _ = make_trainee(workshop, SEED, Arm("x", stop_gradient=stops, num_tuned_blocks=2))
+        outputs = trainee.model(**trainee.sources[0].next_batch())
+        losses.append(outputs.sorting_loss.item())
+        outputs.sorting_loss.backward()
+        gradient = trainee.model.text_projection.weight.grad
+        gradients.append(None if gradient is None else gradient.abs().max().item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert not gradients[0]
+    assert gradients[1] > 0
+
+
+def test_random_time_attention_starts_as_the_specified_one_does(workshop):
+    batch = make_trainee(workshop, SEED, Arm("x"))[0].sources[0].next_batch()["pixel_values_videos"]
+    arms = (Arm("specified"), Arm("random", random_time_attention=True))
+    models = [start_from_clip(workshop.clip(SEED), workshop.study, arm, SEED).eval() for arm in arms]
+    one, other = (model.get_video_features(batch).pooler_output for model in models)
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert models[1].vision_model.encoder.layers[0].temporal_attn.q_proj.weight.abs().max() > 0
+
+
+def test_a_source_too_small_for_a_batch_says_so(workshop, world):
+    tokenizer = workshop.start(workshop.clip(SEED)).tokenizer
+    texts = world.narrated.say(SPOKEN, SEED)
+    with pytest.raises(ValueError, match="8 samples never fill a batch of 9"):
+        Source(world.narrated, texts, tokenizer, batch_size=9, num_patches=4, mask_ratio=0.5, seed=0)
+
+
+def test_batches_go_through_all_clips_and_shuffle_transcripts(workshop, world):
+    tokenizer = workshop.start(workshop.clip(SEED)).tokenizer
+    texts = world.narrated.say(SPOKEN, SEED)
+    source = Source(world.narrated, texts, tokenizer, batch_size=4, num_patches=4, mask_ratio=0.5, seed=0)
+    batches = [source.next_batch() for _ in range(2)]
+    spoken = set()
+    for batch in batches:
+        assert batch["bool_masked_pos"].sum(dim=1).tolist() == [2] * 4
+        for ids, order in zip(batch["input_ids"], batch["sorting_labels"], strict=True):
+            in_time = [ids[list(order).index(place)] for place in range(4)]
+            spoken.add(tuple(tokenizer.decode(each, skip_special_tokens=True) for each in in_time))
+    assert spoken == {tuple(each) for each in texts}
+    assert not all(batch["sorting_labels"].equal(torch.arange(4).expand(4, 4)) for batch in batches)
+
+
+def test_masking_saves_memory_for_the_backward_pass(workshop):
+    needed = []
+    for ratio in (0.0, 0.75):
+        trainee, _ = make_trainee(workshop, SEED, Arm("x", mask_ratio=ratio))
+        needed.append(activation_bytes(trainee.model, trainee.sources[0].next_batch()))
+    assert needed[1] < 0.8 * needed[0]
+
+
+def test_a_wider_model_pays_with_steps(workshop):
+    own = workshop.study
+    assert steps_at_equal_compute(own, Arm("same", width=16)) == (own.clip.num_steps, own.claims["size"].num_steps)
+    study = read_study(CONFIGS / "small.yaml")
+    narrow, wide = (steps_at_equal_compute(study, Arm("x", width=width)) for width in (32, 96))
+    assert narrow[1] > 1.5 * study.claims["size"].num_steps > 2.5 * wide[1]
+
+
+# What is seen and said
+
+
+def test_held_out_combinations_are_in_no_training_clip(world):
+    held_out = set(world.test_facts)
+    assert len(held_out) == 144
+    kinds = (world.stills, world.narrated, world.captioned, world.ordered, world.probe, world.probe_ordered)
+    for clips in kinds:
+        assert not held_out & {facts for events in clips.events for facts in events}
+    for clips in (world.test, world.test_ordered, world.test_narrated):
+        assert held_out >= {facts for events in clips.events for facts in events}
+    assert sorted(map(str, held_out)) == sorted(str(facts) for (facts,) in world.test.events)
+
+
+def test_unseen_registers_do_not_leak_into_post_pretraining(world):
+    def words(texts) -> set[str]:
+        return {word for text in texts for word in re.findall(r"[\w']+", text.lower())}
+
+    every = [*world.test_facts, *world.train_facts]
+    of_register = {register: words(sentences(every, register)) for register in REGISTERS}
+    trained = words(text for each in world.narrated.narrate(SEED, 0.2) for text in each)
+    trained |= words(text for (text,) in world.captioned.say("caption", SEED))
+    trained |= words(right for right, _ in world.ordered.say_order(SEED))
+    names = [OTHER_COLORS, OTHER_SHAPES, OTHER_MOTIONS, OTHER_PLACES]
+    vocabulary = words(text for table in names for texts in table.values() for text in texts)
+    assert len(vocabulary & of_register["paraphrase"]) > 40
+    assert not vocabulary & trained
+    for register in set(REGISTERS) - {"paraphrase"}:
+        assert not vocabulary & of_register[register]
+    assert not (of_register["passive"] & {"being", "someone", "pushed"}) & trained
+    assert SPOKEN not in WRITTEN
+    assert not {SPOKEN, "caption"} & set(UNSEEN)
+
+
+@pytest.mark.parametrize("register", WRITTEN)
+def test_every_written_sentence_tells_its_facts(register):
+    """From the sentence alone the facts can be read, so that no register is at a loss by what it leaves out."""
+    names = {
+        "color": OTHER_COLORS if register == "paraphrase" else {name: (name,) for name in OTHER_COLORS},
+        "shape": OTHER_SHAPES if register == "paraphrase" else SHAPE_NAMES,
+        "place": OTHER_PLACES if register == "paraphrase" else {name: (name,) for name in CLASSES["place"]},
+        "motion": OTHER_MOTIONS if register == "paraphrase" else {name: (*MOTIONS[name], name) for name in DIRECTIONS},
+    }
+    facts = World(read_study(SMALLEST).world, SEED).test_facts
+    for each, sentence in zip(facts, sentences(facts, register), strict=True):
+        for fact, table in names.items():
+            found = {name for name, said in table.items() if name and any(part in sentence for part in said)}
+            assert getattr(each, fact) in found, (sentence, fact)
+            assert len(found) == 1 or (fact == "motion" and "up" in found), (sentence, fact, found)  # "up" is in "cup"
+
+
+def test_shapes_move_where_they_are_said_to(world):
+    for frames, ((facts), *_) in zip(world.test.frames, world.test.events, strict=True):
+        grounds = np.median(frames.reshape(len(frames), -1, 3), axis=1)[:, None, None]
+        ink = np.abs(frames - grounds).sum(axis=-1)
+        grid = np.arange(frames.shape[1])
+        across = (ink.sum(axis=1) * grid).sum(axis=1) / ink.sum(axis=(1, 2))
+        along = (ink.sum(axis=2) * grid).sum(axis=1) / ink.sum(axis=(1, 2))
+        moved = np.array([across[-1] - across[0], along[-1] - along[0]])
+        wanted = np.array(DIRECTIONS[facts.motion])
+        assert (moved * wanted).sum() > 1.5, facts
+        assert abs((moved * (1 - np.abs(wanted))).sum()) < 1.0, facts
+
+
+def test_icons_are_all_different_also_turned_over():
+    icons = list(ICONS.values())
+    for number, icon in enumerate(icons):
+        for other in icons[number + 1 :]:
+            assert min(np.abs(icon - turned).sum() for turned in (other, other[::-1], other[:, ::-1])) >= 4
+
+
+def test_moments_of_a_video_differ_by_sight_and_by_word(world):
+    for events in world.narrated.events:
+        assert len({facts.color for facts in events}) == len({facts.shape for facts in events}) == 4
+        assert len({facts.place for facts in events}) == 1
+
+
+# What is measured
+
+
+class Oracle:
+    """Knows what clips show and reads captions. Order: first events count once, second events twice."""
+
+    def __init__(self, knows_order: bool = True):
+        self.weights = (1.0, 2.0) if knows_order else (1.0, 1.0)
+        self.facts = [(name, value) for name, values in CLASSES.items() for value in values]
+
+    def embed(self, events: list[Facts]) -> np.ndarray:
+        vectors = [[float(getattr(each, name) == value) for name, value in self.facts] for each in events]
+        # Pairs, so that a red star and a blue ring are not a blue star and a red ring.
+        total = sum(weight * np.outer(v, v).ravel() for weight, v in zip(self.weights, vectors, strict=False))
+        return total / np.linalg.norm(total)
+
+    def clips(self, clips) -> np.ndarray:
+        events = [[dataclasses.replace(e, place="") for e in each] if len(each) > 1 else each for each in clips.events]
+        return np.stack([self.embed(each) for each in events])
+
+    def texts(self, texts: list[str]) -> np.ndarray:
+        return np.stack([self.embed([self.read(part) for part in self.split(text.lower())]) for text in texts])
+
+    @staticmethod
+    def split(text: str) -> list[str]:
+        return re.split(r", then | and after that | before ", text)
+
+    @staticmethod
+    def read(phrase: str) -> Facts:
+        words = set(re.findall(r"\w+", phrase))
+        shape = next(name for name, said in SHAPE_NAMES.items() if words & set(said))
+        motion = next(name for name in DIRECTIONS if name in words)
+        place = next((name for name in CLASSES["place"] if name in words), "")
+        return Facts(next(name for name in CLASSES["color"] if name in words), shape, motion, place)
+
+
+def test_an_oracle_knows_the_order_and_a_bag_of_words_does_not(world):
+    assert order_accuracy(Oracle(), world.test_ordered) == 100
+    assert order_accuracy(Oracle(knows_order=False), world.test_ordered) == 50
+
+
+def test_an_oracle_knows_directions_and_who_sees_none_does_not(world):
+    class Blind(Oracle):
+        def clips(self, clips):
+            events = [[dataclasses.replace(facts, motion="") for facts in each] for each in clips.events]
+            return np.stack([self.embed(each) for each in events])
+
+    assert direction_accuracy(Oracle(), world.test) == 100
+    assert direction_accuracy(Blind(), world.test) == 50
+
+
+def test_an_oracle_retrieves_and_recognises_everything(world):
+    oracle = Oracle()
+    videos = oracle.clips(world.test)
+    texts = oracle.texts(sentences([facts for (facts,) in world.test.events], "caption"))
+    assert recall_at_1(texts, videos) == 100
+    assert recall_at_1(texts[::-1], videos) < 5
+    labels = world.test.labels("shape")
+    assert recognition(videos, labels, texts, labels) == 100
+    assert recognition(videos, (labels + 1) % 6, texts, labels) == 0
+
+
+def test_a_constant_model_gets_nothing_right(world):
+    same = np.ones((144, 4)) / 2
+    labels = world.test.labels("shape")
+    assert recall_at_1(same, same) == recognition(same, labels, same, labels) == 0
+
+
+def test_drift_does_not_see_rotations_where_it_should_not():
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(40, 6))
+    before /= np.linalg.norm(before, axis=1, keepdims=True)
+    rotated = before @ np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    assert linear_cka(3 * rotated, before) == pytest.approx(1)
+    assert neighbours_kept(rotated, before) == 1
+    other = rng.normal(size=(40, 6))
+    assert linear_cka(other, before) < 0.4
+    assert neighbours_kept(other, before) < 0.5
+
+
+def test_linear_cka_is_the_centred_kernels_cosine():
+    rng = np.random.default_rng(1)
+    one, other = rng.normal(size=(2, 7, 3))
+    centre = np.eye(7) - 1 / 7
+    kernels = [centre @ each @ each.T @ centre for each in (one, other)]
+    expected = np.sum(kernels[0] * kernels[1]) / np.linalg.norm(kernels[0]) / np.linalg.norm(kernels[1])
+    assert linear_cka(one, other) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num, quantile", [(2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262), (31, 2.042)])
+def test_intervals_are_students(num, quantile):
+    """97.5 % quantiles as in the tables of every textbook."""
+    values = np.random.default_rng(num).normal(50, 3, num)
+    summary = summarise(list(values))
+    assert summary["seeds"] == num
+    assert summary["mean"] == pytest.approx(values.mean(), abs=1e-4)
+    assert summary["half_width"] == pytest.approx(quantile * values.std(ddof=1) / num**0.5, rel=3e-4)
+
+
+def test_differences_are_paired_by_seed():
+    own, reference = {0: 10.0, 1: 20.0, 2: 30.0}, {2: 29.0, 1: 19.0, 0: 9.0, 7: 0.0}
+    assert summarise_differences(own, reference) == {"mean": 1.0, "half_width": 0.0, "seeds": 3}
+    assert summarise_differences({5: 1.0}, reference) is None
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"post": None}, "post must be a mapping"),
+        ({"sedes": [1]}, "unknown keys .'sedes'."),
+        ({"seeds": [0, "one"]}, "seeds.1. must be int"),
+        ({"seeds": 3}, "seeds must be a list"),
+        ({"claims": {"language": {"num_steps": 1, "arms": [{"name": "a", "tuned": 1}], "figures": {}}}}, "tuned"),
+        ({"claims": {"language": {"num_steps": 1, "arms": [{"name": "a"}], "figures": {"drift": ["b"]}}}}, "'b'"),
+        ({"claims": {"language": {"num_steps": 1, "arms": [{"name": "a", "sources": ["x"]}], "figures": {}}}}, "'x'"),
+    ],
+)
+def test_settings_say_what_is_wrong(tmp_path, change, message):
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(SMALLEST.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        read_study(file)
+
+
+def test_a_figure_that_the_study_has_not_is_named(tmp_path):
+    file = tmp_path / "study.yaml"
+    content = yaml.safe_load(SMALLEST.read_text())
+    del content["claims"]["size"]
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match="no figure 'size'"):
+        study_main.main(["--config", str(file), "--folder", str(tmp_path), "--only", "size"])
+
+
+def test_averaged_frames_stand_for_a_clip_of_mini_clip(workshop, world):
+    start = workshop.start(workshop.clip(SEED))
+    frames = [dataclasses.replace(world.test, frames=world.test.frames[:, [t]]) for t in range(4)]
+    mean = np.mean([start.clips(each) for each in frames], axis=0)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(start.clips(world.test), mean, atol=1e-5)
+    assert isinstance(start, Embedder)
