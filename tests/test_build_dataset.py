@@ -1,6 +1,7 @@
 """From a folder of videos to Parquet: what is taken, what is refused and why, what a second run does."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,45 @@ def test_takes_the_good_and_names_the_bad(footage, tmp_path):
     assert rows["times_are_spread"][:] == [False, True, False]
     assert rows[2]["words"][1]["time"] == pytest.approx(0.3) and 27 < rows[0]["duration"] < 32
     assert "| unreadable video | 1 |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footage, tmp_path):
+    """Links in circles, links out of the folder, pipes, huge files, nesting without end, and times that cannot be."""
+    good = (footage / "b.mp4").read_bytes()
+
+    def video(name):
+        (footage / f"{name}.mp4").write_bytes(good + name.encode())
+        return footage / name
+
+    (footage / "circle.mp4").symlink_to(footage / "circle.mp4")
+    (footage / "circle.srt").write_text("00:00.000 --> 00:09.000\nhi")
+    os.mkfifo(footage / "pipe.mp4")
+    (footage / "pipe.srt").write_text("00:00.000 --> 00:09.000\nhi")
+    os.mkfifo(video("piped").with_suffix(".srt"))
+    with open(video("huge").with_suffix(".srt"), "wb") as file:
+        file.truncate(100 * 2**20)
+    video("nested").with_suffix(".json").write_text("[" * 200_000)
+    video("latin").with_suffix(".srt").write_bytes("00:00.000 --> 00:09.000\nhällo".encode("latin-1"))
+    video("negative").with_suffix(".json").write_text('{"segments": [{"start": -1, "end": 2, "text": "a"}]}')
+    video("overlap").with_suffix(".srt").write_text("00:05.0 --> 00:09.0\na\n\n00:04.0 --> 00:06.0\nb")
+    (tmp_path / "secret.srt").write_text("00:00.000 --> 00:09.000\nhi")
+    video("stolen").with_suffix(".srt").symlink_to(tmp_path / "secret.srt")
+    report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+    assert report["accepted"]["train"] == 3
+    reasons = {row["video"]: (reason, row["detail"]) for reason, rows in report["rejected"].items() for row in rows}
+    expected = {
+        "circle": ("leads out of the folder", "cannot be followed"),
+        "pipe": ("unreadable video", "regular file"),
+        "piped": ("broken transcript", "no regular file"),
+        "huge": ("broken transcript", "larger than 32 MiB"),
+        "nested": ("broken transcript", "recursion"),
+        "latin": ("broken transcript", "is not utf-8"),
+        "negative": ("broken transcript", "a time of -1 s"),
+        "overlap": ("broken transcript", "overlapping times"),
+        "stolen": ("leads out of the folder", "leads out of"),
+    }
+    for name, (reason, detail) in expected.items():
+        assert reasons[f"{name}.mp4"][0] == reason and detail in reasons[f"{name}.mp4"][1], reasons[f"{name}.mp4"]
 
 
 def test_several_processes_give_the_same(footage, tmp_path):

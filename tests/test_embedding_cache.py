@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from pathlib import Path
@@ -81,9 +82,11 @@ def test_another_model_or_transform_has_shards_of_its_own(files, tmp_path):
 def test_broken_videos_are_told_and_tried_again(files, tmp_path):
     files["b"].write_bytes(b"broken")
     files["absent"] = tmp_path / "absent.mp4"
+    files["pipe"] = tmp_path / "pipe.mp4"
+    os.mkfifo(files["pipe"])
     embeddings, broken = embed(files, BytesEmbedder(), tmp_path)
     assert set(embeddings) == {"a", "ü"}
-    assert broken == {"b": "b.mp4 is broken", "absent": "the file cannot be opened"}
+    assert broken == {"b": "b.mp4 is broken", **dict.fromkeys(("absent", "pipe"), "the file cannot be opened")}
     files["b"].write_bytes(b"mended")
     assert set(embed({"b": files["b"]}, BytesEmbedder(), tmp_path)[0]) == {"b"}
 

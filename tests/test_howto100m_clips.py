@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from processing import TVTSv2VideoProcessor
+from training import howto100m_clips
 from training.clip_sampling import TranscriptError
 from training.howto100m_clips import HowTo100MClips, find_entries
 from training.narrated_shapes import CorpusConfig, build_corpus
@@ -65,6 +66,12 @@ def test_each_entry_is_found_alone(data):
 def test_broken_and_missing_captions_name_the_line(data, index, message):
     with pytest.raises(TranscriptError, match=message):
         open_clips(data)[index]
+
+
+def test_huge_entries_are_refused_unread(data, monkeypatch):
+    monkeypatch.setattr(howto100m_clips, "MAX_BYTES", 100)
+    with pytest.raises(TranscriptError, match=r"line 2: captions of 'Ab-_1' are larger than"):
+        open_clips(data)[0]
 
 
 def test_files_that_are_not_there(data):

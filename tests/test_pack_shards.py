@@ -3,24 +3,21 @@
 import json
 import shutil
 from collections import Counter
-from itertools import pairwise
 
 import datasets
 import fsspec
 import pytest
 import torch
-from accelerate import skip_first_batches
-from accelerate.data_loader import BatchSamplerShard
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
 from tests.packed_footage import pack_footage
 from tests.shard_server import serve
-from training import shard_clips
+from training import shard_files
 from training.built_clips import BuiltClips
 from training.clip_sampling import TranscriptError
 from training.pack_shards import pack_shards
-from training.shard_clips import ShardClips, ShardSampler
+from training.shard_clips import ShardClips
 
 NUM_VIDEOS = 23
 
@@ -81,7 +78,7 @@ def test_the_same_over_http(packed, clips, video_processor, num_workers):
 
 
 def test_a_busy_server_is_asked_again(packed, video_processor, monkeypatch):
-    monkeypatch.setattr(shard_clips, "RETRY_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(shard_files, "RETRY_SECONDS", (0.01, 0.01))
     with serve(packed / "shards", num_refusals=2) as url:
         assert len(ShardClips(url, video_processor=video_processor)) == NUM_VIDEOS
     with serve(packed / "shards") as url:
@@ -116,42 +113,6 @@ def test_parquet_shards_hold_the_same(packed, clips, video_processor):
     stream = datasets.load_dataset("parquet", data_files={"train": files}, split="train", streaming=True)
     for row in stream:
         assert row["video"] == (packed / "footage" / json.loads(row["json"])["video"]).read_bytes()
-
-
-@pytest.mark.parametrize("num_processes", [1, 2, 3])
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_processes_and_workers_share_without_loss_or_doubling(clips, num_processes, num_workers):
-    seen = Counter()
-    for process in range(num_processes):
-        batches = BatchSampler(ShardSampler(clips, buffer_size=6, seed=3), batch_size=2, drop_last=False)
-        shard = BatchSamplerShard(batches, num_processes, process, even_batches=False)
-        for batch in DataLoader(range(len(clips)), batch_sampler=shard, num_workers=num_workers):
-            seen.update(batch.tolist())
-    assert seen == Counter(range(NUM_VIDEOS))
-
-
-def test_resume_is_exact(clips):
-    sampler = ShardSampler(clips, buffer_size=6, seed=3)
-    sampler.set_epoch(2)
-    loader = DataLoader(range(len(clips)), sampler=sampler, batch_size=2)
-    whole = [batch.tolist() for batch in loader]
-    assert [batch.tolist() for batch in skip_first_batches(loader, 5)] == whole[5:]
-
-
-def test_order_is_shuffled_near_by(clips):
-    sampler = ShardSampler(clips, buffer_size=4, seed=0)
-    first = list(sampler)
-    assert first == list(sampler)
-    sampler.set_epoch(1)
-    assert first != list(sampler)
-    # With a buffer of one, shards are read one after the other from front to back.
-    in_order = list(ShardSampler(clips, buffer_size=1, seed=0))
-    shards = [clips.places["shard"][index] for index in in_order]
-    assert len([1 for a, b in pairwise(shards) if a != b]) == len(set(shards)) - 1
-    # A sample never comes out more than the buffer's size before its turn.
-    turn = {index: place for place, index in enumerate(in_order)}
-    sampler.set_epoch(0)
-    assert all(turn[index] - place < 4 for place, index in enumerate(sampler))
 
 
 def test_an_interrupted_packing_is_continued(packed, tmp_path):

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from processing import TVTSv2VideoProcessor
 from tests.packed_footage import pack_footage
 from tests.shard_server import serve
-from training.shard_clips import read_index
+from training.shard_files import read_index
 from training.streamed_clips import StreamedClips
 
 NUM_VIDEOS = 11

@@ -1,9 +1,11 @@
 """Transcript files of every kind give timed words; broken ones say where."""
 
 import json
+import os
 
 import pytest
 
+from training import transcripts
 from training.transcript_files import Transcript, read_transcript
 from training.transcripts import TimedWord
 
@@ -182,6 +184,22 @@ def test_byte_order_marks(tmp_path):
 def test_broken_files_say_where(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message):
         read(tmp_path, name, content)
+
+
+def test_more_words_than_a_day_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(transcripts, "MAX_WORDS", 5)
+    assert len(read(tmp_path, "a.srt", "00:01.0 --> 00:09.0\na b c d e").words) == 5
+    with pytest.raises(ValueError, match=r"a\.srt: 6 words are no transcript of one video"):
+        read(tmp_path, "a.srt", "00:01.0 --> 00:09.0\na b c d e f")
+    annotation = {"subtitles": [{"word": "a", "time": 1.0}], "denoised": [{"cleanasr": "a b c d e f"}]}
+    with pytest.raises(ValueError, match=r"a\.json: 6 words"):
+        read(tmp_path, "a.json", json.dumps(annotation))
+
+
+def test_pipes_are_refused_unread(tmp_path):
+    os.mkfifo(tmp_path / "a.srt")
+    with pytest.raises(ValueError, match="no regular file"):
+        read_transcript(tmp_path / "a.srt")
 
 
 def test_huge_files_are_refused_unread(tmp_path):

@@ -163,6 +163,8 @@ def _check_root(root: Path, first_video: Path, table: Table) -> None:
 def _read_annotation_file(file: Path, place: str) -> tuple[float, list[TimedWord]]:
     """Duration in seconds and the cleaned-up words of a YT-Temporal annotation file."""
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("no regular file")  # a pipe would be read for ever
         if file.stat().st_size > MAX_ANNOTATION_BYTES:
             raise ValueError(f"larger than {MAX_ANNOTATION_BYTES >> 20} MiB")
         annotation = json.loads(file.read_bytes())

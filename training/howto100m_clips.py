@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from processing import TVTSv2VideoProcessor
 from training.clip_sampling import ClipSampler, TranscriptError
 from training.table_files import read_table, resolve_inside
-from training.transcript_files import read_howto100m
+from training.transcript_files import MAX_BYTES, read_howto100m
 from training.transcripts import TimedWord
 
 _ENTRY = re.compile(rb'"([^"\\]+)":\s*\{')
@@ -75,6 +75,8 @@ class HowTo100MClips(Dataset):
         if video_id not in self.places:
             raise TranscriptError(f"{place}: {self.captions} has no captions of video {video_id!r}")
         start, end = self.places[video_id]
+        if end - start > MAX_BYTES:
+            raise TranscriptError(f"{place}: captions of {video_id!r} are larger than {MAX_BYTES >> 20} MiB")
         with open(self.captions, "rb") as file:
             file.seek(start)
             text = file.read(end - start)

@@ -1,7 +1,7 @@
 """Clips from shards read front to back through `datasets`, tar or Parquet, on a disk or behind a URL.
 
-For training loops that want a stream. `ShardClips` reads the same shards in any order and skips without reading, so it
-is what `run_pretrain.py` uses; a stream asks less of the server: no index lookups, no small reads.
+For training loops of one's own that want a stream with a shuffle buffer: few long reads, as object stores like them,
+and a buffer that has to be filled again on a resume. `shard_clips.py` reads the same shards in any order.
 """
 
 import json
@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
 from training.clip_sampling import ClipSampler, TranscriptError
-from training.shard_clips import parse_content, read_index
+from training.shard_files import parse_content, read_index
 
 logger = logging.getLogger(__name__)
 

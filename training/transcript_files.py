@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.transcripts import TimedWord, read_annotation
+from training.transcripts import TimedWord, check_num_words, read_annotation
 
 SUFFIXES = (".json", ".vtt", ".srt")  # where a video has several: the one that is likelier to time words
 MAX_BYTES = 32 * 2**20  # of one file; a day of word-timed speech has about 20 MB
@@ -51,22 +51,30 @@ def read_transcript(file: str | Path) -> Transcript:
     """The timed words of a transcript file, its kind told by its suffix (and a JSON file's by its content).
 
     Raises:
-        ValueError: the file is too large, not UTF-8 (or UTF-16 with a mark), of no known kind, or its times are
-            missing, negative or overlapping.
+        ValueError: the file is no regular one, too large, not UTF-8 (or UTF-16 with a mark), of no known kind; its
+            times are missing, negative or overlapping; or it has more words than a day of speech.
         OSError: it cannot be read.
     """
     file = Path(file)
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is no regular file")  # a pipe would be read for ever
     if file.stat().st_size > MAX_BYTES:
         raise ValueError(f"{file} is larger than {MAX_BYTES >> 20} MiB: no transcript")
     text = _decode(file)
     try:
-        if file.suffix.lower() == ".json":
-            return _read_json(text)
-        if file.suffix.lower() in (".srt", ".vtt"):
-            return _read_cues(text, is_webvtt=file.suffix.lower() == ".vtt")
+        transcript = _parse(text, file.suffix.lower())
+        check_num_words(len(transcript.words))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file}: {error}") from error
-    raise ValueError(f"{file}: a transcript's name ends in one of {', '.join(SUFFIXES)}")
+    return transcript
+
+
+def _parse(text: str, suffix: str) -> Transcript:
+    if suffix == ".json":
+        return _read_json(text)
+    if suffix in (".srt", ".vtt"):
+        return _read_cues(text, is_webvtt=suffix == ".vtt")
+    raise ValueError(f"a transcript's name ends in one of {', '.join(SUFFIXES)}")
 
 
 def _decode(file: Path) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
+MAX_WORDS = 300_000  # of one video: more than a day of speech has
 MIN_BAND_RADIUS = 32  # words; texts up to this length are aligned without any restriction
 BAND_RATIO = 0.1
 MAX_BAND_RADIUS = 1000
@@ -49,15 +50,22 @@ def read_annotation(annotation: Mapping) -> list[TimedWord]:
             up (no or an empty `denoised`), the heard words themselves are returned.
 
     Raises:
-        ValueError: a part is missing or of another type; the message names it.
+        ValueError: a part is missing or of another type, the message names it; or there are too many words.
     """
     heard = clean_subtitles(_part(annotation, "subtitles", list))
     denoised = _part(annotation, "denoised", list) if "denoised" in annotation else []
     cleaned = [word for passage in denoised for word in _part(passage, "cleanasr", str).split()]
+    check_num_words(max(len(heard), len(cleaned)))
     if not cleaned:
         return heard
     aligned = align_clean_text([word.word for word in heard], cleaned)
     return [TimedWord(text, word.time) for text, word in zip(aligned, heard, strict=True)]
+
+
+def check_num_words(num_words: int) -> None:
+    """Raises `ValueError` for more words than anybody says: aligning them would take all memory."""
+    if num_words > MAX_WORDS:
+        raise ValueError(f"{num_words} words are no transcript of one video; {MAX_WORDS} are more than a day of speech")
 
 
 def clean_subtitles(subtitles: Sequence[Mapping]) -> list[TimedWord]:

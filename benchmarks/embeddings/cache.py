@@ -13,6 +13,7 @@ Axes: n videos of a shard, D width of embeddings.
 import hashlib
 import json
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -122,6 +123,8 @@ class ContentHashes:
             for path in tqdm(paths, desc="checking files", unit="file", disable=not show_progress, leave=False):
                 try:
                     status = path.stat()
+                    if not stat.S_ISREG(status.st_mode):
+                        continue  # a pipe would be read for ever
                     key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
                     if key not in self._known:
                         self._known[key] = content_hash(path)
