@@ -89,7 +89,9 @@ class PacketReader:
 
     def _seek_and_read(self, start: int, end: int) -> Iterator[av.Packet]:
         table, container, stream = self.table, self.video.container, self.video.stream
+        reorder_depth = stream.codec_context.reorder_depth
         container.seek(int(table.dts[start]), stream=stream)
+        stream.codec_context.reorder_depth = reorder_depth  # a seek flushes the stream's own decoder
         number = start
         for packet in container.demux(stream):
             self.video.check_clock()

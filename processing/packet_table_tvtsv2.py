@@ -5,6 +5,7 @@ raises `UncertainTable`; the reader then decodes the whole stream instead.
 """
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import av
 import numpy as np
@@ -17,6 +18,7 @@ from .bitstream_headers_tvtsv2 import (
     is_shown,
     temporal_layer,
 )
+from .mp4_sample_table_tvtsv2 import read_sample_table
 from .video_container_tvtsv2 import OpenVideo, reading_errors
 
 # Packets are kept while the table is read, up to this many bytes; beyond it they are read again by seeking. Frames are
@@ -75,7 +77,7 @@ class Run:
 
 
 def read_packet_table(video: OpenVideo) -> PacketTable:
-    """The table of a freshly opened video, by one pass over its packets without decoding any.
+    """The table of a freshly opened video, without decoding: from a plain MP4's head, or by a pass over all packets.
 
     Raises:
         UncertainTable: The packets leave the frames' order or number open.
@@ -85,31 +87,66 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
         raise UncertainTable(f"codec {codec} is always decoded through")
     if video.container.format.name == "avi" and stream.codec_context.has_b_frames:
         raise UncertainTable("AVI with B-frames has no presentation times")
-    rows, kept, kept_bytes = [], [], 0
     with reading_errors(video.name):
-        packets = video.container.demux(stream)
-        while True:
-            if len(rows) % 256 == 0:
-                video.check_clock()
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError as error:
-                raise UncertainTable(f"demuxing stopped with {type(error).__name__}") from error
-            if packet is None:
-                break
-            if not packet.size:
-                continue
-            if packet.pts is None or packet.is_corrupt:
-                raise UncertainTable("a packet is corrupt or has no presentation time")
-            shown = not packet.is_discard and (codec not in HIDING_CODECS or is_shown(codec, packet))
-            rows.append((packet.pts, packet.dts, packet.size, packet.is_keyframe, shown))
-            kept_bytes += packet.size
-            if kept_bytes <= MAX_KEPT_BYTES:
-                kept.append(packet)
-            else:
-                kept.clear()
+        table = _table_of_samples(video, codec) or _table_of_packets(video, codec)
+    _check_order(table, codec)
+    return table
+
+
+def _table_of_samples(video: OpenVideo, codec: str) -> PacketTable | None:
+    """The table of an MP4 or MOV file from its head, where that is sure to be what a pass over the packets gives.
+
+    The file's own tables have to agree with FFmpeg's index; the times they add to it are checked against the first
+    packet here, and against each packet of a run when it is read.
+    """
+    entries = video.stream.index_entries
+    if not video.container.format.name.startswith("mov,") or codec in HIDING_CODECS or not len(entries):
+        return None
+    with video.raw_file() as file:
+        samples = read_sample_table(file, video.stream.id)
+    if samples is None or len(samples.sizes) != len(entries):
+        return None
+    entries = list(entries)
+
+    def column(name: str) -> np.ndarray:
+        return np.fromiter(map(attrgetter(name), entries), np.int64, len(entries))
+
+    dts, sizes, positions = column("timestamp"), column("size"), column("pos")
+    is_whole = sizes.min() > 0 and positions.min() >= 0 and (positions + sizes).max() <= video.container.size
+    if not is_whole or (sizes != samples.sizes).any():
+        return None
+    first = next(video.container.demux(video.stream))
+    if first.pts is None or (first.dts, first.size) != (dts[0], sizes[0]):
+        raise UncertainTable("the first packet is not that of the file's tables")
+    pts = dts + samples.offsets + (first.pts - first.dts - samples.offsets[0])
+    return PacketTable(pts, dts, sizes, column("is_keyframe") > 0, column("is_discard") == 0, packets=None)
+
+
+def _table_of_packets(video: OpenVideo, codec: str) -> PacketTable:
+    rows, kept, kept_bytes = [], [], 0
+    packets = video.container.demux(video.stream)
+    while True:
+        if len(rows) % 256 == 0:
+            video.check_clock()
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError as error:
+            raise UncertainTable(f"demuxing stopped with {type(error).__name__}") from error
+        if packet is None:
+            break
+        if not packet.size:
+            continue
+        if packet.pts is None or packet.is_corrupt:
+            raise UncertainTable("a packet is corrupt or has no presentation time")
+        shown = not packet.is_discard and (codec not in HIDING_CODECS or is_shown(codec, packet))
+        rows.append((packet.pts, packet.dts, packet.size, packet.is_keyframe, shown))
+        kept_bytes += packet.size
+        if kept_bytes <= MAX_KEPT_BYTES:
+            kept.append(packet)
+        else:
+            kept.clear()
     pts, dts, sizes, is_keyframe, shown_flags = zip(*rows, strict=True) if rows else [()] * 5
-    table = PacketTable(
+    return PacketTable(
         np.array(pts, dtype=np.int64),
         _filled(dts),
         np.array(sizes, dtype=np.int64),
@@ -117,8 +154,6 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
         np.array(shown_flags, dtype=bool),
         packets=kept if kept_bytes <= MAX_KEPT_BYTES else None,
     )
-    _check_order(table, codec)
-    return table
 
 
 def _filled(dts: tuple[int | None, ...]) -> np.ndarray:

@@ -58,7 +58,7 @@ class OpenVideo:
         stream: The first video stream that is not an attached picture.
         limits: What this read may cost.
         started: When it began, by `time.monotonic`.
-        head: The first bytes of the file.
+        openable: What it was opened from: an absolute path, or a file object.
     """
 
     name: str
@@ -66,7 +66,20 @@ class OpenVideo:
     stream: av.VideoStream
     limits: VideoLimits
     started: float
-    head: bytes
+    openable: str | BinaryIO
+
+    @contextmanager
+    def raw_file(self):
+        """The file itself for a `with` block, to see what FFmpeg does not tell; a file object keeps its position."""
+        if isinstance(self.openable, str):
+            with open(self.openable, "rb") as file:
+                yield file
+            return
+        position = self.openable.tell()
+        try:
+            yield self.openable
+        finally:
+            self.openable.seek(position)
 
     def error(self, cause: object) -> VideoReadingError:
         """The error to raise for `cause`."""
@@ -116,7 +129,9 @@ def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
     entries = video.stream.index_entries
     if len(entries) > num_packets and any(entry.pos + entry.size > size for entry in entries):
         return True
-    declared = _declared_size(video.head)
+    with video.raw_file() as file:
+        file.seek(0)
+        declared = _declared_size(file.read(128))
     return declared is not None and declared > size
 
 
@@ -185,7 +200,6 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
     name = source_name(source)
     with reading_errors(name):
         openable = _openable(source, name)
-        head = _read_head(openable)
         container = av.open(
             openable,
             mode="r",
@@ -200,7 +214,7 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
         )
     with container:
         stream = _select_stream(container, name, limits)
-        yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started, head)
+        yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started, openable)
 
 
 def _openable(source: VideoSource, name: str) -> str | BinaryIO:
@@ -223,15 +237,6 @@ def _openable(source: VideoSource, name: str) -> str | BinaryIO:
         _check_regular(os.fstat(descriptor), name)
     source.seek(0)
     return source
-
-
-def _read_head(openable: str | BinaryIO) -> bytes:
-    if isinstance(openable, str):
-        with open(openable, "rb") as file:
-            return file.read(128)
-    head = openable.read(128)
-    openable.seek(0)
-    return head
 
 
 def _descriptor(file: BinaryIO) -> int | None:

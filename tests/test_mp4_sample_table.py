@@ -1,0 +1,154 @@
+"""The tables at the head of MP4 files say what a pass over the packets says, or are not believed."""
+
+import io
+import random
+import struct
+
+import av
+import numpy as np
+import pytest
+
+import processing.packet_table_tvtsv2 as packet_table
+from processing import VideoLimits
+from processing.mp4_sample_table_tvtsv2 import read_sample_table
+from processing.video_container_tvtsv2 import open_video
+from tests.video_files import write_odd_file, write_video
+
+FIELDS = ("pts", "dts", "sizes", "is_keyframe", "is_shown", "display_order")
+# Names of the MP4 and MOV files whose tables say enough.
+PLAIN_FILES = [
+    *("h264_mp4", "h264_intra_refresh", "h264_interlaced", "h264_444_odd_size", "h264_10_bit", "variable_rate"),
+    *("late_start", "hevc", "hevc_temporal_layers", "hevc_10_bit", "av1", "mpeg4_mp4", "mjpeg", "prores", "one_frame"),
+    *("rotated", "edit_list", "picture_and_video", "packets_grow"),
+]
+
+
+def tables(path, codec):
+    with open_video(path, VideoLimits()) as video:
+        by_samples = packet_table._table_of_samples(video, codec)
+    with open_video(path, VideoLimits()) as video:
+        return by_samples, packet_table._table_of_packets(video, codec)
+
+
+@pytest.mark.parametrize("name", PLAIN_FILES)
+def test_tables_are_those_of_a_pass_over_the_packets(tmp_path, name):
+    by_samples, by_packets = tables(write_odd_file(name, tmp_path), "h264")
+    for field in FIELDS:
+        assert (getattr(by_samples, field) == getattr(by_packets, field)).all(), field
+
+
+def test_times_before_and_after_those_of_decoding(tmp_path):
+    # Offsets of B-frames, written as they are and shifted below zero.
+    for container_options in ({}, {"movflags": "negative_cts_offsets"}):
+        options = {"preset": "medium", "x264-params": "bframes=3:b-adapt=0"}
+        path = write_video(tmp_path / "video.mp4", options=options, container_options=container_options)
+        by_samples, by_packets = tables(path, "h264")
+        assert (by_samples.pts == by_packets.pts).all() and (by_samples.pts != by_samples.dts).any()
+
+
+@pytest.mark.parametrize("name", ["h264_fragmented", "vp9", "h264_bframes_mkv"])
+def test_other_files_are_read_packet_by_packet(tmp_path, name):
+    assert tables(write_odd_file(name, tmp_path), "vp9" if name == "vp9" else "h264")[0] is None
+
+
+def box(kind, *parts):
+    content = b"".join(part if isinstance(part, bytes) else struct.pack(">i", part) for part in parts)
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def movie(sizes=(0, 3, 10, 20, 30), offsets=(1, 3, 5), edits=(1, 0, 0, 0), descriptions=1, extra=b"", track_id=7):
+    """A file of nothing but tables; `offsets` are entries, count and offset of each."""
+    table = box(
+        b"stbl",
+        box(b"stsd", 0, descriptions),
+        box(b"stsz", 0, *sizes),
+        box(b"ctts", 0, *offsets) if offsets is not None else b"",
+    )
+    edit_list = box(b"edts", box(b"elst", 0, *edits))
+    header = box(b"tkhd", 0, 0, 0, track_id)
+    return io.BytesIO(
+        box(b"ftyp") + box(b"moov", box(b"trak", header, edit_list, box(b"mdia", box(b"minf", table))), extra)
+    )
+
+
+def test_sizes_and_offsets_by_hand():
+    table = read_sample_table(movie(offsets=(2, 1, 5, 2, -6)), 7)
+    assert table.sizes.tolist() == [10, 20, 30] and table.offsets.tolist() == [5, -6, -6]
+    assert read_sample_table(movie(offsets=None), 7).offsets.tolist() == [0, 0, 0]
+    assert read_sample_table(movie(sizes=(9, 3)), 7).sizes.tolist() == [9, 9, 9]
+    after_a_pause = movie(edits=(2, 900, -1, 0, 0, 5, 0))
+    assert read_sample_table(after_a_pause, 7).sizes.tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        {"track_id": 8},
+        {"edits": (2, 0, 0, 0, 0, 5, 0)},
+        {"edits": (2, 0, -1, 0, 0, 5)},
+        {"descriptions": 2},
+        {"sizes": (0, 4, 10, 20, 30)},
+        {"sizes": (9, -1)},
+        {"offsets": (1, 2, 5)},
+        {"offsets": (2, 3, 5)},
+        {"offsets": (1, 4, 5)},
+        {"offsets": (2, 4, 5, -1, 5)},
+        {"offsets": (0,)},
+        {"offsets": (1, 3, 2**28)},
+        {"extra": box(b"mvex")},
+        {"extra": box(b"trak", box(b"tkhd", 0, 0, 0, 7))},
+        {"extra": b"\0\0\0\1"},
+    ],
+)
+def test_unusual_tables_are_not_believed(unusual):
+    assert read_sample_table(movie(), 7) is not None
+    assert read_sample_table(movie(**unusual), 7) is None
+
+
+def test_a_table_of_offsets_in_an_odd_place_is_noticed():
+    odd = movie().getvalue().replace(box(b"tkhd", 0, 0, 0, 7), box(b"tkhd", 0, 0, 0, 7, b"ctts"))
+    lengthened = bytearray(odd)
+    for kind in (b"moov", b"trak"):
+        start = odd.index(kind) - 4
+        lengthened[start : start + 4] = struct.pack(">I", struct.unpack_from(">I", odd, start)[0] + 4)
+    assert read_sample_table(io.BytesIO(lengthened), 7) is None
+
+
+def test_any_bytes_are_looked_at_without_failing():
+    generator, whole = random.Random(0), movie().getvalue()
+    for _ in range(2000):
+        data = bytearray(whole[: generator.randint(0, len(whole))] if generator.random() < 0.3 else whole)
+        for _ in range(generator.randint(1, 4)):
+            if data:
+                data[generator.randrange(len(data))] = generator.choice([0, 1, 8, 127, 255])
+        read_sample_table(io.BytesIO(data), 7)
+
+
+def test_tables_that_contradict_ffmpegs_index_are_not_believed(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "video.mp4")
+    original = packet_table.read_sample_table
+
+    def shifted(file, track_id):
+        table = original(file, track_id)
+        return table._replace(sizes=np.roll(table.sizes, 1))
+
+    monkeypatch.setattr(packet_table, "read_sample_table", shifted)
+    assert tables(path, "h264")[0] is None
+
+
+def test_a_file_cut_short_is_read_packet_by_packet(tmp_path):
+    path = write_video(tmp_path / "video.mp4", container_options={"movflags": "faststart"})
+    path.write_bytes(path.read_bytes()[:-100])
+    with open_video(path, VideoLimits()) as video:
+        assert packet_table._table_of_samples(video, "h264") is None
+
+
+def test_file_objects_keep_their_position(tmp_path):
+    data = io.BytesIO(write_video(tmp_path / "video.mp4").read_bytes())
+    with open_video(data, VideoLimits()) as video:
+        before = data.tell()
+        with video.raw_file() as file:
+            file.seek(3)
+        assert data.tell() == before
+        assert isinstance(packet_table.read_packet_table(video).packets, type(None))
+        assert isinstance(next(video.container.demux(video.stream)), av.Packet)
