@@ -30,6 +30,19 @@ def test_the_slow_reference_computes_the_same_embeddings(make, model):
     assert set(distances) == {OURS, REFERENCE}
 
 
+@pytest.mark.parametrize("make", [video_forward, text_forward], ids=["video", "text"])
+def test_counting_flops_leaves_the_timed_model_its_fused_attention(make, model, monkeypatch):
+    calls = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda *args, **kw: calls.append(1) or fused(*args, **kw)
+    )
+    for _ in range(2):  # a second workload of the same model too
+        calls.clear()
+        make(model, 1, torch.float32).contenders[OURS]()
+        assert calls
+
+
 def test_the_slow_reference_takes_the_same_training_step(model):
     workload = training_step(model, "tiny", 2, torch.float32)
     before = workload.outputs[OURS]()

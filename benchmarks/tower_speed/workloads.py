@@ -64,8 +64,7 @@ def video_forward(
     if with_compiled:
         compiled = torch.compile(copy.deepcopy(model).get_video_features)
         contenders[COMPILED] = torch.no_grad()(lambda: compiled(videos, class_token_only=True).pooler_output)
-    with torch.device("meta"):
-        flops = count_flops(TVTSv2ForPreTraining(model.config).vision_model, torch.empty(shape))
+    flops = count_flops(weightless_twin(model).vision_model, torch.empty(shape, device="meta"))
     return Workload(contenders, contenders, flops)
 
 
@@ -78,8 +77,7 @@ def text_forward(model: TVTSv2ForPreTraining, batch_size: int, dtype: torch.dtyp
         REFERENCE: torch.no_grad()(lambda: reference.embed_text(ids)),
         OURS: torch.no_grad()(lambda: model.get_text_features(ids).pooler_output),
     }
-    with torch.device("meta"):
-        flops = count_flops(TVTSv2ForPreTraining(model.config).text_model, torch.empty_like(ids, device="meta"))
+    flops = count_flops(weightless_twin(model).text_model, torch.empty_like(ids, device="meta"))
     return Workload(contenders, contenders, flops)
 
 
@@ -153,8 +151,14 @@ def draw_batch(config: TVTSv2Config, batch_size: int, mask_ratio: float, device:
     return batch
 
 
+def weightless_twin(model: TVTSv2ForPreTraining) -> TVTSv2ForPreTraining:
+    """Returns the same model on the meta device, with a configuration of its own: what is set there stays there."""
+    with torch.device("meta"):
+        return TVTSv2ForPreTraining(copy.deepcopy(model.config))
+
+
 def count_flops(model: PreTrainedModel, *inputs: torch.Tensor) -> int:
-    """Returns the FLOPs of the matrix products of `model(*inputs)`, both on the meta device."""
+    """Returns the FLOPs of the matrix products of `model(*inputs)`, both on the meta device; `model` turns eager."""
     # Fused attention has no count on every device; eager attention does the same products one by one.
     model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
