@@ -10,6 +10,7 @@ Attribute names are CLIP's wherever CLIP has the part, so a CLIP checkpoint load
 """
 
 import copy
+import inspect
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +26,8 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_tvtsv2 import TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionConfig
 from .losses_tvtsv2 import contrastive_loss, sorting_loss
 from .transcript_sorter_tvtsv2 import TVTSv2TranscriptSorter, init_sorter_weights
-from .video_encoder_tvtsv2 import (
-    TVTSv2VideoEmbeddings,
-    TVTSv2VideoEncoder,
-    TVTSv2VideoLayer,
-    init_video_weights,
-)
+from .video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings, init_embedding_weights, kept_patch_indices
+from .video_encoder_tvtsv2 import TVTSv2VideoEncoder, TVTSv2VideoLayer, init_time_attention
 
 _AUTO_MAP = {
     "AutoConfig": "configuration_tvtsv2.TVTSv2Config",
@@ -38,6 +35,9 @@ _AUTO_MAP = {
     "AutoModelForPreTraining": "modeling_tvtsv2.TVTSv2ForPreTraining",
     "AutoModelForVideoClassification": "modeling_tvtsv2.TVTSv2ForVideoClassification",
 }
+
+# What transformers' own callers (Trainer, pipelines, PEFT) pass to any model: its decorators act on them, or nobody.
+_ARGUMENTS_OF_TRANSFORMERS = {"num_items_in_batch", "output_attentions", "output_hidden_states", "return_dict"}
 
 
 @dataclass
@@ -96,12 +96,23 @@ class TVTSv2PreTrainedModel(CLIPPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         factor = self.config.initializer_factor
-        init_video_weights(module, std=0.02 * factor)
+        init_embedding_weights(module, std=0.02 * factor)
+        init_time_attention(module)
         init_sorter_weights(module)
         for name in ("text_projection", "visual_projection"):
             projection = module._modules.get(name)
             if projection is not None:
                 init.normal_(projection.weight, std=factor * projection.in_features**-0.5)
+
+    def _refuse_unknown_arguments(self, arguments: dict) -> None:
+        """Raises `TypeError`, as Python would, for a name in forward's `**kwargs` that means nothing to anybody."""
+        unknown = [name for name in arguments if name not in _ARGUMENTS_OF_TRANSFORMERS]
+        if unknown:
+            known = [name for name in inspect.signature(self.forward).parameters if name != "kwargs"]
+            raise TypeError(
+                f"{type(self).__name__}.forward() got unexpected arguments {', '.join(map(repr, unknown))}; it takes "
+                f"{', '.join(known)}."
+            )
 
     def save_pretrained(self, *args, **kwargs):
         """Saves as transformers does, and makes the folder known to every Auto class and pipeline that can use it."""
@@ -140,6 +151,7 @@ class TVTSv2TextModel(TVTSv2PreTrainedModel, CLIPTextModel):
             ValueError: not two axes, more tokens than positions, or a row without end-of-text token (checked where
                 looking costs nothing: not on an accelerator, not under compilation).
         """
+        self._refuse_unknown_arguments(kwargs)
         if input_ids.ndim != 2:
             raise ValueError(f"input_ids must be (batch, tokens), got {tuple(input_ids.shape)}.")
         is_end = input_ids == self.config.eos_token_id
@@ -207,6 +219,7 @@ class TVTSv2VisionModel(TVTSv2PreTrainedModel):
         Raises:
             ValueError: shapes that do not fit the configuration, or rows that drop different counts.
         """
+        self._refuse_unknown_arguments(kwargs)
         kept = None
         if bool_masked_pos is not None:
             height, width = (side // self.config.patch_size for side in pixel_values_videos.shape[-2:])
@@ -220,33 +233,6 @@ class TVTSv2VisionModel(TVTSv2PreTrainedModel):
         else:
             pooled = self.post_layernorm(hidden_states[:, 0])
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
-
-
-def kept_patch_indices(
-    bool_masked_pos: torch.Tensor, num_masked_patches: int | None, mask_shape: tuple[int, int]
-) -> torch.Tensor:
-    """Returns int64 (B, num_kept): the positions that a tube mask leaves, in ascending order.
-
-    Raises:
-        ValueError: not one bool per video and patch; rows that drop different counts, another than stated, or all.
-    """
-    if bool_masked_pos.dtype != torch.bool or tuple(bool_masked_pos.shape) != mask_shape:
-        raise ValueError(
-            f"bool_masked_pos must be bool of shape (batch, patches of a frame) = {mask_shape}, got "
-            f"{bool_masked_pos.dtype} of shape {tuple(bool_masked_pos.shape)}."
-        )
-    num_patches = mask_shape[1]
-    if num_masked_patches is None or (bool_masked_pos.device.type == "cpu" and not torch.compiler.is_compiling()):
-        counts = bool_masked_pos.sum(dim=1).tolist()
-        num_masked_patches = counts[0] if num_masked_patches is None else num_masked_patches
-        if set(counts) != {num_masked_patches}:
-            raise ValueError(
-                f"bool_masked_pos must drop the same number of patches in every row, here {num_masked_patches}, got "
-                f"{counts}."
-            )
-    if not 0 <= num_masked_patches < num_patches:
-        raise ValueError(f"A mask must keep at least one of {num_patches} patches, but drops {num_masked_patches}.")
-    return bool_masked_pos.int().argsort(dim=1, stable=True)[:, : num_patches - num_masked_patches]
 
 
 class TVTSv2Model(TVTSv2PreTrainedModel):
@@ -281,6 +267,7 @@ class TVTSv2Model(TVTSv2PreTrainedModel):
 
         Args:
             input_ids, attention_mask: int64 (B, L) from the processor.
+            kwargs: `output_hidden_states`, `output_attentions`.
         """
         outputs = self.text_model(input_ids, attention_mask, return_dict=True, **kwargs)
         outputs.pooler_output = self.text_projection(outputs.pooler_output)
@@ -300,6 +287,7 @@ class TVTSv2Model(TVTSv2PreTrainedModel):
             pixel_values_videos: float (B, T, 3, H, W) from the processor; T = 1 is an image.
             interpolate_pos_encoding: allow more frames or another image size than the model was built for.
             class_token_only: the same embeddings sooner; `last_hidden_state` then holds the class token alone.
+            kwargs: more of `TVTSv2VisionModel`'s arguments.
         """
         outputs = self.vision_model(
             pixel_values_videos,
@@ -329,6 +317,7 @@ class TVTSv2Model(TVTSv2PreTrainedModel):
             interpolate_pos_encoding: allow more frames or another image size than the model was built for.
             return_loss: also return the contrastive loss; needs as many texts as videos, in the same order.
         """
+        self._refuse_unknown_arguments(kwargs)
         text_embeds = self.get_text_features(input_ids, attention_mask, return_dict=True).pooler_output
         video_embeds = self.get_video_features(
             pixel_values_videos, interpolate_pos_encoding, class_token_only=True, return_dict=True
@@ -381,6 +370,7 @@ class TVTSv2ForPreTraining(TVTSv2Model):
         Raises:
             ValueError: shapes that do not fit each other or the configuration.
         """
+        self._refuse_unknown_arguments(kwargs)
         num_transcripts = self._check_transcripts(pixel_values_videos, input_ids)
         tokens = input_ids.flatten(0, 1)
         transcripts = self.get_text_features(tokens, return_dict=True).pooler_output.view(*input_ids.shape[:2], -1)
@@ -456,15 +446,17 @@ class TVTSv2ForVideoClassification(TVTSv2PreTrainedModel):
         **kwargs,
     ) -> ImageClassifierOutput:
         """Returns `logits` (B, num_labels), and `loss`, the cross-entropy, where `labels` int64 (B,) are given."""
+        self._refuse_unknown_arguments(kwargs)
         video = self.vision_model(
             pixel_values_videos,
             interpolate_pos_encoding=interpolate_pos_encoding,
             class_token_only=True,
             return_dict=True,
+            **kwargs,
         )
         logits = self.classifier(self.visual_projection(video.pooler_output))
         loss = None if labels is None else nn.functional.cross_entropy(logits.float(), labels)
-        return ImageClassifierOutput(loss=loss, logits=logits)
+        return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=video.hidden_states)
 
 
 __all__ = [

@@ -217,6 +217,46 @@ def test_text_of_three_axes_is_an_error(tiny_model, tiny_batch):
         tiny_model.get_text_features(tiny_batch["input_ids"])
 
 
+# --- arguments ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, b: m(**b, mask=None), r"TVTSv2ForPreTraining.forward\(\) .* 'mask'; .* bool_masked_pos"),
+        (
+            lambda m, b: TVTSv2Model(m.config)(b["input_ids"][:, 0], b["pixel_values_videos"], attn_mask=1, loss=1),
+            r"TVTSv2Model.forward\(\) .* 'attn_mask', 'loss'; it takes input_ids, pixel_values_videos, attention_mask",
+        ),
+        (
+            lambda m, b: m.get_video_features(b["pixel_values_videos"], class_only=True),
+            "'class_only'.* class_token_only",
+        ),
+        (lambda m, b: m.get_text_features(b["input_ids"][:, 0], position_ids=0), r"'position_ids'; it takes input_ids"),
+        (
+            lambda m, b: TVTSv2ForVideoClassification(m.config)(b["pixel_values_videos"], label=0),
+            r"TVTSv2ForVideoClassification.forward\(\) .* 'label'; .* labels",
+        ),
+    ],
+)
+def test_misspelt_arguments_are_errors_that_name_them(tiny_model, tiny_batch, call, message):
+    with pytest.raises(TypeError, match=message):
+        call(tiny_model, tiny_batch)
+
+
+def test_what_transformers_passes_to_every_model_still_passes(tiny_model, tiny_batch):
+    flags = {"output_attentions": None, "output_hidden_states": False, "return_dict": False, "num_items_in_batch": 2}
+    assert isinstance(tiny_model(**tiny_batch, **flags), tuple)
+    pixels = tiny_batch["pixel_values_videos"]
+    classifier = TVTSv2ForVideoClassification(tiny_model.config)
+    num_states = 1 + tiny_model.config.vision_config.num_hidden_layers
+    for outputs in (
+        tiny_model.get_video_features(pixels, output_hidden_states=True, num_items_in_batch=None),
+        classifier(pixels, output_hidden_states=True),
+    ):
+        assert len(outputs.hidden_states) == num_states
+
+
 # --- masks and transcripts: what does not fit --------------------------------------------------------------------
 
 

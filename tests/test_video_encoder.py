@@ -1,16 +1,18 @@
 """The video tower: equal to a slow reference, equal to CLIP before it has learned time, and clear about shapes."""
 
+import copy
+
 import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.modeling_clip import CLIPMLP
 
-from modeling_tvtsv2 import TVTSv2Model, TVTSv2VisionConfig, TVTSv2VisionModel
+from modeling_tvtsv2 import TVTSv2Model, TVTSv2VisionConfig, TVTSv2VisionModel, video_encoder_tvtsv2
+from modeling_tvtsv2.video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings
 from modeling_tvtsv2.video_encoder_tvtsv2 import (
     TVTSv2MLP,
     TVTSv2SpatialAttention,
     TVTSv2TemporalAttention,
-    TVTSv2VideoEmbeddings,
     TVTSv2VideoLayer,
 )
 from tests import reference_tvtsv2 as reference
@@ -220,6 +222,45 @@ def test_class_token_alone_has_the_same_embedding(scope):
     assert alone.last_hidden_state.shape == (2, 1, config.hidden_size)
     torch.testing.assert_close(alone.pooler_output, whole.pooler_output, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(alone.last_hidden_state, whole.last_hidden_state[:, :1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention_class", [TVTSv2TemporalAttention, TVTSv2SpatialAttention])
+def test_bfloat16_on_a_cpu_is_as_exact_as_fused_attention(vision_config, attention_class, monkeypatch):
+    attention = randomized(attention_class(vision_config), std=0.2)
+    tokens, direction = torch.randn(2, 1 + 4 * 9, 32), torch.randn(2, 1 + 4 * 9, 32)
+
+    def run(dtype: torch.dtype) -> list[torch.Tensor]:
+        module = copy.deepcopy(attention).to(dtype)
+        leaf = tokens.to(dtype, copy=True).requires_grad_()
+        output = module(leaf, 4)
+        output.backward(direction.to(dtype))
+        return [output, leaf.grad, *(parameter.grad for parameter in module.parameters() if parameter.ndim > 1)]
+
+    def fused(query, key, value, scale, dropout):
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2)
+
+    exact, ours = run(torch.float32), run(torch.bfloat16)
+    monkeypatch.setattr(video_encoder_tvtsv2, "attend_with_scores", fused)
+    for right, actual, other in zip(exact, ours, run(torch.bfloat16), strict=True):
+        assert (actual - right).norm() < 0.02 * right.norm()
+        assert (actual - right).norm() < 1.5 * (other - right).norm()
+
+
+def test_bfloat16_on_a_cpu_leaves_torch_s_fused_attention_alone(vision_config, monkeypatch):
+    """Its backward pass takes several times as long there."""
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
+    layer = randomized(TVTSv2VideoLayer(vision_config)).bfloat16()
+    assert layer(torch.randn(2, 1 + 4 * 9, 32).bfloat16(), 4).isfinite().all()
+    with pytest.raises(TypeError):
+        layer.float()(torch.randn(2, 1 + 4 * 9, 32), 4)
+
+
+def test_bfloat16_on_a_cpu_drops_attention_out_in_training_only(vision_config):
+    vision_config.attention_dropout = 1.0
+    attention = randomized(TVTSv2SpatialAttention(vision_config)).bfloat16()
+    tokens = torch.randn(1, 1 + 2 * 3, 32).bfloat16()
+    torch.testing.assert_close(attention.train()(tokens, 2), attention.out_proj.bias.expand(1, 7, 32))
+    assert not torch.equal(attention.eval()(tokens, 2), attention.out_proj.bias.expand(1, 7, 32))
 
 
 def test_mlp_in_pieces_and_in_place_is_clip_s():
