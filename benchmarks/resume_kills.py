@@ -3,9 +3,9 @@
     python -m benchmarks.resume_kills --num_kills 20 --num_processes 1 2 --seconds 480
 
 A short run of the main job on a small generated corpus, with its logs and its evaluations during training, is first
-left alone, then repeated under fire: every other kill comes at a random moment, the others while a checkpoint is being
-written. At the end weights, the last checkpoint's optimizer, losses and metrics must be those of the run that was left
-alone.
+left alone, then repeated under fire: every other kill comes at a random moment, the others while a checkpoint, one of
+the next four, is being written. At the end weights, the last checkpoint's optimizer, losses and metrics must be those
+of the run that was left alone.
 """
 
 import argparse
@@ -53,6 +53,7 @@ class Run:
     folder: Path
     corpus: Path
     num_processes: int
+    started: float = 0.0  # when it was last started, in the time of files
 
     def start(self) -> subprocess.Popen:
         """Starts or continues the run in a process group of its own."""
@@ -65,19 +66,23 @@ class Run:
         options = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
         log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.started = time.time()
         return subprocess.Popen(
             [*launcher, str(SCRIPT), *options], stdout=log, stderr=log, env=environment, start_new_session=True
         )
 
-    def is_saving(self) -> bool:
-        """Whether a checkpoint's folder is there, and its last file is not."""
-        folders = list(self.folder.glob("checkpoint-*"))
-        return any(not (folder / "trainer_state.json").exists() for folder in folders)
+    def is_saving(self, first_step: int = 0) -> bool:
+        """Whether a checkpoint, of `first_step` or later, is being written: begun since the start, and not complete."""
+        unfinished = [path for path in self._checkpoints() if not (path / "trainer_state.json").exists()]
+        return any(_step_of(path) >= first_step and _last_change(path) >= self.started for path in unfinished)
 
     def last_step(self) -> int:
         """Step of the newest whole checkpoint, 0 if there is none."""
-        steps = [path.parent.name.rpartition("-")[2] for path in self.folder.glob("checkpoint-*/trainer_state.json")]
-        return max(map(int, steps), default=0)
+        whole = [path for path in self._checkpoints() if (path / "trainer_state.json").exists()]
+        return max(map(_step_of, whole), default=0)
+
+    def _checkpoints(self) -> list[Path]:
+        return list(self.folder.glob("checkpoint-*"))
 
     def is_finished(self) -> bool:
         """Whether the run has written its results."""
@@ -98,6 +103,19 @@ class Run:
         }
 
 
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _last_change(folder: Path) -> float:
+    times = [0.0]
+    with contextlib.suppress(FileNotFoundError):  # rotated away
+        for path in (folder, *folder.iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # a temporary file that is done
+                times.append(path.stat().st_mtime)
+    return max(times)
+
+
 def kill(process: subprocess.Popen) -> None:
     """Kills a run and all its processes at once; torchrun's are in sessions of their own, and would live on."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
@@ -108,14 +126,18 @@ def kill(process: subprocess.Popen) -> None:
     psutil.wait_procs(family[1:], timeout=30)
 
 
-def kill_at(run: Run, process: subprocess.Popen, moment: float | None) -> bool:
-    """Kills at `moment` (seconds from now), or, with None, while a checkpoint is written; False: it ended before."""
-    end = None if moment is None else time.monotonic() + moment
+def start_and_kill(run: Run, *, at_seconds: float | None = None, at_save: int | None = None) -> bool:
+    """Starts a run and kills it at `at_seconds`, or while it writes its `at_save`-th checkpoint (1, 2, …).
+
+    False: it ended before.
+    """
+    first_step = 0 if at_save is None else min(run.last_step() + at_save * SAVE_STEPS, NUM_STEPS)
+    process, started = run.start(), time.monotonic()
     while process.poll() is None:
-        if (end is None and run.is_saving()) or (end is not None and time.monotonic() > end):
+        if run.is_saving(first_step) if at_save else time.monotonic() - started > at_seconds:
             kill(process)
             return True
-        time.sleep(0.001 if end is None else 0.02)
+        time.sleep(0.001 if at_save else 0.02)
     return False
 
 
@@ -147,9 +169,12 @@ def measure(folder: Path, num_processes: int, num_kills: int, seconds: float, ge
                     kills[-1]["equal"] = _compare(run, alone)
                 run = Run(folder / f"killed{num_processes}_{num_runs}", folder / "corpus", num_processes)
                 num_runs += 1
-            moment = None if len(kills) % 2 else generator.uniform(0, 1.1 * duration)
-            if kill_at(run, run.start(), moment):
-                kills.append({"at_seconds": moment, "while_saving": run.is_saving(), "last_step": run.last_step()})
+            if len(kills) % 2:
+                moment = {"at_save": generator.randint(1, 4)}
+            else:
+                moment = {"at_seconds": round(generator.uniform(0, 1.1 * duration), 3)}
+            if start_and_kill(run, **moment):
+                kills.append({**moment, "while_saving": run.is_saving(), "last_step": run.last_step()})
                 bar.update()
     while not run.is_finished():
         if run.start().wait() != 0:
