@@ -138,6 +138,8 @@ def start_and_kill(run: Run, *, at_seconds: float | None = None, at_save: int | 
             kill(process)
             return True
         time.sleep(0.001 if at_save else 0.02)
+    if process.returncode != 0:
+        raise RuntimeError(f"The run could not be continued; see {run.folder}.log")
     return False
 
 
@@ -156,13 +158,10 @@ def measure(folder: Path, num_processes: int, num_kills: int, seconds: float, ge
     """Returns the kills of one run, and whether what came out is equal to the run that was left alone."""
     end = time.monotonic() + seconds
     alone = Run(folder / f"alone{num_processes}", folder / "corpus", num_processes)
-    started = time.monotonic()
-    if alone.start().wait() != 0:
-        raise RuntimeError(f"The run that was left alone failed; see {alone.folder}.log")
-    duration = time.monotonic() - started
+    durations = [_finish(alone)]
     run, kills, num_runs = Run(folder / f"killed{num_processes}_0", folder / "corpus", num_processes), [], 1
     with tqdm(total=num_kills, desc=f"kills, {num_processes} processes") as bar:
-        while len(kills) < num_kills and time.monotonic() + 1.5 * duration < end:
+        while len(kills) < num_kills and time.monotonic() + 1.5 * durations[-1] < end:
             # A run that is through is started anew, under the same fire.
             if run.is_finished():
                 if kills:
@@ -172,21 +171,31 @@ def measure(folder: Path, num_processes: int, num_kills: int, seconds: float, ge
             if len(kills) % 2:
                 moment = {"at_save": generator.randint(1, 4)}
             else:
-                moment = {"at_seconds": round(generator.uniform(0, 1.1 * duration), 3)}
+                moment = {"at_seconds": round(generator.uniform(0, durations[-1]), 3)}
+            started, is_fresh = time.monotonic(), run.last_step() == 0
             if start_and_kill(run, **moment):
                 kills.append({**moment, "while_saving": run.is_saving(), "last_step": run.last_step()})
                 bar.update()
-    while not run.is_finished():
-        if run.start().wait() != 0:
-            raise RuntimeError(f"The run could not be continued; see {run.folder}.log")
+            elif is_fresh:
+                durations.append(time.monotonic() - started)  # the machine is not always equally fast
+    if not run.is_finished():
+        _finish(run)
     return {
         "num_processes": num_processes,
         "num_kills": len(kills),
         "num_kills_while_saving": sum(kill["while_saving"] for kill in kills),
-        "seconds_alone": round(duration, 1),
+        "seconds_alone": [round(duration, 1) for duration in durations],
         "equal": _compare(run, alone),
         "kills": kills,
     }
+
+
+def _finish(run: Run) -> float:
+    """Starts a run, leaves it alone, and returns the seconds that it took."""
+    started = time.monotonic()
+    if run.start().wait() != 0:
+        raise RuntimeError(f"The run failed; see {run.folder}.log")
+    return time.monotonic() - started
 
 
 def _compare(run: Run, alone: Run) -> dict[str, bool]:
