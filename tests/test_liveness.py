@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from tests.test_trainer import make_samples, train
-from training.liveness import EXIT_CODE, DataLoadingError, loading_errors_explained
+from training.liveness import EXIT_CODE, DataLoadingError, _kill_if_here, _own_address, loading_errors_explained
 
 LONG = 100_000  # steps; left alone, such a run would take hours
 
@@ -50,6 +51,44 @@ def test_a_worker_that_is_dead_or_stuck_ends_the_run(tmp_path, number, message, 
     with pytest.raises(DataLoadingError, match=message):
         train(tmp_path, samples, **settings)
     assert not multiprocessing.active_children()  # a stopped one would keep this process from ending
+
+
+class StopWorkers(TrainerCallback):
+    """After the first step, when they have announced their next batches, the loading workers are stopped."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        time.sleep(1)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGSTOP)
+
+
+def test_a_stopped_worker_whose_batch_cannot_be_fetched_ends_the_run(tmp_path, capsys):
+    settings = {"max_steps": LONG, "dataloader_num_workers": 1, "heartbeat_seconds": 1.0}
+    with pytest.raises(DataLoadingError, match=r"DataLoader worker \(pid"):
+        train(tmp_path, make_samples(16), callbacks=[StopWorkers()], **settings)
+    assert "has been stopped for 1 s, and is killed" in capsys.readouterr().err
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_s_death_is_no_failed_checkpoint(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", fail)
+    with pytest.raises(DataLoadingError, match="is killed by signal"):
+        train(tmp_path, make_samples(8), max_steps=1, save_strategy="steps", save_steps=1)
+
+
+def test_only_the_very_process_is_killed():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    host, pid, created = _own_address().replace(str(os.getpid()), str(process.pid)).rsplit(" ", 2)
+    created = psutil.Process(process.pid).create_time()
+    _kill_if_here(f"{host}-elsewhere {pid} {created}")
+    _kill_if_here(f"{host} {pid} {created - 60}")
+    _kill_if_here(f"{host} {2**22 + 1} {created}")  # beyond the largest number of a process
+    assert process.poll() is None
+    _kill_if_here(f"{host} {pid} {created}")
+    assert process.wait(10) == -signal.SIGKILL
 
 
 def test_other_errors_stay_what_they_are():
@@ -118,7 +157,7 @@ def test_a_stuck_process_ends_all_others(tmp_path, processes):
     *others, stuck = processes(3, signal.SIGSTOP)
     codes = [process.wait(300) for process in others]
     assert codes == [EXIT_CODE] * 2
-    assert stuck.poll() is None  # it was there all the time
+    assert stuck.wait(10) == -signal.SIGKILL  # a launcher would have waited for it
     for rank in range(2):
         assert (tmp_path / str(rank)).read_text().startswith("3 ")  # there were three
         said = (tmp_path / f"{rank}.log").read_text()

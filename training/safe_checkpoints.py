@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from transformers import Trainer
 
+from training.liveness import is_of_a_worker
 from training.run_folder import LAST_SAVE_FILE, CheckpointError, write_json
 
 
@@ -17,6 +18,8 @@ class SafeCheckpointTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
+            if is_of_a_worker(error):  # it died meanwhile
+                raise
             free = shutil.disk_usage(folder).free / 2**30
             raise CheckpointError(
                 f"The checkpoint of step {self.state.global_step} could not be written to {folder} ({free:.2f} GiB "

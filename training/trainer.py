@@ -85,7 +85,7 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
         Raises:
             DataLoadingError: a loading worker died, or gave no batch for `args.dataloader_timeout` seconds.
         """
-        with self.heartbeat:
+        with self.heartbeat, loading_errors_explained(self.args.dataloader_timeout):
             return super().train(*args, **kwargs)
 
     def _get_dataloader(self, *args, **kwargs) -> DataLoader:
@@ -104,7 +104,7 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
 
     def get_batch_samples(self, *args, **kwargs):
         """Returns the batches of a step; the time it takes is time spent waiting for data."""
-        with self.progress.waiting_for_data(), loading_errors_explained(self.args.dataloader_timeout):
+        with self.progress.waiting_for_data():
             return super().get_batch_samples(*args, **kwargs)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
