@@ -1,10 +1,10 @@
 """Throughput and memory of training against the mask ratio, and against the number of tuned text blocks; with a plot.
 
-    python -m benchmarks.masking_and_freezing --preset b32 --batch_size 2
+    python -m benchmarks.masking_and_freezing --preset b32 --batch_size 2 --num_threads 2
 
 Two rule sets are compared: as released (the shallow text blocks are frozen, the embeddings below them are trained, so
 the backward pass goes through all of them) and "nothing trained below" (embeddings frozen too, so that it ends where
-training begins; the recipes in training/configs say how). Each point runs in a process of its own.
+training begins; training/configs/rules). Each point runs in a process of its own.
 """
 
 import argparse
@@ -48,22 +48,35 @@ def main() -> None:
     parser.add_argument("--preset", default="b32", choices=list(NUM_TEXT_BLOCKS))
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--num_tokens", type=int, default=32, help="of a transcript")
-    parser.add_argument("--num_steps", type=int, default=2, help="the first one warms up")
+    parser.add_argument("--num_steps", type=int, default=3, help="the first one warms up")
+    parser.add_argument("--num_threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=600, help="start nothing after that")
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/masking_and_freezing.json"))
     options = parser.parse_args()
     end, rows = time.monotonic() + options.seconds, []
     for point in tqdm(list_points(options.preset), desc="points"):
-        globs = frozen_globs(NUM_TEXT_BLOCKS[options.preset], point["num_tuned"], point["freeze_below"])
-        arguments = ["--preset", options.preset, "--batch_size", options.batch_size, "--num_tokens", options.num_tokens]
-        arguments += ["--num_steps", options.num_steps, "--mask_ratio", point["mask_ratio"], "--num_threads", 1]
-        arguments += ["--frozen", *globs] if globs else []
         left = end - time.monotonic()
-        result = measure_step(*arguments, timeout_seconds=left) if left > 5 else None
-        kept = ("samples_per_second", "tflop_per_step", "peak_memory_gib", "start_memory_gib")
-        rows.append(point | ({"not_run": "no time left"} if result is None else {name: result[name] for name in kept}))
-        write_record(options.record, rows, f"{options.preset}, batches of {options.batch_size}, one CPU thread")
+        rows.append(point | (measure(point, options, left) if left > 5 else {"not_run": "no time left"}))
+        note = f"{options.preset}, batches of {options.batch_size}, {options.num_threads} CPU threads, float32"
+        write_record(options.record, rows, note)
     draw(rows, options.record.with_suffix(".png"))
+
+
+def measure(point: dict, options: argparse.Namespace, timeout_seconds: float) -> dict:
+    """Returns speed, work and memory at a point."""
+    globs = frozen_globs(NUM_TEXT_BLOCKS[options.preset], point["num_tuned"], point["freeze_below"])
+    arguments = ["--mask_ratio", point["mask_ratio"], "--logging_steps", options.num_steps]
+    for name in ("preset", "batch_size", "num_tokens", "num_steps", "num_threads"):
+        arguments += [f"--{name}", getattr(options, name)]
+    arguments += ["--frozen", *globs] if globs else []
+    result = measure_step(*arguments, timeout_seconds=timeout_seconds)
+    if result is None:
+        return {"not_run": "no time left"}
+    return {
+        "samples_per_second": round(result["samples_per_second"], 4),
+        "tflop_per_step": round(result["tflop_per_step"], 4),
+        "gib_beyond_the_start": round(result["peak_memory_gib"] - result["start_memory_gib"], 3),
+    }
 
 
 def draw(rows: list[dict], path: Path) -> None:
@@ -83,8 +96,7 @@ def draw(rows: list[dict], path: Path) -> None:
         points = [row for row in rows if belongs(row) and "not_run" not in row]
         places = [row[axis] for row in points]
         axes[0][column].plot(places, [row["samples_per_second"] for row in points], "o-", label=label)
-        memory = [row["peak_memory_gib"] - row["start_memory_gib"] for row in points]
-        axes[1][column].plot(places, memory, "o-", label=label)
+        axes[1][column].plot(places, [row["gib_beyond_the_start"] for row in points], "o-", label=label)
     for row, label in zip(axes, ("samples / s", "memory beyond the start / GiB"), strict=True):
         row[0].set_ylabel(label)
         for axis in row:

@@ -63,20 +63,6 @@ def test_a_checkpoint_that_was_taken_away_is_missed(tmp_path):
     assert run.last_checkpoint() == str(tmp_path / "checkpoint-1")
 
 
-class DeadlySamples(list):
-    """Whoever reads the sixth sample dies on the spot."""
-
-    def __getitem__(self, index):
-        if index == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__getitem__(index)
-
-
-def test_a_dead_worker_ends_the_run_with_a_message(tmp_path):
-    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.* (killed by signal|exited unexpectedly)"):
-        train(tmp_path, DeadlySamples(make_samples(8)), max_steps=4, dataloader_num_workers=1)
-
-
 def dying_run(folder: str) -> None:
     """Trains without end on two processes; the second kills itself in its third step."""
     from transformers import TrainerCallback

@@ -10,8 +10,8 @@ import torch.distributed as dist
 import torch.multiprocessing
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils import FullyShardedDataParallelPlugin
-from accelerate.utils.launch import prepare_multi_gpu_env
+from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -76,6 +76,38 @@ def test_fsdp2_shards_block_by_block(fsdp_environment):
     plugin.set_auto_wrap_policy(model)
     names = {block.__name__ for block in plugin.auto_wrap_policy.keywords["transformer_layer_cls"]}
     assert names == BLOCKS and names <= set(model._no_split_modules)
+
+
+@pytest.fixture
+def deepspeed_environment(monkeypatch):
+    """What `accelerate launch` would hand to each process under zero2.yaml."""
+    args = launch_command_parser().parse_args(["--config_file", str(FOLDER / "zero2.yaml"), "script.py"])
+    args, defaults, _ = _validate_launch_command(args)
+    args.deepspeed_fields_from_accelerate_config = ",".join([*defaults.deepspeed_config, "mixed_precision"])
+    _, environment = prepare_deepspeed_cmd_env(args)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_zero2_spreads_gradients_and_optimizer_and_nothing_else(deepspeed_environment):
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    plugin = DeepSpeedPlugin()
+    zero = plugin.deepspeed_config["zero_optimization"]
+    assert zero["stage"] == 2 and not plugin.zero3_init_flag
+    assert zero["offload_optimizer"]["device"] == zero["offload_param"]["device"] == "none"
+    deepspeed_config = pytest.importorskip("deepspeed.runtime.config")
+    # What Trainer fills in for "auto".
+    sizes = {"train_micro_batch_size_per_gpu": 2, "train_batch_size": 2, "gradient_accumulation_steps": 1}
+    read = deepspeed_config.DeepSpeedConfig(plugin.deepspeed_config | sizes | {"gradient_clipping": 0.0})
+    assert read.zero_optimization_stage == 2 and read.gradient_clipping == 0
+
+
+def test_each_node_gets_its_own_part():
+    launch = ["--config_file", str(FOLDER / "two_nodes.yaml"), "--machine_rank", "1", "--main_process_ip", "10.0.0.7"]
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args([*launch, "script.py"]))
+    prepare_multi_gpu_env(args)
+    assert (args.nnodes, args.nproc_per_node, args.node_rank) == ("2", "8", 1)
+    assert (args.rdzv_backend, args.rdzv_endpoint) == ("static", "10.0.0.7:29500")
 
 
 def shard(model: nn.Module) -> None:

@@ -52,6 +52,9 @@ def test_the_paper_s_recipes_are_planned_without_their_data(name, tmp_path, monk
     batch = {"b32": 24, "b16": 12, "h14": 2}[name]
     assert number(plan, "samples a step") == batch * 80
     assert number(plan, "steps an epoch") == 2 * (6_000_000 // (batch * 80))
+    # Twelve frames of 224 x 224 in float32 a clip; 8 workers hold 2 batches each beside the one that is trained on.
+    gib = 17 * batch * 12 * 3 * 224**2 * 4 / 2**30
+    assert f"main memory: {gib:.2f} GiB a process" in plan
     assert not list(tmp_path.iterdir())
 
 

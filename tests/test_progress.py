@@ -10,12 +10,12 @@ from training.progress import TrainingProgress, contrastive_accuracy, peak_memor
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("block_size", [1, 3, 100])
-def test_contrastive_accuracy_counts_both_directions(block_size):
+@pytest.mark.parametrize("max_similarities", [1, 12, 100])
+def test_contrastive_accuracy_counts_both_directions(max_similarities):
     videos = torch.eye(4)
     texts = torch.tensor([[2.0, 0, 0, 0], [0, 3, 0, 0], [0, 0, 0.5, 0], [1, 0, 0, 0.1]])
     # Text 3 is nearest to video 0; video 3 is nearest to text 3 all the same: 3 of 4 texts and 4 of 4 videos are right.
-    assert contrastive_accuracy(videos, texts, block_size) == pytest.approx(7 / 8)
+    assert contrastive_accuracy(videos, texts, max_similarities) == pytest.approx(7 / 8)
 
 
 def test_means_start_over_after_each_look():

@@ -114,8 +114,8 @@ class PreTrainingArguments(TrainingArguments):
     heartbeat_seconds: float = field(
         default=20,
         metadata={
-            "help": "End the run when a process gives no sign of life for so many seconds; not all stops are noticed "
-            "(training/liveness.py). 0: never."
+            "help": "End the run when a process gives no sign of life, or a loading worker is stopped, for so many "
+            "seconds. 0: never."
         },
     )
     dataloader_timeout: float = field(

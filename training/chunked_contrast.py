@@ -4,7 +4,9 @@ The contrastive loss ties all samples together, but through nothing else than th
 1. all samples are embedded, a chunk at a time, without keeping a graph;
 2. the loss over all embeddings of all processes gives the gradient of each embedding;
 3. each chunk is embedded once more, with a graph, and handed its embeddings' gradients, and its sorting loss.
-Gradients are those of the whole batch; memory is that of one chunk; the price is one more forward pass.
+Gradients are those of the whole batch; the price is one more forward pass. Activations take the memory of one chunk.
+What grows is the batch itself, which stays in main memory, and a few vectors of P numbers for each sample of all
+processes: its two embeddings, their normalised copies, and the gradients of all four.
 
 Axes: B samples of this process, N of all processes, P projection.
 """
@@ -96,10 +98,11 @@ def backward_in_chunks(
 
 
 def blockwise_contrastive_loss(
-    video_embeds: torch.Tensor, text_embeds: torch.Tensor, temperature: float, block_size: int = 1024
+    video_embeds: torch.Tensor, text_embeds: torch.Tensor, temperature: float, max_similarities: int = 2**20
 ) -> torch.Tensor:
-    """Returns `contrastive_loss` of (N, P) embeddings without ever holding more than `block_size` x N similarities."""
+    """Returns `contrastive_loss` of (N, P) embeddings, `max_similarities` (or N, if that is more) at a time."""
     videos, texts = nn.functional.normalize(video_embeds, dim=-1), nn.functional.normalize(text_embeds, dim=-1)
+    block_size = max(1, max_similarities // len(videos))
     total = videos.new_zeros((), dtype=torch.float32)
     for first in range(0, len(videos), block_size):
         # Similarities are computed again on the way back.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import PrinterCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from training.arguments import PreTrainingArguments
@@ -52,6 +52,23 @@ class RandomBatches:
         return batch
 
 
+class StepClock(TrainerCallback):
+    """Takes the time of the steps after the first, which also compiles, allocates and starts up."""
+
+    def __init__(self):
+        self.started = self.ended = 0.0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.ended = time.perf_counter()
+        if state.global_step == 1:
+            self.started = self.ended
+
+    @property
+    def seconds(self) -> float:
+        """Between the ends of the first step and the last."""
+        return self.ended - self.started
+
+
 def measure(options: argparse.Namespace) -> dict:
     """Returns the options, and speed and memory of the steps after the first."""
     torch.manual_seed(0)
@@ -63,9 +80,9 @@ def measure(options: argparse.Namespace) -> dict:
             per_device_train_batch_size=options.batch_size,
             chunk_size=options.chunk_size,
             max_steps=options.num_steps,
-            logging_steps=1,
+            logging_steps=options.logging_steps,
             save_strategy="no",
-            report_to="none",
+            report_to=options.report_to,
             disable_tqdm=True,
             learning_rate=1e-6,
             peak_tflops=options.peak_tflops,
@@ -83,26 +100,27 @@ def measure(options: argparse.Namespace) -> dict:
             data_collator=RandomBatches(config, options.mask_ratio, options.num_transcripts, options.num_tokens),
         )
         trainer.remove_callback(PrinterCallback)
+        clock = StepClock()
+        trainer.add_callback(clock)
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
     vision = config.vision_config
+    num_samples = options.batch_size * args.world_size
     flops = count_step_flops(
         model,
         batch_size=options.batch_size,
         num_kept_patches=vision.num_patches - count_masked_patches(vision.num_patches, options.mask_ratio),
         num_transcripts=options.num_transcripts,
         num_tokens=options.num_tokens,
-        num_candidates=options.batch_size * args.world_size,
+        num_candidates=num_samples,
     )
     steps = [entry for entry in trainer.state.log_history if "loss" in entry]
-    # The first step also compiles, allocates and starts up.
-    rates = [entry["samples_per_second"] for entry in steps[1:] or steps]
     return {
         **vars(options),
         "num_processes": args.world_size,
         "device": args.device.type,
-        "samples_per_second": len(rates) / sum(1 / rate for rate in rates),
+        "samples_per_second": (options.num_steps - 1) * num_samples / clock.seconds if clock.seconds else None,
         "mfu": steps[-1].get("mfu"),
         "tflop_per_step": flops.total * args.world_size / 1e12,
         "start_memory_gib": before / 2**30,
@@ -122,6 +140,8 @@ def main() -> None:
     parser.add_argument("--num_transcripts", type=int, default=4, help="4, or 1 for captions")
     parser.add_argument("--num_tokens", type=int, default=20, help="of a transcript")
     parser.add_argument("--num_steps", type=int, default=3)
+    parser.add_argument("--logging_steps", type=int, default=1, help="a log after so many steps waits for the device")
+    parser.add_argument("--report_to", default="none", help="as for run_pretrain.py")
     parser.add_argument("--num_threads", type=int, help="of each process on the CPU; default: torch's choice")
     parser.add_argument("--frozen", nargs="*", default=[], help="globs of parameters that are not trained")
     parser.add_argument("--checkpointing", action="store_true", help="compute activations twice, keep few")

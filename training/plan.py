@@ -15,35 +15,11 @@ from training.flops import count_step_flops
 from training.masking import count_masked_patches
 from training.memory_estimate import activation_bytes, state_bytes
 from training.mixed_sources import TurnSampler
+from training.paper_recipe import PAPER_SIZES, compare_with_paper
 from training.parameter_rules import ParameterPlan
 from training.pretraining_setup import CAPTIONED_FORMATS, build_source
 
 GIB = 2**30
-# Source: paper, section 4.1: about 8.5 million videos, 2.5 of them WebVid's.
-PAPER_SIZES = {"yt_temporal": 6_000_000, "webvid": 2_500_000}
-# Source: paper, section 4.1, and the released code; what differs between the sizes is PAPER_SIZED.
-PAPER = {
-    "frames": 12,
-    "image size": 224,
-    "transcripts a video": 4,
-    "temperature": 0.05,
-    "sorting loss weight": 2.0,
-    "learning rate, new layers": 1e-4,
-    "learning rate, from CLIP": 1e-7,
-    "weight decay": 0.05,
-    "optimizer": "AdamW",
-    "epochs": 10,
-    "rate falls at epochs": [6, 8],
-    "rate falls by": 0.1,
-    "warm-up steps": 0,
-    "gradient clipping": 0.0,
-    "processes": "up to 80",
-}
-PAPER_SIZED = {
-    "b32": {"patch size": 32, "mask ratio": 0.0, "frozen text blocks": "9 of 12", "batch a process": 24},
-    "b16": {"patch size": 16, "mask ratio": 0.5, "frozen text blocks": "9 of 12", "batch a process": 12},
-    "h14": {"patch size": 14, "mask ratio": 0.7, "frozen text blocks": "18 of 24", "batch a process": 2},
-}
 
 
 @dataclass
@@ -82,7 +58,7 @@ def describe_plan(model_args: ModelArguments, data: DataArguments, args: PreTrai
         _describe_work(model, sources, data, args, num_processes),
         _describe_memory(model, data, args, num_processes),
         *_describe_way_below(model, sources, data, args),
-        _describe_settings(model, rules, model_args, data, args, num_processes),
+        compare_with_paper(model, rules, model_args, data, args, num_processes),
     ]
     return "\n\n".join(parts)
 
@@ -262,56 +238,10 @@ def _describe_memory(
         "FSDP2": sum(state.values()) / num_processes,
     }
     lines += [f"  {engine:8}{(kept + work) / GIB:8.2f} GiB" for engine, kept in shards.items()]
+    batch = pixels * args.train_batch_size / at_once / GIB
+    num_ahead = args.dataloader_num_workers * (args.dataloader_prefetch_factor or 2)
+    lines.append(
+        f"  main memory: {batch * (1 + num_ahead):.2f} GiB a process: pixels of its batch, {batch:.2f}, and of "
+        f"{num_ahead} read ahead"
+    )
     return "\n".join(lines)
-
-
-def _describe_settings(
-    model: TVTSv2ForPreTraining,
-    rules: ParameterPlan,
-    model_args: ModelArguments,
-    data: DataArguments,
-    args: PreTrainingArguments,
-    num_processes: int,
-) -> str:
-    """Every setting beside the paper's; those of B/16 where the preset is ours."""
-    config = model.config
-    groups = {name: group for group in rules.groups for name in group.names}
-    rates = {name: "frozen" if group.rule.frozen else group.learning_rate for name, group in groups.items()}
-    blocks = [
-        all(not parameter.requires_grad for parameter in layer.parameters())
-        for layer in model.text_model.encoder.layers
-    ]
-    ours = {
-        "frames": config.vision_config.num_frames,
-        "image size": config.vision_config.image_size,
-        "patch size": config.vision_config.patch_size,
-        "mask ratio": data.mask_ratio,
-        "transcripts a video": config.num_transcripts,
-        "temperature": config.contrastive_temperature,
-        "sorting loss weight": config.sorting_loss_weight,
-        "frozen text blocks": f"{sum(blocks)} of {len(blocks)}",
-        "learning rate, new layers": rates["sorter.head.weight"],
-        "learning rate, from CLIP": rates["visual_projection.weight"],
-        "weight decay": args.weight_decay,
-        "optimizer": "AdamW" if args.optim.value.startswith("adamw_torch") else args.optim.value,
-        "batch a process": args.train_batch_size * args.gradient_accumulation_steps,
-        "processes": num_processes,
-        "epochs": args.num_train_epochs if args.max_steps <= 0 else f"{args.max_steps} steps",
-        "rate falls at epochs": args.lr_milestones,
-        "rate falls by": args.lr_milestone_factor,
-        "warm-up steps": args.warmup_steps,
-        "gradient clipping": args.max_grad_norm,
-    }
-    like = model_args.preset if model_args.preset in PAPER_SIZED else "b16"
-    paper = {**PAPER, **PAPER_SIZED[like]}
-    lines = [f"{'Setting':30}{'this run':>16}{'paper, ' + like:>16}"]
-    for name, value in ours.items():
-        differs = "" if value == paper[name] or name == "processes" else "   differs"
-        lines.append(f"{name:30}{_show(value):>16}{_show(paper[name]):>16}{differs}")
-    return "\n".join(lines)
-
-
-def _show(value) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "never"
-    return f"{value:g}" if isinstance(value, float) else str(value)

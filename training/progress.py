@@ -10,6 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -87,12 +88,14 @@ class TrainingProgress:
 
 
 @torch.no_grad()
-def contrastive_accuracy(video_embeds: torch.Tensor, text_embeds: torch.Tensor, block_size: int = 1024) -> torch.Tensor:
+def contrastive_accuracy(
+    video_embeds: torch.Tensor, text_embeds: torch.Tensor, max_similarities: int = 2**20
+) -> torch.Tensor:
     """Returns the share of the (N, P) videos and texts that are most similar to their own counterpart, a scalar."""
     videos, texts = nn.functional.normalize(video_embeds, dim=-1), nn.functional.normalize(text_embeds, dim=-1)
     own = torch.arange(len(videos), device=videos.device)
     num_right = 0
-    for rows in own.split(block_size):
+    for rows in own.split(max(1, max_similarities // len(own))):
         num_right = num_right + ((videos[rows] @ texts.T).argmax(dim=1) == rows).sum()
         num_right = num_right + ((texts[rows] @ videos.T).argmax(dim=1) == rows).sum()
     return num_right / (2 * len(own))
@@ -102,5 +105,10 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Returns the most memory that tensors took on an accelerator, or this process in main memory."""
     if device.type != "cpu" and hasattr(torch.get_device_module(device), "max_memory_allocated"):
         return torch.get_device_module(device).max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux: what getrusage calls the peak starts at what the parent process held.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, kibibytes elsewhere
