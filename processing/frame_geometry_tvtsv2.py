@@ -83,9 +83,7 @@ def geometry_for(
 ) -> FrameGeometry:
     """Resize and crop for frames of one size; the crop is centred, or drawn where a generator is given."""
     crop = settings["crop_size"]
-    resized_height, resized_width = height, width
-    if settings["do_resize"]:
-        resized_height, resized_width = _resized_size(height, width, settings)
+    resized_height, resized_width = resized_size(height, width, settings)
     box = (0, 0, resized_height, resized_width)
     if settings["do_center_crop"]:
         if crop.height > resized_height or crop.width > resized_width:
@@ -103,7 +101,10 @@ def geometry_for(
     return FrameGeometry(resized_height, resized_width, *box, resample=None if is_nearest else _resampler(settings))
 
 
-def _resized_size(height: int, width: int, settings: dict) -> tuple[int, int]:
+def resized_size(height: int, width: int, settings: dict) -> tuple[int, int]:
+    """Height and width after the resize that the settings ask for."""
+    if not settings["do_resize"]:
+        return height, width
     size, crop = settings["size"], settings["crop_size"]
     if size is None and settings["do_center_crop"]:
         size = SizeDict(shortest_edge=int(RESIZE_TO_CROP_RATIO * max(crop.height, crop.width)))

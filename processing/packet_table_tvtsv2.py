@@ -55,6 +55,12 @@ class PacketTable:
         shown = np.flatnonzero(self.is_shown)
         self.display_order = shown[np.argsort(self.pts[shown], kind="stable")]
 
+    @property
+    def reorder_depth(self) -> int:
+        """By how many frames decoding has to be ahead, so that each is there when its turn to be shown comes."""
+        decoded = np.searchsorted(np.flatnonzero(self.is_shown), self.display_order)
+        return int((decoded - np.arange(len(decoded))).max())
+
 
 @dataclass
 class Run:
@@ -90,6 +96,8 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
     with reading_errors(video.name):
         table = _table_of_samples(video, codec) or _table_of_packets(video, codec)
     _check_order(table, codec)
+    if table.reorder_depth > stream.codec_context.reorder_depth:
+        raise UncertainTable("frames are reordered further than the decoder knows, and it would drop some")
     return table
 
 

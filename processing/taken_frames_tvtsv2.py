@@ -5,6 +5,7 @@ Axis legend: T frames, H height, W width.
 
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -12,6 +13,19 @@ from av.video.reformatter import VideoReformatter
 
 from .video_container_tvtsv2 import OpenVideo, reading_errors
 from .video_metadata_tvtsv2 import VideoFileMetadata
+
+
+class ScaledSize(NamedTuple):
+    """A size, upright, that frames are scaled to while their colours are converted.
+
+    Attributes:
+        height, width: In pixels.
+        interpolation: One of FFmpeg's scalers, by its name in `av.video.reformatter.Interpolation`.
+    """
+
+    height: int
+    width: int
+    interpolation: str = "BILINEAR"
 
 
 class TakenFrames:
@@ -23,6 +37,7 @@ class TakenFrames:
         indices: Frames asked for, repeats allowed.
         frame_transform: Applied to each frame, (H, W, 3) uint8, or None.
         turns: Counter-clockwise quarter turns to apply first.
+        scaled_size: The size to convert frames to, before they are turned and transformed; None keeps theirs.
     """
 
     def __init__(
@@ -32,8 +47,10 @@ class TakenFrames:
         indices: list[int],
         frame_transform: Callable | None,
         turns: int,
+        scaled_size: ScaledSize | None = None,
     ):
         self.video, self.metadata, self.indices = video, metadata, indices
+        self.scaling = _scaling_options(scaled_size, turns)
         self.frame_transform, self.turns = frame_transform, turns
         self.slots = {index: slot for slot, index in enumerate(dict.fromkeys(indices))}
         self.missing = set(self.slots)
@@ -44,16 +61,14 @@ class TakenFrames:
     def add(self, index: int, frame: av.VideoFrame) -> None:
         """Converts and keeps a frame; several threads may do so at a time."""
         self.video.check_frame_size(frame.width, frame.height)
+        self._check_same_size(index, frame)
         if not hasattr(self.reformatters, "own"):
             self.reformatters.own = VideoReformatter()
         with reading_errors(self.video.name):
-            image = self.reformatters.own.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        image = _turn(image, self.turns)
-        if image.shape != (self.metadata.height, self.metadata.width, 3):
-            raise self.video.error(
-                f"frame {index} has {image.shape[1]}x{image.shape[0]} pixels, the first frame "
-                f"{self.metadata.width}x{self.metadata.height}; videos that change their size are not read."
-            )
+            image = self.reformatters.own.reformat(frame, format="rgb24", threads=1, **self.scaling).to_ndarray()
+        self._keep(index, _turn(image, self.turns))
+
+    def _keep(self, index: int, image: np.ndarray) -> None:
         if self.frame_transform is not None:
             image = self.frame_transform(image)
         with self.lock:
@@ -62,6 +77,14 @@ class TakenFrames:
                 self.images = np.empty((len(self.slots), *image.shape), image.dtype)
         self.images[self.slots[index]] = image
         self.missing.discard(index)
+
+    def _check_same_size(self, index: int, frame: av.VideoFrame) -> None:
+        width, height = (frame.height, frame.width) if self.turns % 2 else (frame.width, frame.height)
+        if (width, height) != (self.metadata.width, self.metadata.height):
+            raise self.video.error(
+                f"frame {index} has {width}x{height} pixels, the first frame "
+                f"{self.metadata.width}x{self.metadata.height}; videos that change their size are not read."
+            )
 
     def stacked(self) -> np.ndarray:
         """All frames in the order asked for; completes the metadata."""
@@ -77,6 +100,13 @@ class TakenFrames:
 def quarter_turns(degrees: int) -> int:
     """Counter-clockwise turns by 90 degrees, 0 to 3; other angles are rounded, as no rectangle of pixels shows them."""
     return round(degrees / 90) % 4
+
+
+def _scaling_options(size: ScaledSize | None, turns: int) -> dict:
+    if size is None:
+        return {}
+    width, height = (size.height, size.width) if turns % 2 else (size.width, size.height)
+    return {"width": width, "height": height, "interpolation": size.interpolation}
 
 
 def _turn(image: np.ndarray, turns: int) -> np.ndarray:

@@ -16,8 +16,8 @@ class VideoFileMetadata(VideoMetadata):
     """What is known of a video file and of the frames taken from it.
 
     To the fields of `transformers` (`total_num_frames`: frames that decode, `fps`: their number over `duration`,
-    `duration`: seconds from the first frame shown to the end of the last, `width` and `height`: of the frames
-    returned) come:
+    `duration`: seconds from the first frame shown to the end of the last, `width` and `height`: of the frames,
+    upright if they are returned so) come:
 
     Attributes:
         rotation: Degrees counter-clockwise that turn the stored frames upright; applied to what is returned.

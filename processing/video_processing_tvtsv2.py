@@ -11,17 +11,27 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.image_processing_base import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_arrays_tvtsv2 import as_frames, list_videos
-from .frame_geometry_tvtsv2 import FrameGeometry, geometry_for
+from .frame_geometry_tvtsv2 import FrameGeometry, geometry_for, resized_size
 from .frame_sampling_tvtsv2 import random_interval_indices
+from .taken_frames_tvtsv2 import ScaledSize
 from .video_container_tvtsv2 import VideoLimits, VideoReadingError
 from .video_metadata_tvtsv2 import VideoFileMetadata
 from .video_reading_tvtsv2 import default_num_threads, read_video, read_windows
 from .video_settings_tvtsv2 import PRESETS, TVTSv2VideosKwargs, check_names
+
+# FFmpeg's scalers that do what PIL's filters do; its bilinear and bicubic ones average when they shrink, as PIL's do.
+FFMPEG_SCALERS = {
+    PILImageResampling.NEAREST: "POINT",
+    PILImageResampling.BOX: "AREA",
+    PILImageResampling.BILINEAR: "BILINEAR",
+    PILImageResampling.BICUBIC: "BICUBIC",
+    PILImageResampling.LANCZOS: "LANCZOS",
+}
 
 
 class TVTSv2VideoProcessor(BaseVideoProcessor):
@@ -33,7 +43,8 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     itself.
 
     Pixels: the evaluation preset equals PIL's nearest filter exactly. The feature-extraction preset is within 1 of 255
-    levels of PIL's bilinear filter, whose fixed-point weights torch's resize rounds differently.
+    levels of PIL's bilinear filter, whose fixed-point weights torch's resize rounds differently. With
+    `approximate_resize` neither holds for files: FFmpeg then scales frames while it converts their colours.
     """
 
     valid_kwargs = TVTSv2VideosKwargs
@@ -43,6 +54,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     # None: what the preset says, so that a saved processor can be loaded with another preset.
     size = None
     resample = None
+    approximate_resize = False
     do_center_crop = None
     do_pad = None
     default_to_square = False
@@ -99,7 +111,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         check_names(kwargs.keys())
         settings = self._settings(kwargs)
         reader = _FileFrames(settings)
-        read = read_windows(video, windows, reader.sample, frame_transform=reader.transform, **_read_options(settings))
+        read = read_windows(video, windows, reader.sample, **reader.options())
         processed = [(_finish(torch.from_numpy(frames), settings), metadata) for frames, metadata in read]
         return self._make_features(processed, None, settings)
 
@@ -154,9 +166,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         """
         settings = self._settings({})
         reader = _FileFrames(settings, generator, (start_seconds, end_seconds))
-        frames, _ = read_video(
-            video, reader.sample, frame_transform=reader.transform, num_threads=1, **_read_options(settings)
-        )
+        frames, _ = read_video(video, reader.sample, num_threads=1, **reader.options())
         return _normalise(torch.from_numpy(frames), settings)
 
     def _process_all(self, videos: list, settings: dict) -> tuple[list, list | None]:
@@ -188,13 +198,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     def _process_video(self, video: Any, settings: dict) -> tuple[torch.Tensor, VideoMetadata]:
         if _is_file(video):
             reader = _FileFrames(settings)
-            frames, metadata = read_video(
-                video,
-                reader.sample,
-                frame_transform=reader.transform,
-                num_threads=settings["num_threads"],
-                **_read_options(settings),
-            )
+            frames, metadata = read_video(video, reader.sample, num_threads=settings["num_threads"], **reader.options())
             return _finish(torch.from_numpy(frames), settings), metadata
         array, is_image = as_frames(video, settings["input_data_format"])
         height, width = array.shape[1:3]
@@ -251,16 +255,30 @@ class _FileFrames:
         else:
             span = metadata.frame_span(*self.span)
             indices = random_interval_indices(*span, self.settings["num_frames"], self.generator)
-        self.geometry = geometry_for(metadata.height, metadata.width, self.settings, self.generator)
+        scaled = self.scaled_size(metadata)
+        height, width = scaled[:2] if scaled else (metadata.height, metadata.width)
+        self.geometry = geometry_for(height, width, self.settings, self.generator)
         return indices
+
+    def scaled_size(self, metadata: VideoFileMetadata) -> ScaledSize | None:
+        """The size frames are to have when they come, where that may be approximate and is smaller than theirs."""
+        height, width = resized_size(metadata.height, metadata.width, self.settings)
+        if not self.settings["approximate_resize"] or height * width >= metadata.height * metadata.width:
+            return None
+        return ScaledSize(height, width, FFMPEG_SCALERS[self.settings["resample"]])
 
     def transform(self, image: np.ndarray) -> np.ndarray:
         """One frame (H, W, 3) resized and cropped."""
         return self.geometry(torch.from_numpy(image)).numpy()
 
-
-def _read_options(settings: dict) -> dict:
-    return {"strict": settings["strict"], "limits": VideoLimits(**settings["limits"] or {})}
+    def options(self) -> dict:
+        """Arguments of `read_video` and `read_windows`."""
+        return {
+            "frame_transform": self.transform,
+            "scaled_size_fn": self.scaled_size,
+            "strict": self.settings["strict"],
+            "limits": VideoLimits(**self.settings["limits"] or {}),
+        }
 
 
 def _finish(frames: torch.Tensor, settings: dict, is_image: bool = False) -> torch.Tensor:

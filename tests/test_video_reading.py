@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tests.video_files import ODD_FILES, decode_all, draw_frame, write_odd_file,
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 DECODED_THROUGH = {"avi_mpeg4_bframes", "flv", "wmv", "gif", "mpeg2_program", "leading_pictures_first"}
+DECODED_THROUGH |= {"h264_reorder_depth_found_late"}
 
 
 def everything(metadata):
@@ -330,6 +332,19 @@ def test_text_that_is_not_unicode_does_not_matter(tmp_path):
         container.mux(stream.encode(None))
     path.write_bytes(path.read_bytes().replace(b"TITLEMARK", b"\xff\xfe\xfdMARK\xe9\xc3"))
     assert read_video(path, everything)[1].total_num_frames == 1
+
+
+def test_memory_of_windows_grows_with_the_frames_asked_for_and_not_with_the_file(tmp_path):
+    peaks = {}
+    for num_frames in (60, 600):
+        path = write_video(tmp_path / f"{num_frames}.mp4", num_frames=num_frames, height=120, width=160)
+        read_windows(path, [(0, 1)], lambda metadata: [0])
+        tracemalloc.start()
+        read_windows(path, [(0.5, 1), (1.5, 2.5)], twelve, frame_transform=lambda image: image[::4, ::4].copy())
+        peaks[num_frames] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    # 24 small frames, one whole frame and its copies; a table row takes some hundred bytes at most.
+    assert peaks[600] - peaks[60] < 540 * 500 < 10 * 120 * 160 * 3
 
 
 def test_mutated_files_give_frames_or_one_kind_of_error(odd_files, tmp_path):

@@ -157,6 +157,8 @@ ODD_FILES: dict[str, dict | tuple[str, str]] = {
     "leading_pictures_first": ("ts", "_write_from_second_keyframe"),
     "picture_and_video": ("mp4", "_write_picture_and_video"),
     "packets_grow": ("mp4", "_write_growing_groups"),
+    "h264_reorder_depth_unsaid": ("ts", "_write_without_usability_information"),
+    "h264_reorder_depth_found_late": ("ts", "_write_reordered_far"),
 }
 
 
@@ -217,6 +219,57 @@ def _write_marked_layers(path: Path) -> Path:
         packet.update(bytes(data))
 
     return _copy_packets(source, path, mark)
+
+
+def _write_without_usability_information(path: Path) -> Path:
+    """The stream does not say how far its frames are reordered; FFmpeg finds out when it opens the file."""
+    return _write_silent_reordering(path, "b-adapt=0")
+
+
+def _write_reordered_far(path: Path) -> Path:
+    """As above, but decoders find out so late that they drop a frame."""
+    return _write_silent_reordering(path, "b-adapt=1")
+
+
+def _write_silent_reordering(path: Path, adaption: str) -> Path:
+    options = {"preset": "medium", "profile": "main"}
+    options["x264-params"] = f"bframes=3:b-pyramid=normal:{adaption}:keyint=12:min-keyint=12:scenecut=0"
+    source = write_video(path.with_name("told.ts"), fps=25, options=options, num_frames=60)
+
+    def cut_parameters(number, packet):
+        data = bytes(packet)
+        start = data.find(b"\0\0\1\x67") + 4
+        if start > 4:
+            end = data.find(b"\0\0\1", start)
+            end -= data[end - 1] == 0  # a start code of four bytes
+            # Zeros may follow a unit; packets keep their size.
+            packet.update(
+                data[:start] + _without_usability_information(data[start:end]).ljust(end - start, b"\0") + data[end:]
+            )
+
+    return _copy_packets(source, path, cut_parameters)
+
+
+def _without_usability_information(parameters: bytes) -> bytes:
+    """A main-profile sequence parameter set up to its VUI. Source: ITU-T H.264, section 7.3.2.1.1."""
+    bits = "".join(f"{byte:08b}" for byte in parameters.replace(b"\0\0\3", b"\0\0"))
+    position = 24  # profile, constraints, level
+
+    def number() -> int:
+        nonlocal position
+        zeros = bits.index("1", position) - position
+        position += 2 * zeros + 1
+        return int(bits[position - zeros - 1 : position], 2) - 1
+
+    number(), number()  # identity, frame numbers
+    assert number() == 0 and number() >= 0  # the type and size of the order count
+    number()  # reference frames
+    position += 1
+    number(), number()  # width, height
+    assert bits[position] == "1" and bits[position + 2] == "0"  # no fields, no cropping
+    cut = bits[: position + 3] + "01"
+    cut += "0" * (-len(cut) % 8)
+    return int(cut, 2).to_bytes(len(cut) // 8, "big").replace(b"\0\0", b"\0\0\3")
 
 
 def _write_edit_list(path: Path) -> Path:
