@@ -1,6 +1,7 @@
 """The main job, small, from its command to the folder it leaves; interrupted, in two processes, and with bad input."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -301,6 +302,17 @@ def test_an_unreadable_video_is_named_and_training_goes_on(own_sources, tmp_path
     assert all("train000003" in record["error"] for record in records)
     results = read_json(tmp_path / "broken" / "eval_results.json")
     assert results["optimizer_steps"] == 4 and results["num_broken"] == len(set(lines))
+
+
+def test_too_many_broken_videos_end_with_a_message(own_sources, tmp_path, monkeypatch):
+    data, settings = own_sources
+    video = data / "videos" / "train" / "data" / "train000003.mp4"
+    video.write_bytes(video.read_bytes()[:400])
+    monkeypatch.setattr("training.trainer.MIN_SAMPLES_TO_JUDGE", 1)
+    config = write_config(tmp_path, "broken", max_broken_share=0.0, **settings | {"max_steps": 4})
+    assert re.match(
+        r"error: 1 of \d+ samples .* more than max_broken_share=0\. They are named", exit_message([str(config)])
+    )
 
 
 def test_without_held_out_videos_there_are_no_metrics(own_sources, tmp_path, capsys):

@@ -23,6 +23,7 @@ from tests.distributed_steps import (
     steps_in_processes,
 )
 from training.arguments import PreTrainingArguments
+from training.broken_videos import TooManyBrokenVideosError
 from training.evaluation import compute_metrics, retrieval_metrics, sorting_metrics
 from training.trainer import PLAN_FILE, TVTSv2Trainer
 
@@ -320,7 +321,9 @@ def test_broken_videos_are_logged_and_stop_training_above_the_stated_share(tmp_p
     trainer = make_trainer(tmp_path)
     trainer.max_broken_share = 0.1
     batch = {**make_joined_batch(3), "num_broken": 1}
-    with pytest.raises(RuntimeError, match=r"50 of 200 samples .* more than max_broken_share=0\.1") as error:
+    with pytest.raises(
+        TooManyBrokenVideosError, match=r"50 of 200 samples .* more than max_broken_share=0\.1"
+    ) as error:
         for _ in range(100):
             trainer._count(batch)
     assert (trainer.num_samples, trainer.num_broken) == (150, 50) and str(tmp_path) in str(error.value)

@@ -16,6 +16,7 @@ import torch
 from transformers import set_seed
 
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments, parse_arguments
+from training.broken_videos import TooManyBrokenVideosError
 from training.cpu_threads import use_all_cores
 from training.liveness import DataLoadingError
 from training.provenance import describe_run
@@ -49,7 +50,7 @@ def main(command_line: list[str] | None = None) -> None:
                 write_json(run.path / RESULTS_FILE, results)
                 print(_summary(results, run.path))
             trainer.accelerator.wait_for_everyone()
-    except (CheckpointError, FloatingPointError, DataLoadingError) as error:
+    except (CheckpointError, FloatingPointError, DataLoadingError, TooManyBrokenVideosError) as error:
         sys.exit(f"error: {error}")
 
 

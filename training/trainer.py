@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainingArguments
 
 from training.arguments import PreTrainingArguments
+from training.broken_videos import TooManyBrokenVideosError
 from training.chunked_contrast import backward_in_chunks
 from training.finite_loss import FiniteLossGuard
 from training.flops import count_step_flops
@@ -163,7 +164,7 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
         self.num_broken += inputs.get("num_broken", 0)
         num_seen = self.num_samples + self.num_broken
         if num_seen >= MIN_SAMPLES_TO_JUDGE and self.num_broken > self.max_broken_share * num_seen:
-            raise RuntimeError(
+            raise TooManyBrokenVideosError(
                 f"{self.num_broken} of {num_seen} samples were of videos or transcripts that cannot be used, more than "
                 f"max_broken_share={self.max_broken_share:g}. They are named in {self.args.output_dir}."
             )
