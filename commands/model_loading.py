@@ -46,10 +46,14 @@ def load_config(name: str, *, revision: str | None = None) -> TVTSv2Config:
 
     Raises:
         ValueError: it is another model's.
+        OSError: there is nothing of this name.
     """
     if Path(name).exists() and not (Path(name) / "config.json").is_file():
         raise ValueError(f"{name} holds no config.json, so it is no model folder.")
-    values, _ = TVTSv2Config.get_config_dict(name, revision=revision)
+    try:
+        values, _ = TVTSv2Config.get_config_dict(name, revision=revision)
+    except OSError as error:
+        raise OSError(f"There is no folder {name}, and no such model can be had from the hub: {error}") from error
     if values.get("model_type") != TVTSv2Config.model_type:
         raise ValueError(f"{name} is a model of type {values.get('model_type')!r}, not {TVTSv2Config.model_type!r}.")
     return TVTSv2Config.from_pretrained(name, revision=revision)

@@ -131,6 +131,11 @@ class TVTSv2TextModel(TVTSv2PreTrainedModel, CLIPTextModel):
 
     config_class = TVTSv2TextConfig
     base_model_prefix = "text_model"
+    # The rest of a whole model, from which the tower can be loaded.
+    _keys_to_ignore_on_load_unexpected = [
+        *TVTSv2PreTrainedModel._keys_to_ignore_on_load_unexpected,
+        r"^(vision_model|visual_projection|text_projection|sorter|classifier)\.",
+    ]
     input_modalities = CLIPTextModel.input_modalities
     _no_split_modules = ["CLIPTextEmbeddings", "CLIPEncoderLayer"]
     _can_record_outputs = CLIPTextModel._can_record_outputs
@@ -177,6 +182,10 @@ class TVTSv2VisionModel(TVTSv2PreTrainedModel):
 
     config_class = TVTSv2VisionConfig
     base_model_prefix = "vision_model"
+    _keys_to_ignore_on_load_unexpected = [
+        *TVTSv2PreTrainedModel._keys_to_ignore_on_load_unexpected,
+        r"^(text_model|visual_projection|text_projection|sorter|classifier)\.",
+    ]
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
 

@@ -1,18 +1,16 @@
 """The exported folder and its card: snippets run as they stand, metadata, records, refusals; pushing to a stand-in."""
 
-import base64
 import json
 import os
 import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
+from tests.hub_stand_in import start_hub
 from tests.small_folder import write_small_folder
 from tests.video_files import write_video
 from training.export_to_hub import main
@@ -118,57 +116,8 @@ def test_refusals_leave_nothing_behind(checkpoint, exported, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare"]
 
 
-class StandIn(BaseHTTPRequestHandler):
-    """As much of the hub as creating a repository and one commit need; keeps what it was sent."""
-
-    def do_POST(self):
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length) if length else self._read_chunks()
-        address = f"http://{self.headers['Host']}"
-        if self.path == "/api/repos/create":
-            self.server.created = json.loads(body)
-            self._answer({"url": f"{address}/{REPO_ID}"})
-        elif "/preupload/" in self.path:
-            files = json.loads(body)["files"]
-            self._answer(
-                {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]}
-            )
-        elif "/commit/" in self.path:
-            self.server.authorization = self.headers["Authorization"]
-            for line in body.splitlines():
-                entry = json.loads(line)
-                if entry["key"] == "file":
-                    self.server.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-            self._answer({"commitUrl": f"{address}/{REPO_ID}/commit/{'0' * 40}", "commitOid": "0" * 40})
-        else:
-            self._answer({"valid": True})
-
-    def do_GET(self):
-        self._answer({"id": REPO_ID, "sha": "0" * 40, "siblings": [], "name": "someone", "type": "user"})
-
-    def _read_chunks(self) -> bytes:
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        return body
-
-    def _answer(self, content: dict) -> None:
-        data = json.dumps(content).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments):
-        pass
-
-
 def test_push_uploads_the_folder(checkpoint, tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
-    server.files = {}
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = start_hub(REPO_ID)
     environment = os.environ | {
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
         "HF_HUB_OFFLINE": "0",

@@ -594,7 +594,7 @@ def test_a_tower_loads_its_part_of_a_whole_model(tiny_model, tmp_path, prefix):
     tiny_model.save_pretrained(tmp_path / "whole")
     tower_class = {"vision_model": TVTSv2VisionModel, "text_model": TVTSv2TextModel}[prefix]
     tower, report = tower_class.from_pretrained(tmp_path / "whole", output_loading_info=True)
-    assert not report["missing_keys"] and not report["mismatched_keys"]
+    assert not any(report.values()), "the rest of the model is nothing to report"
     assert_same_weights(tower, getattr(tiny_model, prefix).state_dict())
     tower.save_pretrained(tmp_path / "tower")
     again, report = tower_class.from_pretrained(tmp_path / "tower", output_loading_info=True)

@@ -14,7 +14,7 @@ from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
 from tests.small_folder import small_processor, write_small_folder
 from tests.video_files import write_video
 from training.finetuning_trainer import classification_metrics
-from training.labelled_videos import LabelledVideo, TrainingVideos, find_videos
+from training.labelled_videos import ClipKey, LabelledVideo, ShuffledVideos, TrainingVideos, find_videos
 from training.run_finetune import main
 
 CLASSES = ["running", "still standing"]
@@ -155,13 +155,25 @@ def test_clips_depend_on_seed_epoch_and_index_and_broken_videos_are_written_down
     broken.write_bytes(b"nothing")
     reader = small_processor().video_processor
     samples = TrainingVideos([LabelledVideo(broken, "x"), *videos], reader, seed=1, ledger=tmp_path / "ledger.jsonl")
-    first = samples[1]["pixel_values_videos"]
-    assert torch.equal(first, samples[1]["pixel_values_videos"]) and samples[1]["num_broken"] == 0
-    samples.set_epoch(1)
-    assert not torch.equal(first, samples[1]["pixel_values_videos"])
-    replaced = samples[0]
+    first = samples[ClipKey(0, 1)]["pixel_values_videos"]
+    assert torch.equal(first, samples[ClipKey(0, 1)]["pixel_values_videos"])
+    assert not torch.equal(first, samples[ClipKey(1, 1)]["pixel_values_videos"])
+    replaced = samples[ClipKey(0, 0)]
+    samples[ClipKey(1, 0)]  # met again: one line all the same
     assert replaced["num_broken"] == 1 and replaced["text"] == videos[0].text
-    assert json.loads((tmp_path / "ledger.jsonl").read_text().splitlines()[0])["path"] == str(broken)
+    (line,) = (tmp_path / "ledger.jsonl").read_text().splitlines()
+    assert json.loads(line)["path"] == str(broken)
+
+
+def test_the_order_is_another_in_each_epoch_and_ends_with_a_whole_step():
+    sampler = ShuffledVideos(10, seed=3, samples_per_step=4)
+    first, again = list(sampler), list(sampler)
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert first == again and [key.index for key in first] != [key.index for key in second]
+    assert len(sampler) == len(set(first)) == 8 and {key.epoch for key in second} == {1}
+    with pytest.raises(ValueError, match="12 videos over all processes, but there are 10"):
+        ShuffledVideos(10, seed=3, samples_per_step=12)
 
 
 @pytest.mark.parametrize(

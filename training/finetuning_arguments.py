@@ -65,6 +65,7 @@ class FinetuningTrainingArguments(TrainingArguments):
     dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that read videos ahead, per process."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: epoch, steps or no."})
     save_total_limit: int = field(default=2, metadata={"help": "Checkpoints to keep."})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "Every trained one is used."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
     report_to: str = field(default="none", metadata={"help": "tensorboard, wandb, …"})
 

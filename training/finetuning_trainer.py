@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from torch.utils.data import RandomSampler, Sampler
 from transformers import EvalPrediction
 
 from training.broken_videos import TooManyBrokenVideosError
 from training.evaluation import retrieval_metrics
 from training.gather import gather_batch_sizes, gather_pairs
+from training.labelled_videos import ShuffledVideos
 from training.losses import contrastive_loss
 from training.safe_checkpoints import SafeCheckpointTrainer
 
@@ -29,6 +29,9 @@ class FinetuningTrainer(SafeCheckpointTrainer):
         super().__init__(*args, **kwargs)
         self.max_broken_share = max_broken_share
         self.num_samples = self.num_broken = 0  # of this process, since it started
+
+    def _get_train_sampler(self, train_dataset=None) -> ShuffledVideos:
+        return ShuffledVideos(len(self.train_dataset), self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Returns the model's loss."""
@@ -71,20 +74,12 @@ class RetrievalTrainer(FinetuningTrainer):
         )
         return (loss, outputs) if return_outputs else loss
 
-    def _get_train_sampler(self, train_dataset=None) -> Sampler | None:
+    def _get_train_sampler(self, train_dataset=None) -> ShuffledVideos:
         # Over several processes, accelerate fills up the last batches with samples that are in them already: pairs
-        # would be their own negatives. Those that fill no joined batch are left out instead, others in each epoch.
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        batch_size = self.args.train_batch_size * self.args.world_size
-        num_samples = len(dataset) // batch_size * batch_size
-        if self.args.world_size == 1:
-            return RandomSampler(dataset)
-        if num_samples == 0:
-            raise ValueError(
-                f"{len(dataset)} pairs do not fill a batch of {self.args.train_batch_size} in each of "
-                f"{self.args.world_size} processes: lower --per_device_train_batch_size, or start fewer processes."
-            )
-        return RandomSampler(dataset, num_samples=num_samples)
+        # would be their own negatives.
+        world_size = self.args.world_size
+        samples_per_step = 1 if world_size == 1 else self.args.train_batch_size * world_size
+        return ShuffledVideos(len(self.train_dataset), self.args.seed, samples_per_step)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Returns (loss, (video embeddings, text embeddings), row numbers)."""

@@ -1,10 +1,13 @@
 """Videos with a class or a caption each: from a folder per class, or from a table."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset, Sampler
 
 from processing import TVTSv2Processor, TVTSv2VideoProcessor, VideoReadingError
 from training.broken_videos import BrokenVideos
@@ -59,36 +62,74 @@ def find_labels(videos: list[LabelledVideo]) -> list[str]:
     return labels
 
 
-class TrainingVideos(torch.utils.data.Dataset):
+class ClipKey(NamedTuple):
+    """Names one draw: a clip of the `index`-th video, in its `epoch`-th round."""
+
+    epoch: int
+    index: int
+
+
+class ShuffledVideos(Sampler[ClipKey]):
+    """Keys of all videos in random order, another one in each epoch.
+
+    Epochs travel in the keys: accelerate tells a data set's epoch in one process only, and loading workers that go on
+    from epoch to epoch would not hear of it either.
+
+    Args:
+        num_videos: how many there are.
+        seed: of the order.
+        samples_per_step: an epoch ends with its last whole step; which videos are left out differs from epoch to epoch.
+
+    Raises:
+        ValueError: there are fewer videos than one step takes.
+    """
+
+    def __init__(self, num_videos: int, seed: int, samples_per_step: int = 1):
+        if num_videos < samples_per_step:
+            raise ValueError(
+                f"A step takes {samples_per_step} videos over all processes, but there are {num_videos}: lower "
+                "--per_device_train_batch_size, or start fewer processes."
+            )
+        self.num_videos, self.seed, self.epoch = num_videos, seed, 0
+        self.num_samples = num_videos // samples_per_step * samples_per_step
+
+    def set_epoch(self, epoch: int) -> None:
+        """Another order from here on; the Trainer calls it."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[ClipKey]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_videos)
+        yield from (ClipKey(self.epoch, int(index)) for index in order[: self.num_samples])
+
+
+class TrainingVideos(Dataset):
     """Randomly sampled, randomly cropped clips; a broken video gives its place to the next one and is written down.
 
     Args:
         videos, video_processor: what to read, and how.
-        seed: with epoch and index it decides frames and crop.
+        seed: with the key it decides frames and crop.
         ledger: file that gets a line per broken video, whoever meets it and however often.
     """
 
     def __init__(self, videos: list[LabelledVideo], video_processor: TVTSv2VideoProcessor, *, seed: int, ledger: Path):
         self.videos, self.video_processor, self.seed = videos, video_processor, seed
         self.broken_videos = BrokenVideos(ledger)
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, key: ClipKey) -> dict:
         """Returns `pixel_values_videos` (T, 3, H, W), `text`, and `num_broken`, videos passed over.
 
         Raises:
             VideoReadingError: too many broken videos in a row.
         """
-        generator = np.random.default_rng((self.seed, self.epoch, index))
+        generator = np.random.default_rng([self.seed, *key])
         for num_broken in range(MAX_REPLACEMENTS + 1):
-            video = self.videos[(index + num_broken) % len(self.videos)]
+            video = self.videos[(key.index + num_broken) % len(self.videos)]
             try:
                 pixels = self.video_processor.sample_training_clip(str(video.path), generator=generator)
             except VideoReadingError as error:
@@ -99,7 +140,7 @@ class TrainingVideos(torch.utils.data.Dataset):
         raise last_error
 
 
-class EvaluationVideos(torch.utils.data.Dataset):
+class EvaluationVideos(Dataset):
     """Videos by the processor's own transform; a broken one is an error, as a score without it would be another."""
 
     def __init__(self, videos: list[LabelledVideo], video_processor: TVTSv2VideoProcessor):

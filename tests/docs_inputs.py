@@ -1,0 +1,62 @@
+"""What the commands of the README and of docs/ find in the folder they are run in: small, but the real thing.
+
+A page that speaks of another file or folder needs it made here, under the very name that the page uses.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from tests.deterministic_weights import official_state_dict
+from tests.small_folder import small_processor, write_small_folder
+from tests.video_files import write_video
+from training.narrated_shapes import CorpusConfig, build_corpus
+
+ROOT = Path(__file__).parent.parent
+CLASSES = ("one", "two")
+MSRVTT_HEADER = "key,vid_key,video_id,sentence\n"
+
+
+def make_inputs(place: Path) -> None:
+    """Fills the folder."""
+    _make_models(place)
+    _make_videos(place)
+    _make_footage(place)
+    # Commands name the recipes by their place in the repository.
+    (place / "training").symlink_to(ROOT / "training")
+
+
+def _make_models(place: Path) -> None:
+    write_small_folder(place / "model")
+    write_small_folder(place / "outputs" / "pretrain")
+    small_processor().tokenizer.save_pretrained(place / "openai" / "clip-vit-base-patch16")
+    torch.save(official_state_dict("B"), place / "TVTSv2_B_16.pth")  # the release's names, at a test's sizes
+
+
+def _make_videos(place: Path) -> None:
+    write_video(place / "video.mp4", num_frames=30)
+    names = [f"video{index}.mp4" for index in range(4)]
+    (place / "videos").mkdir()
+    for index, name in enumerate(names):
+        write_video(place / "videos" / name, num_frames=12 + 8 * index, height=32 + 8 * index)
+        folder = place / "actions" / CLASSES[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(place / "videos" / name, folder / name)
+    texts = ["red circle", "blue square", "green star", "a person moves"]
+    (place / "list.csv").write_text("path\n" + "".join(f"videos/{name}\n" for name in names))
+    pairs = "".join(f"videos/{name},{text}\n" for name, text in zip(names, texts, strict=True))
+    (place / "pairs.csv").write_text(f"path,caption\n{pairs}")
+    rows = "".join(f"ret{i},msr{i},video{i},{text}\n" for i, text in enumerate(texts))
+    (place / "MSRVTT_JSFUSION_test.csv").write_text(MSRVTT_HEADER + rows)
+
+
+def _make_footage(place: Path) -> None:
+    """Narrated videos, each with a transcript of its name."""
+    config = CorpusConfig(
+        num_train_videos=3, num_heldout_videos=0, num_train_captions=0, num_heldout_captions=0, image_size=160
+    )
+    source = build_corpus(place / "corpus", config, num_workers=1).folder / "videos" / "train"
+    shutil.copytree(source / "data", place / "footage")
+    for file in (source / "annotations").iterdir():
+        shutil.copyfile(file, place / "footage" / file.name)
