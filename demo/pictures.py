@@ -51,6 +51,10 @@ STYLE = """
 .peak-note {display: block; font-size: 12px; color: var(--quiet); font-variant-numeric: tabular-nums}
 
 .hits {display: grid; grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); gap: 20px 18px; padding-top: 8px}
+@media (max-width: 600px) {.hits {grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 14px 12px}
+  .card {padding: 16px} .bars {grid-template-columns: minmax(80px, 44%) 1fr 36px}
+  .line {grid-template-columns: minmax(0, 1fr); gap: 5px; margin: 12px 0} .cells img {height: 30px; aspect-ratio: auto}
+  .peak-note {display: inline; margin-left: 8px}}
 .hits figure {margin: 0}
 .hits video {width: 100%; aspect-ratio: 1; object-fit: cover; border-radius: 12px; display: block; margin: 0;
   background: var(--border-color-primary)}

@@ -31,6 +31,8 @@ def start_processes(number: int, function: Callable, *arguments) -> list[multipr
 
 def _work(rank: int, number: int, port: int, function: Callable, arguments: tuple) -> None:
     torch.set_num_threads(1)
+    # As under torchrun; from a server of their own, loading workers would import everything anew in each epoch.
+    multiprocessing.set_start_method("fork", force=True)
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(number), LOCAL_WORLD_SIZE=str(number))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     function(*arguments)
