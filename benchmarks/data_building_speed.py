@@ -4,25 +4,31 @@
 
 Each command runs in a process of its own with one thread. Core seconds are those of all processor cores, which other
 work on the machine distorts less than time passed. What a command takes with one video is taken off as its start-up.
-Peak memory counts pages of memory-mapped files too: those of a long data set's table, which the system takes back.
+Memory is anonymous memory, looked at 20 times a second: what only ending the process gives back, without the pages of
+mapped files, which the system takes back when it needs them. (Not `ru_maxrss`: that starts at what the parent held.)
 """
 
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
 import datasets
+import numpy as np
+import torch
 
 from benchmarks.video_reading_files import make_file
+from training.provenance import device_name
+from training.reading_speed import memory_mebibytes
+from training.transcripts import align_clean_text
+from training.video_checks import VideoCheck, find_candidates
 
 RECORD = Path("benchmarks/records/data_building_speed.json")
 WORDS_PER_SECOND = 3
@@ -31,11 +37,11 @@ ROWS_PER_GROUP = 100  # as the builder writes them
 
 @dataclass
 class Cost:
-    """What a command took: time passed, time of all cores, and the most memory one of its processes held."""
+    """What a command took: time passed, time of all cores, and the most anonymous memory its first process held."""
 
     seconds: float
     core_seconds: float
-    peak_mebibytes: int
+    anonymous_mebibytes: int
     output: str
 
 
@@ -51,7 +57,11 @@ def run(module: str, *arguments: str) -> Cost:
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments], stdout=output, stderr=errors, env=environment
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        anonymous, ended = 0.0, 0
+        while not ended:
+            anonymous = max(anonymous, memory_mebibytes("RssAnon", process.pid))
+            time.sleep(0.05)
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - started
         output.seek(0)
@@ -59,7 +69,7 @@ def run(module: str, *arguments: str) -> Cost:
         if process.returncode:
             raise RuntimeError(f"{module} {' '.join(arguments)} failed: {errors.read()[-2000:]}")
         core_seconds = usage.ru_utime + usage.ru_stime
-        return Cost(seconds, core_seconds, usage.ru_maxrss // 1024, output.read())
+        return Cost(seconds, core_seconds, round(anonymous), output.read())
 
 
 def make_footage(folder: Path, num_videos: int, *, height: int, seconds: int) -> Path:
@@ -101,8 +111,8 @@ def measure_building(folder: Path, num_videos: int, height: int, seconds: int) -
         "num_videos": num_videos,
         "checks_per_core_second": round((num_videos - 1) / core_seconds, 1),
         "start_up_core_seconds": round(costs[1].core_seconds, 1),
-        "peak_mebibytes": costs[num_videos].peak_mebibytes,
-        "peak_mebibytes_of_one_video": costs[1].peak_mebibytes,
+        "anonymous_mebibytes": costs[num_videos].anonymous_mebibytes,
+        "anonymous_mebibytes_of_one_video": costs[1].anonymous_mebibytes,
         "core_seconds_of_a_second_run": round(again.core_seconds, 1),
     }
 
@@ -122,15 +132,52 @@ def measure_reading(folder: Path, num_videos: int, num_samples: int) -> dict:
     return {name: _read(source, num_samples) for name, source in sources.items()}
 
 
+def measure_alignment(num_words: int = 5000, repeats: int = 5) -> dict:
+    """Seconds (median) to align a cleaned-up text to the words heard: a third misheard, some of both lost."""
+    rng = np.random.default_rng(0)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
+    cleaned = ["".join(rng.choice(letters, size=rng.integers(2, 10))) for _ in range(num_words)]
+    heard = [word[1:] + "e" if rng.random() < 1 / 3 else word for word in cleaned if rng.random() < 0.97]
+    cleaned = [word for word in cleaned if rng.random() < 0.97]
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        align_clean_text(heard, cleaned)
+        seconds.append(time.perf_counter() - started)
+    return {"num_heard": len(heard), "num_cleaned": len(cleaned), "seconds": round(float(np.median(seconds)), 3)}
+
+
 def measure_memory(folder: Path, num_videos: int, row_counts: list[int], num_samples: int) -> dict:
-    """Peak memory of reading samples of data sets of different lengths, anonymous and with mapped files' pages."""
+    """Anonymous memory by number of rows: of writing a data set of checked videos, and of reading samples of it."""
     videos, peaks = folder / f"footage{num_videos}", {}
     for num_rows in row_counts:
         dataset = repeat_rows(folder / f"dataset{num_videos}", folder / f"rows{num_rows}", num_rows)
         source = {"format": "built", "dataset": str(dataset), "videos": str(videos)}
-        figures = _read(source, num_samples)
-        peaks[str(num_rows)] = {"anonymous": figures["peak_anonymous_mebibytes"], "all": figures["peak_mebibytes"]}
+        checked, output = make_checked_footage(folder / f"checked{num_rows}", num_rows)
+        writing = run("training.build_dataset", "--videos", str(checked), "--output", str(output), "--num_workers", "1")
+        reading = _read(source, num_samples)
+        peaks[str(num_rows)] = {
+            "writing": writing.anonymous_mebibytes,
+            "reading": reading["peak_anonymous_mebibytes"],
+            "reading, with mapped files": reading["peak_mebibytes"],
+        }
     return peaks
+
+
+def make_checked_footage(folder: Path, num_videos: int) -> tuple[Path, Path]:
+    """A folder of empty files that stand for videos, and a data set's folder whose ledger says they are all good."""
+    videos, output = folder / "videos", folder / "dataset"
+    videos.mkdir(parents=True)
+    output.mkdir()
+    for index in range(num_videos):
+        (videos / f"{index:08d}.mp4").touch()
+        (videos / f"{index:08d}.srt").touch()
+    words = tuple((f"word{number}", number / WORDS_PER_SECOND) for number in range(30 * WORDS_PER_SECOND))
+    with open(output / "checks.jsonl", "w") as ledger:
+        for candidate in find_candidates(videos, videos, num_clips=4, min_words=3):
+            check = VideoCheck(candidate.video, candidate.signature, duration=30.0, words=words)
+            ledger.write(replace(check, content_hash=candidate.video).to_json() + "\n")
+    return videos, output
 
 
 def _read(source: dict, num_samples: int) -> dict:
@@ -153,14 +200,14 @@ def main() -> None:
     try:
         record = {
             "command": " ".join(["python -m benchmarks.data_building_speed", *sys.argv[1:]]),
-            "device": f"{os.cpu_count()} cores, {platform.machine()}, PyAV {av.__version__}",
+            "device": device_name(torch.device("cpu")),
+            "PyAV": av.__version__,
             "load_before": round(os.getloadavg()[0], 1),
             "video": f"h264, {arguments.height} lines, {arguments.seconds} s",
+            "alignment": measure_alignment(),
             "building": measure_building(folder, arguments.num_videos, arguments.height, arguments.seconds),
             "reading": measure_reading(folder, arguments.num_videos, arguments.num_samples),
-            "peak_mebibytes_by_rows": measure_memory(
-                folder, arguments.num_videos, arguments.rows, arguments.num_samples
-            ),
+            "mebibytes_by_rows": measure_memory(folder, arguments.num_videos, arguments.rows, arguments.num_samples),
         }
     finally:
         shutil.rmtree(folder)

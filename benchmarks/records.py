@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.embeddings.sources import VideoEmbeddings
+from training.provenance import device_name
 
 FORMAT_VERSION = 1
 COMPLETE, PARTIAL = "complete", "partial"
@@ -58,10 +59,9 @@ def make_record(*, arguments: list[str], **content) -> dict:
 
 
 def describe_device(device: torch.device | str) -> str:
-    """A device by its maker's name."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    """A device by its maker's name; of a CPU also the cores and threads in use."""
+    name = device_name(torch.device(device))
+    return name if torch.device(device).type == "cuda" else f"{name}, {torch.get_num_threads()} threads"
 
 
 def write_record(path: Path, record: dict) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.embeddings import sources
+from benchmarks.embeddings.sources import normalise
 from benchmarks.protocols.retrieval_figures import (
-    normalise,
     ranks_of_blocks,
     retrieval_figures,
     right_candidate_ranks,
@@ -88,7 +89,15 @@ def test_what_cannot_be_ranked_is_refused():
         right_candidate_ranks(np.ones((2, 2)), np.array([[True, False], [False, False]]))
     with pytest.raises(ValueError, match="no queries"):
         retrieval_figures(np.array([]))
-    with pytest.raises(ValueError, match="video 'b' is zero or not finite"):
-        normalise(np.array([[1.0, 0.0], [np.inf, 0.0]]), ["a", "b"], "video")
-    with pytest.raises(ValueError, match="video 'a' is zero"):
-        normalise(np.array([[0.0, 0.0], [1.0, 0.0]]), ["a", "b"], "video")
+
+
+def test_embeddings_are_normalised_in_place_and_in_blocks(monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK_SIZE", 3)
+    rows = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert normalise(rows, list("abcdefghij"), "video") is rows
+    np.testing.assert_allclose(rows, expected, rtol=1e-6)
+    for wrong in (0, np.inf, np.nan):
+        rows[7] = wrong
+        with pytest.raises(ValueError, match="video 'h' is zero or not finite"):
+            normalise(rows, list("abcdefghij"), "video")

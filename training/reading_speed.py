@@ -53,13 +53,13 @@ def measure(source: Dataset, num_samples: int, seed: int = 0) -> dict[str, float
     }
 
 
-def memory_mebibytes(name: str) -> float:
-    """A figure of this process's memory, as /proc names it (Linux only).
+def memory_mebibytes(name: str, process: int | str = "self") -> float:
+    """A figure of a process's memory, as /proc names it (Linux only); 0 for one that has ended.
 
     Not `ru_maxrss` of `resource`: that starts at what the parent process held.
     """
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 1024
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0) / 1024
 
 
 def main() -> None:

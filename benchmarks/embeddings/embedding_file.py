@@ -6,13 +6,14 @@ as model, revision, transform and number of frames). `python -m benchmarks.run â
 which videos and texts a protocol needs.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+
+from benchmarks.embeddings.video_folder import content_hash
 
 
 class EmbeddingFile:
@@ -44,7 +45,7 @@ class EmbeddingFile:
         self.description = {
             "name": path.name,
             "family": "embedding file",
-            "weight_hash": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "weight_hash": content_hash(path),
             "made_elsewhere": metadata.get("description"),
         }
 
@@ -52,7 +53,7 @@ class EmbeddingFile:
     def _rows(embeddings: np.ndarray, names: list[str], kind: str) -> dict[str, np.ndarray]:
         if embeddings.ndim != 2 or len(embeddings) != len(names):
             raise ValueError(f"There are {len(names)} {kind} names for embeddings of shape {embeddings.shape}.")
-        rows = dict(zip(names, embeddings.astype(np.float32), strict=True))
+        rows = dict(zip(names, embeddings.astype(np.float32, copy=False), strict=True))
         if len(rows) != len(names):
             raise ValueError(f"{len(names) - len(rows)} {kind} names stand there more than once.")
         return rows

@@ -12,7 +12,8 @@ from benchmarks.embeddings.cache import embed_files
 from benchmarks.embeddings.embedders import Embedder
 from benchmarks.embeddings.embedding_file import EmbeddingFile
 from benchmarks.embeddings.video_folder import VideoFolder
-from benchmarks.protocols.retrieval_figures import normalise
+
+BLOCK_SIZE = 8192  # rows that are normalised at a time
 
 
 @dataclass
@@ -116,7 +117,31 @@ def _collect(
     _check_complete(names, missing, broken, allow_missing)
     kept = tuple(name for name in names if name in found)
     values = normalise(np.stack([found[name] for name in kept]), list(kept), "video")
-    return VideoEmbeddings(kept, values.astype(np.float32), missing, broken, paths)
+    return VideoEmbeddings(kept, values, missing, broken, paths)
+
+
+def normalise(embeddings: np.ndarray, names: list[str], kind: str) -> np.ndarray:
+    """The embeddings (N, D) themselves, float32, brought to length 1 in place, a block of rows at a time.
+
+    Args:
+        embeddings: Float32; a large set of them needs no second copy.
+        names: Of the N rows, for messages.
+        kind: What a row is, for messages.
+
+    Raises:
+        ValueError: a row is not finite, or zero.
+    """
+    for start in range(0, len(embeddings), BLOCK_SIZE):
+        block = embeddings[start : start + BLOCK_SIZE]
+        lengths = np.linalg.norm(block.astype(np.float64), axis=1, keepdims=True)
+        wrong = np.flatnonzero(~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0))
+        if len(wrong):
+            raise ValueError(
+                f"The embedding of {kind} {names[start + wrong[0]]!r} is zero or not finite; check the model's "
+                "weights, and half precision against --dtype float32."
+            )
+        block /= lengths
+    return embeddings
 
 
 def _check_complete(names: tuple[str, ...], missing: list[str], broken: dict[str, str], allow_missing: bool) -> None:

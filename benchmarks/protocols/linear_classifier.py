@@ -66,13 +66,14 @@ class LinearClassifier:
         optimizer.step(closure)
         self.weights = weights.detach()
 
-    def scores(self, features: np.ndarray) -> np.ndarray:
-        """Logits (N, C) float32."""
+    def scores(self, features: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Logits float32 (N, C), or (len(rows), C) of some rows only."""
+        rows = np.arange(len(features)) if rows is None else rows
         blocks = [
-            self._block(features, np.arange(start, min(start + BLOCK_SIZE, len(features)))) @ self.weights
-            for start in range(0, len(features), BLOCK_SIZE)
+            (self._block(features, rows[start : start + BLOCK_SIZE]) @ self.weights).cpu()
+            for start in range(0, len(rows), BLOCK_SIZE)
         ]
-        return torch.cat(blocks).cpu().numpy()
+        return torch.cat(blocks).numpy()
 
     def _loss_and_gradient(
         self, weights: torch.Tensor, features: np.ndarray, labels: np.ndarray, rows: np.ndarray, penalty: float

@@ -82,7 +82,7 @@ def choose_penalty(
     with _progress(len(PENALTIES), f"choosing the penalty, seed {seed}") as step:
         for penalty in PENALTIES:
             classifier.fit(features, labels, penalty, fitted, step)
-            correct = classifier.scores(features[held_out]).argmax(axis=1) == labels[held_out]
+            correct = classifier.scores(features, held_out).argmax(axis=1) == labels[held_out]
             best = max(best, (100 * float(correct.mean()), penalty))
     return best[1], best[0]
 

@@ -86,23 +86,3 @@ def right_videos(video_of_text: np.ndarray, num_videos: int) -> Callable[[np.nda
 def right_texts(video_of_text: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Which texts are right for videos, as `ranks_of_blocks` asks for it. `video_of_text`: int (M,)."""
     return lambda videos: videos[:, None] == video_of_text
-
-
-def normalise(embeddings: np.ndarray, names: list[str], kind: str) -> np.ndarray:
-    """Embeddings (N, D) at length 1.
-
-    Args:
-        names: Of the N rows, for messages.
-        kind: What a row is, for messages.
-
-    Raises:
-        ValueError: a row is not finite, or zero.
-    """
-    lengths = np.linalg.norm(embeddings.astype(np.float64), axis=1, keepdims=True)
-    wrong = np.flatnonzero(~np.isfinite(lengths[:, 0]) | (lengths[:, 0] == 0))
-    if len(wrong):
-        raise ValueError(
-            f"The embedding of {kind} {names[wrong[0]]!r} is zero or not finite ({len(wrong)} of {len(names)} are); "
-            "check the model's weights, and half precision against --dtype float32."
-        )
-    return embeddings / lengths
