@@ -87,7 +87,7 @@ def test_takes_the_good_and_names_the_bad(footage, tmp_path):
 
 
 def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footage, tmp_path):
-    """Links in circles, links out of the folder, pipes, huge files, nesting without end, and times that cannot be."""
+    """Links in circles and out of the folder, pipes, huge files, endless nesting, other encodings, impossible times."""
     good = (footage / "b.mp4").read_bytes()
 
     def video(name):
@@ -107,8 +107,11 @@ def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footag
     video("overlap").with_suffix(".srt").write_text("00:05.0 --> 00:09.0\na\n\n00:04.0 --> 00:06.0\nb")
     (tmp_path / "secret.srt").write_text("00:00.000 --> 00:09.000\nhi")
     video("stolen").with_suffix(".srt").symlink_to(tmp_path / "secret.srt")
+    with open(os.fsencode(footage) + b"/caf\xe9.mp4", "wb") as file:
+        file.write(good)
     report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
     assert report["accepted"]["train"] == 3
+    assert report["rejected"]["name is not UTF-8"][0]["video"] == "caf\\udce9.mp4"
     reasons = {row["video"]: (reason, row["detail"]) for reason, rows in report["rejected"].items() for row in rows}
     expected = {
         "circle": ("leads out of the folder", "cannot be followed"),

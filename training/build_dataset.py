@@ -17,9 +17,9 @@ import hashlib
 import json
 import os
 import shutil
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +28,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from training.check_ledger import find_results, read_checks
 from training.process_pool import run_in_processes
 from training.table_files import read_table
-from training.video_checks import DUPLICATE, UNREADABLE_VIDEO, Candidate, VideoCheck, check_video, find_candidates
+from training.video_checks import (
+    UNREADABLE_VIDEO,
+    Candidate,
+    VideoCheck,
+    check_key,
+    check_video,
+    find_candidates,
+)
 
 ROWS_PER_FILE = 5000
 ROWS_PER_GROUP = 100  # what is in memory at a time; transcripts can be long
@@ -75,13 +83,13 @@ def build_dataset(
     _check_folders(videos, transcripts, output)
     if not 0 <= heldout_ratio < 1:
         raise ValueError(f"heldout_ratio must be at least 0 and less than 1, got {heldout_ratio}")
-    candidates = list(find_candidates(videos, transcripts, num_clips, min_words))
-    if not candidates:
+    ledger = output / "checks.jsonl"
+    places, todo = find_results(find_candidates(videos, transcripts, num_clips, min_words), ledger)
+    if not places:
         raise ValueError(f"there is no video in {videos}")
     output.mkdir(parents=True, exist_ok=True)
-    ledger = output / "checks.jsonl"
     check = partial(check_video, videos=videos, transcripts=transcripts, num_clips=num_clips, min_words=min_words)
-    places = _check_all(candidates, ledger, check, num_workers or os.cpu_count() or 1)
+    _check_missing(todo, places, ledger, check, num_workers or os.cpu_count() or 1)
     return _write_output(output, ledger, places, heldout_ratio, groups or {})
 
 
@@ -93,56 +101,23 @@ def _check_folders(videos: Path, transcripts: Path, output: Path) -> None:
         raise ValueError(f"{output} holds other files than a data set built here: give an empty or a new folder")
 
 
-def _check_all(candidates: list[Candidate], ledger: Path, check: partial, num_workers: int) -> list[int]:
-    """The place in the ledger file of each candidate's result, in the candidates' order, made where missing."""
-    known = dict(_scan(ledger))
-    todo = [candidate for candidate in candidates if (candidate.video, candidate.signature) not in known]
-    results = run_in_processes(check, todo, num_workers=min(num_workers, max(1, len(todo))), on_death=_record_death)
+def _check_missing(
+    todo: dict[bytes, tuple[int, Candidate]], places: array, ledger: Path, check: partial, num_workers: int
+) -> None:
+    """Checks what is to do and fills in its places."""
+    candidates = [candidate for _, candidate in todo.values()]
+    num_workers = min(num_workers, max(1, len(candidates)))
+    results = run_in_processes(check, candidates, num_workers=num_workers, on_death=_record_death)
     with open(ledger, "ab") as file:
         for result in tqdm(results, total=len(todo), desc="checking videos", unit="video", disable=not todo):
-            known[result.video, result.signature] = file.tell()
+            places[todo[check_key(result.video, result.signature)][0]] = file.tell()
             file.write(result.to_json().encode() + b"\n")
             file.flush()
-    return [known[candidate.video, candidate.signature] for candidate in candidates]
 
 
 def _record_death(candidate: Candidate) -> VideoCheck:
     detail = "the process that read it died"
     return VideoCheck(candidate.video, candidate.signature, reason=UNREADABLE_VIDEO, detail=detail)
-
-
-def _scan(ledger: Path) -> Iterator[tuple[tuple[str, str], int]]:
-    """((video, signature), place) of every whole line; what an interruption left half written is cut off."""
-    if not ledger.exists():
-        return
-    place = 0
-    with open(ledger, "r+b") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                file.truncate(place)
-                return
-            try:
-                check = VideoCheck.from_json(line)
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"{ledger} is damaged at byte {place} ({error}): remove it, all is checked anew"
-                ) from error
-            yield (check.video, check.signature), place
-            place += len(line)
-
-
-def _read_checks(ledger: str, places: Sequence[int]) -> Iterator[VideoCheck]:
-    """Results in the order of the candidates, one at a time; a second video of the same content is marked."""
-    first_with: dict[str, str] = {}
-    with open(ledger, "rb") as file:
-        for place in places:
-            file.seek(place)
-            check = VideoCheck.from_json(file.readline())
-            if check.reason is None:
-                first = first_with.setdefault(check.content_hash, check.video)
-                if first != check.video:
-                    check = replace(check, reason=DUPLICATE, detail=f"as {first}", words=())
-            yield check
 
 
 def split_of(group: str, heldout_ratio: float) -> str:
@@ -154,7 +129,7 @@ def split_of(group: str, heldout_ratio: float) -> str:
 def _write_output(
     output: Path, ledger: Path, places: Sequence[int], heldout_ratio: float, groups: dict[str, str]
 ) -> dict:
-    report, accepted = _sort_out(str(ledger), places, heldout_ratio, groups)
+    report, accepted = _sort_out(ledger, places, heldout_ratio, groups)
     part = output / "data.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
@@ -175,7 +150,7 @@ def _write_split(folder: Path, split: str, ledger: Path, places: Sequence[int], 
         end = min(len(places), (index + 1) * ROWS_PER_FILE)
         with pq.ParquetWriter(folder / f"{split}-{index:05d}-of-{num_files:05d}.parquet", schema) as writer:
             for first in range(index * ROWS_PER_FILE, end, ROWS_PER_GROUP):
-                checks = _read_checks(str(ledger), places[first : min(end, first + ROWS_PER_GROUP)])
+                checks = read_checks(ledger, places[first : min(end, first + ROWS_PER_GROUP)])
                 writer.write_table(pa.Table.from_pylist([_row(check, groups) for check in checks], schema))
 
 
@@ -191,15 +166,17 @@ def _row(check: VideoCheck, groups: dict[str, str]) -> dict:
 
 
 def _sort_out(
-    ledger: str, places: Sequence[int], heldout_ratio: float, groups: dict[str, str]
+    ledger: Path, places: Sequence[int], heldout_ratio: float, groups: dict[str, str]
 ) -> tuple[dict, dict[str, list[int]]]:
     """The report, and the places of what was accepted, by split."""
     accepted: dict[str, list[int]] = {"train": [], "heldout": []}
     totals = Counter(words=0, seconds=0.0, spread=0)
     rejected: dict[str, list[dict[str, str]]] = {}
-    for place, check in zip(places, _read_checks(ledger, places), strict=True):
+    for place, check in zip(places, read_checks(ledger, places), strict=True):
         if check.reason is not None:
-            rejected.setdefault(check.reason, []).append({"video": check.video, "detail": check.detail})
+            rejected.setdefault(check.reason, []).append(
+                {"video": _printable(check.video), "detail": _printable(check.detail)}
+            )
             continue
         accepted[split_of(groups.get(check.video, check.video), heldout_ratio)].append(place)
         totals.update(words=len(check.words), seconds=check.duration, spread=check.times_are_spread)
@@ -212,6 +189,11 @@ def _sort_out(
         "rejected": dict(sorted(rejected.items())),
     }
     return report, accepted
+
+
+def _printable(text: str) -> str:
+    """Text that any file takes, also of a name that is not UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _data_card(report: dict) -> str:

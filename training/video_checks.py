@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ BROKEN_TRANSCRIPT = "broken transcript"
 UNREADABLE_VIDEO = "unreadable video"
 WORDS_OUTSIDE = "words outside the video"
 TOO_FEW_WORDS = "too short, or too few words for the clips"
+BROKEN_NAME = "name is not UTF-8"
 OUTSIDE_FOLDER = "leads out of the folder"
 DUPLICATE = "same content as another video"
 
@@ -36,6 +38,16 @@ class Candidate:
     video: str
     transcript: str | None
     signature: str
+
+    @property
+    def key(self) -> bytes:
+        """Names what was, or is to be, checked."""
+        return check_key(self.video, self.signature)
+
+
+def check_key(video: str, signature: str) -> bytes:
+    """16 bytes that stand for a video and the state of its files."""
+    return hashlib.blake2b(f"{video}\0{signature}".encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,8 @@ def find_candidates(videos: Path, transcripts: Path, num_clips: int, min_words: 
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for file in sorted(folder.iterdir()):
+    for name in sorted(os.listdir(folder)):  # names alone: a folder may hold a million
+        file = folder / name
         if file.is_dir() and not file.is_symlink():
             yield from _files(file)
         elif not file.is_dir() and not file.name.startswith("."):
@@ -109,6 +122,8 @@ def _stamp(file: Path) -> str:
 def check_video(candidate: Candidate, videos: Path, transcripts: Path, num_clips: int, min_words: int) -> VideoCheck:
     """The check of one candidate; whatever is wrong with its files is a reason, not an exception."""
     check = VideoCheck(candidate.video, candidate.signature)
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in candidate.video):  # bytes that Python could not decode
+        return replace(check, reason=BROKEN_NAME)
     if candidate.transcript is None:
         return replace(check, reason=NO_TRANSCRIPT)
     try:

@@ -69,11 +69,11 @@ class LinearClassifier:
     def scores(self, features: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Logits float32 (N, C), or (len(rows), C) of some rows only."""
         rows = np.arange(len(features)) if rows is None else rows
-        blocks = [
-            (self._block(features, rows[start : start + BLOCK_SIZE]) @ self.weights).cpu()
-            for start in range(0, len(rows), BLOCK_SIZE)
-        ]
-        return torch.cat(blocks).numpy()
+        scores = np.empty((len(rows), self.weights.shape[1]), np.float32)
+        for start in range(0, len(rows), BLOCK_SIZE):
+            block = rows[start : start + BLOCK_SIZE]
+            scores[start : start + BLOCK_SIZE] = (self._block(features, block) @ self.weights).cpu()
+        return scores
 
     def _loss_and_gradient(
         self, weights: torch.Tensor, features: np.ndarray, labels: np.ndarray, rows: np.ndarray, penalty: float
