@@ -149,10 +149,10 @@ def _table_of_packets(video: OpenVideo, codec: str) -> PacketTable:
         shown = not packet.is_discard and (codec not in HIDING_CODECS or is_shown(codec, packet))
         rows.append((packet.pts, packet.dts, packet.size, packet.is_keyframe, shown))
         kept_bytes += packet.size
-        if kept_bytes <= MAX_KEPT_BYTES:
-            kept.append(packet)
+        if kept_bytes > MAX_KEPT_BYTES:
+            kept = None
         else:
-            kept.clear()
+            kept.append(packet)
     pts, dts, sizes, is_keyframe, shown_flags = zip(*rows, strict=True) if rows else [()] * 5
     return PacketTable(
         np.array(pts, dtype=np.int64),
@@ -160,12 +160,14 @@ def _table_of_packets(video: OpenVideo, codec: str) -> PacketTable:
         np.array(sizes, dtype=np.int64),
         np.array(is_keyframe, dtype=bool),
         np.array(shown_flags, dtype=bool),
-        packets=kept if kept_bytes <= MAX_KEPT_BYTES else None,
+        packets=kept,
     )
 
 
 def _filled(dts: tuple[int | None, ...]) -> np.ndarray:
     """Decoding times where those that are missing, as before the first reordered frame, take the next one's."""
+    if None not in dts:
+        return np.array(dts, dtype=np.int64)
     filled, following = [], None
     for time in reversed(dts):
         following = following if time is None else time
