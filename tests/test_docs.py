@@ -26,6 +26,11 @@ INSTEAD = [
         ["--plan"],
         "needs YT-Temporal, WebVid, CLIP's weights and many GPUs. The plan reads the same recipe to the end.",
     ),
+    (
+        re.compile(r"benchmarks\.study "),
+        ["--seconds", "0"],
+        "takes minutes to hours. Without time it only lists its cells; tests/test_study.py runs every figure, small.",
+    ),
 ]
 
 

@@ -2,6 +2,7 @@
 
 python -m benchmarks.study                           # every figure
 python -m benchmarks.study --only language drift     # some: language, blocks, drift, sorting, masking, size
+python -m benchmarks.study --seeds 0 1               # only these: several processes or machines may share a folder
 python -m benchmarks.study --seconds 600             # begin no further cell after that
 
 Cells and mini-CLIPs lie in a folder, a file each; tables, plots and records are made from the cells that are done.
@@ -31,6 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=CONFIG, help="the study's settings, YAML (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), help="these figures")
+    parser.add_argument("--seeds", nargs="+", type=int, help="run cells of these only; records show all that is done")
     parser.add_argument("--folder", type=Path, default=Path("outputs/study"), help="of cells and mini-CLIPs")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where records, tables and plots go")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further cell after that")
@@ -60,13 +62,17 @@ def main(arguments: list[str] | None = None) -> None:
     study = read_study(options.config)
     workshop = Workshop(study, options.folder)
     cells = {figure: list_cells(study, figure) for figure in options.only}
-    todo = {workshop.cell_file(cell): cell for each in cells.values() for cell in each}
+    seeds = study.seeds if options.seeds is None else options.seeds
+    if not set(seeds) <= set(study.seeds):
+        raise ValueError(f"--seeds must be some of {study.seeds}, got {seeds}.")
+    todo = {workshop.cell_file(cell): cell for each in cells.values() for cell in each if cell.seed in seeds}
     num_done = sum(file.exists() for file in todo)
     end = time.monotonic() + options.seconds
     with tqdm(total=len(todo), initial=num_done, desc="cells") as bar:
         for figure, own in cells.items():
             for cell in own:
-                if not workshop.cell_file(cell).exists() and time.monotonic() < end:
+                file = workshop.cell_file(cell)
+                if file in todo and not file.exists() and time.monotonic() < end:
                     bar.set_postfix_str(f"{cell.claim}, {cell.arm.name}, seed {cell.seed}")
                     run_cell(cell, workshop, EXAMINATIONS[cell.claim])
                     bar.update()
