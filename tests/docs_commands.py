@@ -54,7 +54,10 @@ def run_main(module: str, arguments: list[str]) -> int:
     """Returns the exit code of a module's `main`, called with these arguments on the command line."""
     held, sys.argv = sys.argv, [module, *arguments]
     try:
-        return importlib.import_module(module).main() or 0
+        program = importlib.import_module(module)
+        if hasattr(program, "__path__"):  # a package is run by its __main__
+            program = importlib.import_module(f"{module}.__main__")
+        return program.main() or 0
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

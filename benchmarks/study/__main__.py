@@ -9,8 +9,10 @@ Cells and mini-CLIPs lie in a folder, a file each; tables, plots and records are
 """
 
 import argparse
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -57,8 +59,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs what is not done and writes the records of what is."""
     options = make_parser().parse_args(arguments)
     torch.set_num_threads(options.num_threads)
-    logging.set_verbosity_error()  # a start from CLIP lists its new weights; here there are hundreds of starts
-    logging.disable_progress_bar()
     study = read_study(options.config)
     workshop = Workshop(study, options.folder)
     cells = {figure: list_cells(study, figure) for figure in options.only}
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     todo = {workshop.cell_file(cell): cell for each in cells.values() for cell in each if cell.seed in seeds}
     num_done = sum(file.exists() for file in todo)
     end = time.monotonic() + options.seconds
-    with tqdm(total=len(todo), initial=num_done, desc="cells") as bar:
+    with without_load_reports(), tqdm(total=len(todo), initial=num_done, desc="cells") as bar:
         for figure, own in cells.items():
             for cell in own:
                 file = workshop.cell_file(cell)
@@ -77,6 +77,20 @@ def main(arguments: list[str] | None = None) -> None:
                     run_cell(cell, workshop, EXAMINATIONS[cell.claim])
                     bar.update()
             write_records(figure, own, workshop, options.records)
+
+
+@contextlib.contextmanager
+def without_load_reports() -> Iterator[None]:
+    """Within, transformers does not list the new weights of every start from CLIP: there are hundreds of starts."""
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
 
 
 def write_records(figure: str, cells: list[Cell], workshop: Workshop, folder: Path) -> None:
