@@ -32,6 +32,7 @@ BROWSER_OPTIONS = (
     "--no-first-run",
 )
 PATIENCE_SECONDS = 90
+DELETE_AFTER_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,7 @@ def page(place):
         "TVTSV2_GALLERY": str(place / "gallery"),
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_TEMP_DIR": str(place / "uploads"),
+        "TVTSV2_DELETE_AFTER": str(DELETE_AFTER_SECONDS),
         "HF_HUB_OFFLINE": "1",
     }
     process = subprocess.Popen([sys.executable, "app.py"], cwd=DEMO, env=environment)
@@ -133,3 +135,31 @@ def test_a_visit(page, browser, place):
     }
     foreign = [address for address in addresses if not address.startswith((page, "data:", "blob:", "chrome"))]
     assert not foreign, "the page must work without the network"
+
+
+def test_what_cannot_be_used_is_told_and_uploads_are_deleted(page, browser, place):
+    browser.get(page)
+    broken, long, large = (place / f"{name}.mp4" for name in ("broken", "long", "large"))
+    broken.write_bytes((place / "gallery" / "video 0.mp4").read_bytes()[:900])
+    write_video(long, num_frames=130, fps=1)
+    with large.open("wb") as file:
+        file.truncate(51 * 2**20)
+    for file, button, message in (
+        (broken, True, "your video"),
+        (long, True, "max_duration_seconds"),
+        (large, False, "size"),
+    ):
+        browser.refresh()
+        wait_for(browser, "#clip input[type=file]")[0].send_keys(str(file))
+        if button:
+            wait_for(browser, "#clip video")
+            browser.find_element("id", "score").click()
+        end = time.monotonic() + PATIENCE_SECONDS
+        while message not in (said := wait_for(browser, ".toast-body")[0].text):  # it comes in slowly
+            assert time.monotonic() < end, f"{file.name}: {said!r}"
+            time.sleep(0.2)
+        assert str(place) not in said
+    end = time.monotonic() + PATIENCE_SECONDS
+    while left := [path for path in (place / "uploads").rglob("*") if path.is_file()]:
+        assert time.monotonic() < end, f"not deleted: {left}"
+        time.sleep(0.5)
