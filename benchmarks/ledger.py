@@ -1,6 +1,7 @@
 """The paper's tables beside what was measured here, each cell with its state.
 
     python -m benchmarks.ledger [--records FOLDER …]
+    python -m benchmarks.ledger --commands          # the one command of every cell
 
 Per cell: the paper's number, ours, the difference, and the state:
 
@@ -12,6 +13,7 @@ A run fills a cell only if it names the row (`--paper_row`). Runs that name none
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 from benchmarks.paper_numbers import COLUMNS, ROWS, Column, Row
@@ -20,6 +22,46 @@ from benchmarks.records import COMPLETE, read_records, top_figure
 DEFAULT_FOLDERS = (Path(__file__).parent / "records", Path("outputs/benchmarks"))
 NOT_RUN, RUN, PARTIAL = "not run", "run", "partial"
 _HEADER = ("model", "data", "paper", "ours", "difference", "state", "videos", "record")
+
+
+# By data: annotations as published, and what else a command names. Paths are relative to where it is run.
+_ANNOTATIONS = {
+    "msrvtt": "MSRVTT_JSFUSION_test.csv",
+    "didemo": "test_data.json",
+    "lsmdc": "LSMDC16_challenge_1000_publictect.csv",
+    "hmdb51": "testTrainMulti_7030_splits",
+    "ucf101": "ucfTrainTestlist",
+    "k400": "val.csv",
+    "ssv2_mc": "val.jsonl",
+}
+_MODELS = {
+    "clip": "openai/clip-vit-base-patch16",
+    "tvtsv2": "MODEL_FOLDER",
+    "embedding file": "EMBEDDINGS.safetensors",
+}
+
+
+def cell_command(row: Row, column: Column) -> str:
+    """The command whose record fills a cell."""
+    words = ["python", "-m", "benchmarks.run", column.protocol, "--data", column.data]
+    words += ["--annotations", _ANNOTATIONS[column.data], "--videos", "videos", "--model", _MODELS[row.family]]
+    if column.protocol == "linear_probe" and column.data == "k400":
+        words += ["--train_annotations", "train.csv"]
+    return shlex.join([*words, "--paper_row", row.title])
+
+
+def list_commands() -> str:
+    """The command of every cell that the paper fills, table by table, as Markdown."""
+    lines = []
+    for table in dict.fromkeys(column.table for column in COLUMNS):
+        cells = [
+            cell_command(row, column)
+            for row in ROWS
+            for column, number in zip(COLUMNS, row.numbers, strict=True)
+            if column.table == table and number is not None
+        ]
+        lines += [f"## {table}", "", *(f"    {command}" for command in cells), ""]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def cell_state(record: dict, column: Column) -> str:
@@ -101,13 +143,24 @@ def _line(fields: tuple) -> str:
     return "| " + " | ".join(str(field).replace("|", "\\|").replace("\n", " ") for field in fields) + " |"
 
 
-def main() -> None:
-    """Prints the ledger."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--records", type=Path, nargs="+", help="folders of records (those shipped, outputs/benchmarks)"
     )
-    folders = parser.parse_args().records
+    parser.add_argument("--commands", action="store_true", help="print the one command of every cell instead")
+    return parser
+
+
+def main() -> None:
+    """Prints the ledger."""
+    parser = make_parser()
+    arguments = parser.parse_args()
+    if arguments.commands:
+        print(list_commands(), end="")
+        return
+    folders = arguments.records
     if folders is None:
         folders = [folder for folder in DEFAULT_FOLDERS if folder.is_dir()]
     absent = [folder for folder in folders if not folder.is_dir()]

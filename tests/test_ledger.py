@@ -1,11 +1,13 @@
 """The ledger: states of cells, what may fill them, and records that do not fit."""
 
 import json
+import shlex
 
 import pytest
 
-from benchmarks.ledger import make_ledger
+from benchmarks.ledger import list_commands, make_ledger
 from benchmarks.records import read_records
+from benchmarks.run import make_parser
 
 
 def make_record(**changes):
@@ -92,3 +94,13 @@ def test_records_that_do_not_fit(tmp_path):
     (tmp_path / "0.json").write_text("{")
     with pytest.raises(ValueError, match=r"0\.json is no JSON"):
         read_records([tmp_path])
+
+
+def test_every_cell_has_its_one_command_that_the_program_takes():
+    commands = [line.strip() for line in list_commands().splitlines() if line.startswith("    ")]
+    assert len(commands) == len(set(commands)) == 10 + 3 + 10 + 10 + 2 + 3
+    for command in commands:
+        arguments = make_parser().parse_args(shlex.split(command)[3:])
+        assert arguments.paper_row and (
+            arguments.data != "k400" or "linear" not in command or arguments.train_annotations
+        )
