@@ -3,11 +3,15 @@
 A page that speaks of another file or folder needs it made here, under the very name that the page uses.
 """
 
+import itertools
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from benchmarks.embeddings.embedding_file import write_embedding_file
 from tests.deterministic_weights import official_state_dict
 from tests.small_folder import small_processor, write_small_folder
 from tests.video_files import write_video
@@ -22,6 +26,7 @@ def make_inputs(place: Path) -> None:
     """Fills the folder."""
     _make_models(place)
     _make_videos(place)
+    _make_annotations(place)
     _make_footage(place)
     # Commands name the recipes by their place in the repository.
     (place / "training").symlink_to(ROOT / "training")
@@ -49,6 +54,43 @@ def _make_videos(place: Path) -> None:
     (place / "pairs.csv").write_text(f"path,caption\n{pairs}")
     rows = "".join(f"ret{i},msr{i},video{i},{text}\n" for i, text in enumerate(texts))
     (place / "MSRVTT_JSFUSION_test.csv").write_text(MSRVTT_HEADER + rows)
+
+
+def _make_annotations(place: Path) -> None:
+    """The four videos in the published format of every benchmark, a split in folders, and embeddings made elsewhere."""
+    names = [f"video{index}" for index in range(4)]
+    texts = [f"a {color} thing" for color in ("red", "green", "blue", "dark")]
+    pairs = list(zip(names, texts, strict=True))
+    entries = [
+        {"annotation_id": i, "video": f"{name}.mp4", "description": text} for i, (name, text) in enumerate(pairs)
+    ]
+    (place / "test_data.json").write_text(json.dumps(entries))
+    times = "\t".join(["00:00:00"] * 4)
+    lines = "".join(f"{name}\t{times}\t{text}\n" for name, text in pairs)
+    (place / "LSMDC16_challenge_1000_publictect.csv").write_text(lines)
+    (place / "captions.csv").write_text("video,caption\n" + "".join(f"{name},{text}\n" for name, text in pairs))
+    (place / "testTrainMulti_7030_splits").mkdir()
+    (place / "ucfTrainTestlist").mkdir()
+    (place / "ucfTrainTestlist" / "classInd.txt").write_text("1 One\n2 Two\n")
+    lines = "".join(f"{CLASSES[index % 2].title()}/{name}.avi\n" for index, name in enumerate(names))
+    (place / "ucfTrainTestlist" / "testlist01.txt").write_text(lines)
+    for index, label in enumerate(CLASSES):
+        file = place / "testTrainMulti_7030_splits" / f"{label}_test_split1.txt"
+        file.write_text("".join(f"{name}.avi 2 \n" for name in names[index::2]))
+    lines = "".join(f"{CLASSES[index % 2]},{name},0,10\n" for index, name in enumerate(names))
+    (place / "val.csv").write_text("label,youtube_id,time_start,time_end\n" + lines)
+    choices = [{"clip_name": f"{name}.webm", "options": texts, "answer": index} for index, name in enumerate(names)]
+    (place / "val.jsonl").write_text("\n".join(map(json.dumps, choices)))
+    for index, (part, label) in enumerate(itertools.product(("train", "test"), CLASSES)):
+        folder = place / "split_actions" / part / label
+        folder.mkdir(parents=True)
+        for number in range(2):
+            shutil.copyfile(place / "videos" / f"{names[index]}.mp4", folder / f"{part}{label}{number}.mp4")
+    sentences = [line.split(",")[3] for line in (place / "MSRVTT_JSFUSION_test.csv").read_text().splitlines()[1:]]
+    rows = np.eye(4)
+    write_embedding_file(
+        place / "embeddings.safetensors", dict(zip(names, rows, strict=True)), dict(zip(sentences, rows, strict=True))
+    )
 
 
 def _make_footage(place: Path) -> None:
