@@ -45,8 +45,8 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     Pixels: the evaluation preset equals PIL's nearest filter exactly. The feature-extraction preset is within 1 of 255
     levels of PIL's bilinear filter, whose fixed-point weights torch's resize rounds differently. With
     `approximate_resize` neither holds for files: FFmpeg then scales frames while it converts their colours. Where that
-    was tried on real clips, pixels differed by at most 1.3 levels of 255 on average, by at most 8 in 99 of 100 pixels and
-    by up to 89 at edges. The time it saves was not recorded.
+    was tried on real clips, pixels differed by at most 1.3 levels of 255 on average, by at most 8 in 99 of 100 pixels
+    and by up to 89 at edges. The time it saves was not recorded.
     """
 
     valid_kwargs = TVTSv2VideosKwargs
