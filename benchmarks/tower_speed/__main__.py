@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.tower_speed.measure import PARTS, Measurement
 from benchmarks.tower_speed.table import format_table
+from benchmarks.tower_speed.timing import CLOCKS
 
 
 def main() -> None:
@@ -31,6 +32,9 @@ def main() -> None:
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--num_threads", type=int, help="on the CPU; default: torch's choice")
+    parser.add_argument(
+        "--clock", default="wall", choices=list(CLOCKS), help="process: where others compute too; with --num_threads 1"
+    )
     parser.add_argument("--num_layers", type=int, help="of the video tower, where the whole one takes too long")
     parser.add_argument("--compile", action="store_true", help="enter the tower under torch.compile as well")
     parser.add_argument("--record", type=Path, help="JSON file; default: benchmarks/records/tower_speed/<device>.json")

@@ -40,7 +40,9 @@ class Measurement:
         self.device = torch.device(options.device)
         self.record_path = options.record or RECORDS / f"{self.device.type}.json"
         self.rows: list[dict] = []
-        self.peaks = {name: matmul_peak(self.device, getattr(torch, name)) for name in options.dtypes}
+        self.peaks = {
+            name: matmul_peak(self.device, getattr(torch, name), clock=options.clock) for name in options.dtypes
+        }
 
     def run(self) -> None:
         """Measures every part asked for; the record is written after each row."""
@@ -68,7 +70,7 @@ class Measurement:
 
     def time(self, contenders: dict[str, Callable], flops: int, dtype: str) -> dict:
         """Returns timings and MFU by contender, and how many times as fast as the reference each is."""
-        timings = time_alternately(contenders, self.device, self.options.repeats)
+        timings = time_alternately(contenders, self.device, self.options.repeats, self.options.clock)
         results = {}
         for name, timing in timings.items():
             results[name] = timing.record()
@@ -84,6 +86,7 @@ class Measurement:
             "matmul_peak_tflops": {name: round(peak / 1e12, 3) for name, peak in self.peaks.items()},
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "num_threads": torch.get_num_threads(),
+            "clock": self.options.clock,
             "load_at_the_end": round(os.getloadavg()[0], 2),
             "rows": self.rows,
         }
@@ -148,7 +151,7 @@ def measure_peers(run: Measurement, preset: str) -> Iterator[dict]:
                 peer = make().to(run.device, getattr(torch, dtype)).eval()
                 videos = peers.make_input(name, batch_size, getattr(torch, dtype), run.device)
                 contenders[name] = torch.no_grad()(lambda peer=peer, videos=videos: peer(videos))
-            timings = time_alternately(contenders, run.device, run.options.repeats)
+            timings = time_alternately(contenders, run.device, run.options.repeats, run.options.clock)
             results = {
                 name: timing.record()
                 | {
@@ -178,7 +181,7 @@ def measure_scaling(run: Measurement, preset: str) -> Iterator[dict]:
     frames = {count: embed(count, 1.0) for count in SCALING_FRAMES if count <= vision.num_frames}
     shares = {share: embed(vision.num_frames, share) for share in (0.1, 0.3, 0.5, 0.7, 1.0)}
     for axis, contenders in (("frames", frames), ("share of patches kept", shares)):
-        timings = time_alternately(contenders, run.device, run.options.repeats)
+        timings = time_alternately(contenders, run.device, run.options.repeats, run.options.clock)
         results = {str(place): timing.record() for place, timing in timings.items()}
         yield {"dtype": dtype, "batch_size": 1, "axis": axis, "results": results}
 
