@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 PROVENANCE_FILE = "embeddings.json"
 FORMAT = "tvtsv2-embeddings/1"
@@ -214,8 +214,10 @@ class ShardWriter:
         stem = self.store.folder / f"part-{self.process_index:03d}-{self.num_shards:05d}"
         metadata = {"provenance": json.dumps(self.store.provenance)}
         table = pa.Table.from_pylist([asdict(row) for row in self.rows], SCHEMA.with_metadata(metadata))
+        # As bytes: safetensors' own files could be read by nobody but their owner, whatever the umask allows.
+        matrix = save({"embeddings": np.concatenate(self.embeddings)}, metadata)
         for suffix, write in (
-            (".safetensors", lambda file: save_file({"embeddings": np.concatenate(self.embeddings)}, file, metadata)),
+            (".safetensors", lambda file: Path(file).write_bytes(matrix)),
             (".parquet", lambda file: pq.write_table(table, file)),
         ):
             temporary = f"{stem}{suffix}.part"

@@ -93,7 +93,7 @@ def _embed_query(provenance: dict, arguments: argparse.Namespace):
         else:
             processor.video_processor.preset = provenance["transform"]["preset"]
             inputs = processor(videos=arguments.video, return_tensors="pt").to(model.dtype)
-            output = model.get_video_features(**inputs)
+            output = model.get_video_features(**inputs, class_token_only=True)
     return output.pooler_output[0].float().numpy()
 
 

@@ -138,7 +138,7 @@ class Engine:
 
     def _embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return normalize(self.model.get_video_features(pixels).pooler_output, dim=-1)
+            return normalize(self.model.get_video_features(pixels, class_token_only=True).pooler_output, dim=-1)
 
     def _as_picture(self, frame: torch.Tensor) -> np.ndarray:
         """Returns a normalised frame (3, H, W) as levels (H, W, 3) uint8."""

@@ -92,6 +92,7 @@ def test_each_file_says_where_it_comes_from(model_folder, videos, tmp_path):
     with safe_open(str(table_file.with_suffix(".safetensors")), framework="np") as file:
         assert json.loads(file.metadata()["provenance"]) == provenance
         assert np.allclose(np.linalg.norm(file.get_tensor("embeddings"), axis=1), 1, atol=1e-5)
+    assert len({file.stat().st_mode for file in store.glob("part-*.*")}) == 1  # readable to whom the umask says
     assert provenance["transform"]["preset"] == "feature_extraction"
     assert provenance["transform"]["image_mean"] == [0.485, 0.456, 0.406]
     assert provenance["embedding"]["normalization"] == "length 1"
