@@ -14,8 +14,8 @@ import numpy as np
 
 # FFmpeg throws away tables with larger offsets than this.
 MAX_OFFSET = 2**28
-# A table of 5 million samples.
 MAX_MOVIE_BYTES = 64 * 2**20
+MAX_SAMPLES = MAX_MOVIE_BYTES // 12  # what fits into one: four bytes of size and eight of offset each
 
 
 class UnusualFile(Exception):
@@ -138,7 +138,7 @@ def _has_plain_edit(track: memoryview) -> bool:
 def _read_sizes(content: memoryview) -> np.ndarray:
     equal_size, count = (int.from_bytes(content[start : start + 4], "big") for start in (4, 8))
     if equal_size:
-        if count > MAX_MOVIE_BYTES:
+        if count > MAX_SAMPLES:
             raise UnusualFile
         return np.full(count, equal_size, np.int64)
     if len(content) != 12 + 4 * count:
