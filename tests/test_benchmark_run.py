@@ -189,7 +189,7 @@ def test_record_says_everything_and_no_path_of_the_machine(command, models, data
     assert record["model"]["transform"]["preset"] == "evaluation"
     assert len(record["split_checksums"]["test"]) == 64
     assert {"torch", "transformers", "python"} <= set(record["versions"])
-    assert record["seed"] == 0 and "CPU" in record["device"]
+    assert record["seed"] == 0 and "cores" in record["device"]
 
 
 class Page(html.parser.HTMLParser):

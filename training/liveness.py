@@ -13,6 +13,8 @@ import os
 import socket
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 
 import psutil
@@ -34,7 +36,13 @@ def loading_errors_explained(timeout_seconds: float) -> Iterator[None]:
     stopped worker would not even end with this process: it is sent a signal that it cannot receive, and waited for.
     """
     try:
-        yield
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            if not _came_while_fetching(error):
+                raise
+            time.sleep(1)  # torch's own error comes with the signal of the worker's end, mostly here
+            raise RuntimeError("DataLoader worker died while a batch was fetched from it.") from error
     except RuntimeError as error:
         if not is_of_a_worker(error):
             raise
@@ -45,6 +53,12 @@ def loading_errors_explained(timeout_seconds: float) -> Iterator[None]:
             f"--dataloader_timeout={timeout_seconds:g} seconds, raise it. The same command goes on at the last "
             "checkpoint."
         ) from error
+
+
+def _came_while_fetching(error: Exception) -> bool:
+    """Whether an error comes from taking over the memory of a worker's batch, and not from reading a data set."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_globals.get("__name__") == "torch.multiprocessing.reductions" for frame in frames)
 
 
 def is_of_a_worker(error: Exception) -> bool:
@@ -91,14 +105,14 @@ class Heartbeat:
             self._thread.start()
         return self
 
-    def __exit__(self, error_type, error, traceback) -> None:
+    def __exit__(self, error_type, error, error_traceback) -> None:
         self._depth -= 1
         if self._depth == 0 and self._thread is not None:
             # After an error it just falls silent, which is how the others learn of it.
             self._has_failed = error_type is not None
             self._stopping.set()
-            self._thread.join(self.limit_seconds)
-            self._thread = None
+            thread, self._thread = self._thread, None
+            thread.join(self.limit_seconds)  # torch may speak up here about a worker that died
 
     def _watch(self, neighbour: "_Neighbour | None") -> None:
         stopped_seconds: dict[int, float] = {}  # by process id of a worker

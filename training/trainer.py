@@ -86,7 +86,7 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
         Raises:
             DataLoadingError: a loading worker died, or gave no batch for `args.dataloader_timeout` seconds.
         """
-        with self.heartbeat, loading_errors_explained(self.args.dataloader_timeout):
+        with loading_errors_explained(self.args.dataloader_timeout), self.heartbeat:
             return super().train(*args, **kwargs)
 
     def _get_dataloader(self, *args, **kwargs) -> DataLoader:
