@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 from benchmarks.video_reading_files import make_file
+from training.footage.transcripts import align_clean_text
+from training.footage.video_checks import VideoCheck, find_candidates
 from training.provenance import device_name
 from training.reading_speed import memory_mebibytes
-from training.transcripts import align_clean_text
-from training.video_checks import VideoCheck, find_candidates
 
 RECORD = Path("benchmarks/records/data_building_speed.json")
 WORDS_PER_SECOND = 3

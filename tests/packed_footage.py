@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from training.build_dataset import build_dataset
-from training.narrated_shapes import CorpusConfig, build_corpus
+from training.corpus.narrated_shapes import CorpusConfig, build_corpus
 from training.pack_shards import pack_shards
 
 

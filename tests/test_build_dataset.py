@@ -14,9 +14,9 @@ import pytest
 from processing import TVTSv2VideoProcessor
 from training import build_dataset as module
 from training.build_dataset import build_dataset, read_groups, split_of
-from training.built_clips import BuiltClips
-from training.narrated_shapes import CorpusConfig, build_corpus
-from training.video_checks import VideoCheck, check_video
+from training.clips.built_clips import BuiltClips
+from training.corpus.narrated_shapes import CorpusConfig, build_corpus
+from training.footage.video_checks import VideoCheck, check_video
 
 CONFIG = CorpusConfig(num_train_videos=3, num_heldout_videos=0, num_train_captions=1, num_heldout_captions=0)
 

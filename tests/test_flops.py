@@ -5,7 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from tests.conftest import make_tiny_batch, make_tiny_config
-from training.flops import count_step_flops
+from training.cost.flops import count_step_flops
 from training.parameter_rules import ParameterPlan
 
 RULES = {

@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from processing import TVTSv2VideoProcessor
-from training import howto100m_clips
-from training.clip_sampling import TranscriptError
-from training.howto100m_clips import HowTo100MClips, find_entries
-from training.narrated_shapes import CorpusConfig, build_corpus
+from training.clips import howto100m_clips
+from training.clips.clip_sampling import TranscriptError
+from training.clips.howto100m_clips import HowTo100MClips, find_entries
+from training.corpus.narrated_shapes import CorpusConfig, build_corpus
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
-from training.memory_estimate import activation_bytes, state_bytes
+from training.cost.memory_estimate import activation_bytes, state_bytes
 from training.parameter_rules import ParameterPlan
 
 FROZEN_BELOW = [{"match": ["text_model.encoder.layers.[01].*", "text_model.embeddings.*"], "frozen": True}]

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader
 from processing import TVTSv2VideoProcessor, VideoReadingError
 from tests.packed_footage import pack_footage
 from tests.shard_server import serve
-from training import shard_files
-from training.built_clips import BuiltClips
-from training.clip_sampling import TranscriptError
+from training.clips import shard_files
+from training.clips.built_clips import BuiltClips
+from training.clips.clip_sampling import TranscriptError
+from training.clips.shard_clips import ShardClips
 from training.pack_shards import pack_shards
-from training.shard_clips import ShardClips
 
 NUM_VIDEOS = 23
 

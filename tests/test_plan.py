@@ -6,7 +6,7 @@ import re
 import pytest
 
 from training.arguments import DEFAULT_CONFIG, parse_arguments
-from training.plan import describe_plan
+from training.cost.plan import describe_plan
 from training.run_pretrain import main
 
 CONFIGS = DEFAULT_CONFIG.parent

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.test_trainer import make_samples, train
-from training.flops import count_step_flops
+from training.cost.flops import count_step_flops
 from training.progress import TrainingProgress, contrastive_accuracy, peak_memory_bytes
 
 CPU = torch.device("cpu")

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
 from tests.small_folder import small_processor, write_small_folder
 from tests.video_files import write_video
-from training.finetuning_trainer import classification_metrics
-from training.labelled_videos import ClipKey, LabelledVideo, ShuffledVideos, TrainingVideos, find_videos
+from training.finetuning.labelled_videos import ClipKey, LabelledVideo, ShuffledVideos, TrainingVideos, find_videos
+from training.finetuning.trainer import classification_metrics
 from training.run_finetune import main
 
 CLASSES = ["running", "still standing"]

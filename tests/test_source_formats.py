@@ -9,7 +9,7 @@ import pytest
 from processing import TVTSv2VideoProcessor
 from training.arguments import DataArguments
 from training.build_dataset import build_dataset
-from training.narrated_shapes import CorpusConfig, build_corpus
+from training.corpus.narrated_shapes import CorpusConfig, build_corpus
 from training.pack_shards import pack_shards
 from training.pretraining_setup import SOURCE_KEYS, DataFiles, build_heldout_data, build_source, build_training_data
 from training.run_folder import BROKEN_VIDEOS_FILE

@@ -23,7 +23,7 @@ from tests.distributed_steps import (
     steps_in_processes,
 )
 from training.arguments import PreTrainingArguments
-from training.broken_videos import TooManyBrokenVideosError
+from training.clips.broken_videos import TooManyBrokenVideosError
 from training.evaluation import compute_metrics, retrieval_metrics, sorting_metrics
 from training.trainer import PLAN_FILE, TVTSv2Trainer
 

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from training import transcripts
-from training.transcript_files import Transcript, read_transcript
-from training.transcripts import TimedWord
+from training.footage import transcripts
+from training.footage.transcript_files import Transcript, read_transcript
+from training.footage.transcripts import TimedWord
 
 
 def read(tmp_path, name, content):

@@ -28,10 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from training.check_ledger import find_results, read_checks
-from training.process_pool import run_in_processes
-from training.table_files import read_table
-from training.video_checks import (
+from training.footage.check_ledger import find_results, read_checks
+from training.footage.table_files import read_table
+from training.footage.video_checks import (
     UNREADABLE_VIDEO,
     Candidate,
     VideoCheck,
@@ -39,6 +38,7 @@ from training.video_checks import (
     check_video,
     find_candidates,
 )
+from training.process_pool import run_in_processes
 
 ROWS_PER_FILE = 5000
 ROWS_PER_GROUP = 100  # what is in memory at a time; transcripts can be long

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from training.table_files import resolve_inside
+from training.footage.table_files import resolve_inside
 
 SPLITS = ("train", "heldout")
 SHARD_FORMATS = ("tar", "parquet")

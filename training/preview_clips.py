@@ -15,10 +15,10 @@ import torch
 from torch.utils.data import Dataset
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.built_clips import BuiltClips
-from training.clip_sampling import TranscriptError
-from training.clip_sources import WebVidClips, YTTemporalClips
-from training.howto100m_clips import HowTo100MClips
+from training.clips.built_clips import BuiltClips
+from training.clips.clip_sampling import TranscriptError
+from training.clips.clip_sources import WebVidClips, YTTemporalClips
+from training.clips.howto100m_clips import HowTo100MClips
 
 CHARACTERS_PER_FIGURE = 190
 MAX_LINES = 6

@@ -17,7 +17,7 @@ import yaml
 from torch.utils.data import Dataset
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.clip_sampling import TranscriptError
+from training.clips.clip_sampling import TranscriptError
 from training.pretraining_setup import build_source
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from training.broken_videos import TooManyBrokenVideosError
+from training.clips.broken_videos import TooManyBrokenVideosError
 from training.cpu_threads import use_all_cores
-from training.finetuning_arguments import FinetuningArguments, FinetuningTrainingArguments, parse_arguments
+from training.finetuning.arguments import FinetuningArguments, FinetuningTrainingArguments, parse_arguments
 from training.run_folder import BROKEN_VIDEOS_FILE, RESULTS_FILE, CheckpointError, RunFolder, write_json
 
 
@@ -39,7 +39,7 @@ def main(command_line: list[str] | None = None) -> None:
 
 def _train_and_save(trainer, checkpoint: str | None, run: RunFolder) -> None:
     from processing import VideoReadingError
-    from training.finetuning_setup import save_tuned
+    from training.finetuning.models import save_tuned
 
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -67,9 +67,15 @@ def _say(args: FinetuningTrainingArguments, text: str) -> None:
 def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments, run: RunFolder):
     """Returns the trainer."""
     from processing import TVTSv2Processor
-    from training.finetuning_setup import load_pretrained, prepare_model
-    from training.finetuning_trainer import FinetuningTrainer, RetrievalTrainer, classification_metrics, pair_metrics
-    from training.labelled_videos import EvaluationVideos, FinetuningCollator, TrainingVideos, find_labels, find_videos
+    from training.finetuning.labelled_videos import (
+        EvaluationVideos,
+        FinetuningCollator,
+        TrainingVideos,
+        find_labels,
+        find_videos,
+    )
+    from training.finetuning.models import load_pretrained, prepare_model
+    from training.finetuning.trainer import FinetuningTrainer, RetrievalTrainer, classification_metrics, pair_metrics
 
     set_seed(args.seed)
     use_all_cores(args)

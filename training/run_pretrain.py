@@ -16,7 +16,7 @@ import torch
 from transformers import set_seed
 
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments, parse_arguments
-from training.broken_videos import TooManyBrokenVideosError
+from training.clips.broken_videos import TooManyBrokenVideosError
 from training.cpu_threads import use_all_cores
 from training.liveness import DataLoadingError
 from training.provenance import describe_run
@@ -65,7 +65,7 @@ def _say(args: PreTrainingArguments, text: str) -> None:
 
 
 def _describe_plan(model_args: ModelArguments, data_args: DataArguments, args: PreTrainingArguments) -> str:
-    from training.plan import describe_plan
+    from training.cost.plan import describe_plan
 
     return describe_plan(model_args, data_args, args)
 

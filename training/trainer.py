@@ -11,10 +11,10 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainingArguments
 
 from training.arguments import PreTrainingArguments
-from training.broken_videos import TooManyBrokenVideosError
 from training.chunked_contrast import backward_in_chunks
+from training.clips.broken_videos import TooManyBrokenVideosError
+from training.cost.flops import count_step_flops
 from training.finite_loss import FiniteLossGuard
-from training.flops import count_step_flops
 from training.gather import gather_batch_sizes, gather_pairs, sum_over_processes
 from training.liveness import Heartbeat, loading_errors_explained
 from training.losses import contrastive_loss

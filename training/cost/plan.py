@@ -11,11 +11,11 @@ import torch
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
-from training.flops import count_step_flops
+from training.clips.mixed_sources import TurnSampler
+from training.cost.flops import count_step_flops
+from training.cost.memory_estimate import activation_bytes, state_bytes
+from training.cost.paper_recipe import PAPER_SIZES, compare_with_paper
 from training.masking import count_masked_patches
-from training.memory_estimate import activation_bytes, state_bytes
-from training.mixed_sources import TurnSampler
-from training.paper_recipe import PAPER_SIZES, compare_with_paper
 from training.parameter_rules import ParameterPlan
 from training.pretraining_setup import CAPTIONED_FORMATS, build_source
 
@@ -125,7 +125,7 @@ def _describe_work(
     num_kept = vision.num_patches - count_masked_patches(vision.num_patches, data.mask_ratio)
     samples_per_step, _, total_steps = _schedule(sources, args, num_processes)
     lines = [
-        "Work (2mkn for each matrix product, once forward, once for each gradient that is needed; training/flops.py)",
+        "Work (2mkn for each matrix product, once forward, once for each gradient needed; training/cost/flops.py)",
         f"  tokens of a clip: 1 + {vision.num_frames} frames x {num_kept} of {vision.num_patches} patches = "
         f"{1 + vision.num_frames * num_kept:,} after masking {data.mask_ratio:g}; texts reckoned at their longest, "
         f"{num_tokens} tokens",

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
 from processing import TVTSv2Processor
-from training.finetuning_arguments import FinetuningArguments
+from training.finetuning.arguments import FinetuningArguments
 
 ADAPTER_FOLDER = "adapter"
 TOWER_MODULES = {"video": "vision_model", "text": "text_model"}

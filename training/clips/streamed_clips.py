@@ -15,8 +15,8 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import IterableDataset
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.clip_sampling import ClipSampler, TranscriptError
-from training.shard_files import parse_content, read_index
+from training.clips.clip_sampling import ClipSampler, TranscriptError
+from training.clips.shard_files import parse_content, read_index
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from processing import (
     interval_midpoint_indices,
     read_video,
 )
-from training.clip_spans import ClipSpan, draw_span, fixed_spans
-from training.transcripts import TimedWord, words_in_window
+from training.clips.clip_spans import ClipSpan, draw_span, fixed_spans
+from training.footage.transcripts import TimedWord, words_in_window
 
 MAX_DRAWS = 20
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.video_checks import DUPLICATE, Candidate, VideoCheck, check_key
+from training.footage.video_checks import DUPLICATE, Candidate, VideoCheck, check_key
 
 
 def find_results(candidates: Iterable[Candidate], ledger: Path) -> tuple[array, dict[bytes, tuple[int, Candidate]]]:

@@ -10,8 +10,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.clip_sampling import ClipSampler
-from training.shard_files import parse_content, read_index, read_range
+from training.clips.clip_sampling import ClipSampler
+from training.clips.shard_files import parse_content, read_index, read_range
 
 
 class ShardClips(Dataset):

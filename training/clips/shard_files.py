@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.clip_sampling import TranscriptError
-from training.transcripts import TimedWord
+from training.clips.clip_sampling import TranscriptError
+from training.footage.transcripts import TimedWord
 
 RETRY_SECONDS = (1, 5, 20)  # a busy server or a moment without network should not cost a video, or the run
 

@@ -7,9 +7,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from processing import TVTSv2VideoProcessor
-from training.clip_sampling import ClipSampler
-from training.table_files import resolve_inside
-from training.transcripts import TimedWord
+from training.clips.clip_sampling import ClipSampler
+from training.footage.table_files import resolve_inside
+from training.footage.transcripts import TimedWord
 
 
 class BuiltClips(Dataset):

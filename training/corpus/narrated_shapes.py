@@ -1,6 +1,6 @@
 """The default corpus: narrated videos of moving shapes, made on the spot, in the real data sets' formats.
 
-    python -m training.narrated_shapes --folder outputs/narrated_shapes
+    python -m training.corpus.narrated_shapes --folder outputs/narrated_shapes
 
 A narrated video is a chain of events (`scene_drawing.py`) and what a narrator says about each (`narration.py`), in a
 random order: nothing but watching tells which transcript belongs to which moment. In the folder:
@@ -29,9 +29,9 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from training.narration import SpokenWord, describe, narrate
+from training.corpus.narration import SpokenWord, describe, narrate
+from training.corpus.scene_drawing import COLORS, MOTIONS, ROUND_SHAPES, SCENES, SHAPES, Event, draw_video
 from training.process_pool import run_in_processes
-from training.scene_drawing import COLORS, MOTIONS, ROUND_SHAPES, SCENES, SHAPES, Event, draw_video
 
 FORMAT_VERSION = 1  # raise it with every change that makes other videos or words from the same parameters
 SPLITS = ("train", "heldout")

@@ -15,8 +15,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from processing import VideoReadingError
-from training.broken_videos import BrokenVideos
-from training.clip_sampling import TranscriptError
+from training.clips.broken_videos import BrokenVideos
+from training.clips.clip_sampling import TranscriptError
 from training.masking import count_masked_patches, draw_tube_mask
 
 MAX_REPLACEMENTS = 20  # in a row; more than that is not bad luck

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.scene_drawing import Event
+from training.corpus.scene_drawing import Event
 
 SHAPE_NAMES = {
     "circle": ("circle", "ball", "disc"),

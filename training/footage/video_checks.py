@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from processing import VideoReadingError, interval_midpoint_indices, read_video
-from training.clip_sampling import TranscriptError, choose_span
-from training.table_files import resolve_inside
-from training.transcript_files import SUFFIXES as TRANSCRIPT_SUFFIXES
-from training.transcript_files import read_transcript
-from training.transcripts import TimedWord
+from training.clips.clip_sampling import TranscriptError, choose_span
+from training.footage.table_files import resolve_inside
+from training.footage.transcript_files import SUFFIXES as TRANSCRIPT_SUFFIXES
+from training.footage.transcript_files import read_transcript
+from training.footage.transcripts import TimedWord
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".flv", ".ogv")
 NUM_PROBES = 3

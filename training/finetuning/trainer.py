@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from transformers import EvalPrediction
 
-from training.broken_videos import TooManyBrokenVideosError
+from training.clips.broken_videos import TooManyBrokenVideosError
 from training.evaluation import retrieval_metrics
+from training.finetuning.labelled_videos import ShuffledVideos
 from training.gather import gather_batch_sizes, gather_pairs
-from training.labelled_videos import ShuffledVideos
 from training.losses import contrastive_loss
 from training.safe_checkpoints import SafeCheckpointTrainer
 

@@ -9,10 +9,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from processing import TVTSv2VideoProcessor
-from training.clip_sampling import ClipSampler, TranscriptError
-from training.table_files import read_table, resolve_inside
-from training.transcript_files import MAX_BYTES, read_howto100m
-from training.transcripts import TimedWord
+from training.clips.clip_sampling import ClipSampler, TranscriptError
+from training.footage.table_files import read_table, resolve_inside
+from training.footage.transcript_files import MAX_BYTES, read_howto100m
+from training.footage.transcripts import TimedWord
 
 _ENTRY = re.compile(rb'"([^"\\]+)":\s*\{')
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv")

@@ -14,9 +14,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from processing import TVTSv2VideoProcessor
-from training.clip_sampling import ClipSampler, TranscriptError, read_clip
-from training.table_files import Table, read_header, read_table, resolve_inside
-from training.transcripts import TimedWord, read_annotation, read_duration
+from training.clips.clip_sampling import ClipSampler, TranscriptError, read_clip
+from training.footage.table_files import Table, read_header, read_table, resolve_inside
+from training.footage.transcripts import TimedWord, read_annotation, read_duration
 
 MAX_ANNOTATION_BYTES = 64 * 2**20  # a day of speech; more is no transcript
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.transcripts import TimedWord, check_num_words, read_annotation
+from training.footage.transcripts import TimedWord, check_num_words, read_annotation
 
 SUFFIXES = (".json", ".vtt", ".srt")  # where a video has several: the one that is likelier to time words
 MAX_BYTES = 32 * 2**20  # of one file; a day of word-timed speech has about 20 MB

@@ -1,0 +1,1 @@
+"""The default corpus: narrated videos of moving shapes, made on the spot."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: its data, arguments, models and Trainers."""
