@@ -1,8 +1,8 @@
 """Linear layers whose float32 products use the whole of a CPU that PyTorch's default library does not.
 
-PyTorch multiplies float32 matrices with Intel's MKL, which on AMD's CPUs with AVX-512 (Zen 4 and later) uses half of it.
-oneDNN, which PyTorch brings as well and takes for bfloat16, is twice as fast there (benchmarks/records/tower_speed). Both
-compute in float32; they add up in another order. `torch.backends.mkldnn.flags(enabled=False)` turns oneDNN off.
+PyTorch multiplies float32 matrices with Intel's MKL, which uses half of AMD's CPUs with AVX-512 (Zen 4 and later).
+oneDNN, which PyTorch brings as well and takes for bfloat16, is twice as fast there (benchmarks/records/tower_speed).
+Both compute in float32; they add up in another order. `torch.backends.mkldnn.flags(enabled=False)` turns oneDNN off.
 """
 
 import functools
@@ -47,14 +47,15 @@ def _mkl_is_slow() -> bool:
 
 
 def _is_for_onednn(input: torch.Tensor, weight: torch.Tensor) -> bool:
+    # Compilers have products of their own, and what is exported must run elsewhere.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
     return (
         input.dtype == weight.dtype == torch.float32
         and input.device.type == weight.device.type == "cpu"
         and _mkl_is_slow()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        # Compilers have products of their own, and what is exported must run elsewhere.
-        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
         # Whoever looks on (FLOP counters, tracers) knows PyTorch's operator only.
         and not torch._C._len_torch_dispatch_stack()
         # Sharded, quantised and vmapped tensors have rules of their own.
