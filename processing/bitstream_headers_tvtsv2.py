@@ -4,7 +4,6 @@ A container's keyframe flag is a claim; starting at a packet that is not clean g
 full decode. So the flag is believed only where the bitstream agrees. Whatever is not understood counts as unclean.
 """
 
-import functools
 from collections.abc import Iterator
 
 # Codecs whose every packet is one shown frame that depends on no other.
@@ -17,19 +16,24 @@ HIDING_CODECS = frozenset({"vp8", "vp9"})
 SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8"})
 
 
-def is_shown(codec: str, packet) -> bool:
-    """Whether a packet shows a frame: alternate references of VP8 and VP9 are only stored.
+def num_shown_frames(codec: str, packet) -> int:
+    """How many frames a packet shows: none where it is an alternate reference of VP8 or VP9, which is only stored.
 
     Source: RFC 6386 section 9.1; VP9 bitstream specification, sections 6.2 and annex B.
     """
     data = memoryview(packet)
     if codec == "vp8":
-        return bool(data[0] & 0x10)
+        return data[0] >> 4 & 1
     if codec == "vp9":
-        # A superframe ends with its own marker and always shows one of its frames.
-        header = _vp9_header(data[0])
-        return data[-1] & 0xE0 == 0xC0 or header["shows_existing"] or header["is_shown"]
-    return True
+        if not may_be_superframe(data[-1]):
+            return SHOWN_BY_FIRST_BYTE["vp9"][data[0]]
+        return sum(SHOWN_BY_FIRST_BYTE["vp9"][first] for first in _vp9_first_bytes(data))
+    return 1
+
+
+def may_be_superframe(last_byte):
+    """Whether a VP9 packet that ends with this byte (or an array of bytes) may hold several frames."""
+    return last_byte & 0xE0 == 0xC0
 
 
 def is_clean_start(codec: str, packet, extradata: bytes | None) -> bool:
@@ -52,7 +56,6 @@ def temporal_layer(packet, extradata: bytes | None) -> int:
     return max(layers, default=99)
 
 
-@functools.cache  # asked of every packet; there are 256 answers
 def _vp9_header(first: int) -> dict[str, bool]:
     bits = f"{first:08b}"
     # frame_marker 2, profile 2 (and a reserved bit for profile 3), show_existing_frame, frame_type, show_frame
@@ -62,6 +65,18 @@ def _vp9_header(first: int) -> dict[str, bool]:
         "is_key": bits[start + 1] == "0",
         "is_shown": bits[start + 2] == "1",
     }
+
+
+def _vp9_first_bytes(data: memoryview) -> list[int]:
+    """Of each frame of a packet; as one frame where the index at its end is none."""
+    count, width = (data[-1] & 7) + 1, (data[-1] >> 3 & 3) + 1
+    start = len(data) - 2 - count * width
+    if start < 0 or data[start] != data[-1]:
+        return [data[0]]
+    sizes = [int.from_bytes(data[start + 1 + width * n :][:width], "little") for n in range(count)]
+    if min(sizes) == 0 or sum(sizes) > start:
+        return [data[0]]  # and no decoder takes it
+    return [data[sum(sizes[:n])] for n in range(count)]
 
 
 def _vp9_is_clean(data: bytes, extradata: bytes) -> bool:
@@ -176,6 +191,12 @@ _CLEAN_START = {
     "mpeg4": _mpeg4_is_clean,
     "vp8": _vp8_is_clean,
     "vp9": _vp9_is_clean,
+}
+
+# Whether a packet of one frame shows it, by its first byte.
+SHOWN_BY_FIRST_BYTE = {
+    "vp8": [bool(first & 0x10) for first in range(256)],
+    "vp9": [header["shows_existing"] or header["is_shown"] for header in map(_vp9_header, range(256))],
 }
 
 # The codecs read by packet table; all others are decoded through.

@@ -5,19 +5,24 @@ raises `UncertainTable`; the reader then decodes the whole stream instead.
 """
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from operator import attrgetter
+from typing import BinaryIO
 
 import av
 import numpy as np
 
 from .bitstream_headers_tvtsv2 import (
     HIDING_CODECS,
+    SHOWN_BY_FIRST_BYTE,
     SKIPPING_CODECS,
     TABLE_CODECS,
     is_clean_start,
-    is_shown,
+    may_be_superframe,
+    num_shown_frames,
     temporal_layer,
 )
+from .matroska_blocks_tvtsv2 import BlockTable, read_block_table
 from .mp4_sample_table_tvtsv2 import read_sample_table
 from .video_container_tvtsv2 import OpenVideo, reading_errors
 
@@ -83,7 +88,9 @@ class Run:
 
 
 def read_packet_table(video: OpenVideo) -> PacketTable:
-    """The table of a freshly opened video, without decoding: from a plain MP4's head, or by a pass over all packets.
+    """The table of a freshly opened video, without decoding.
+
+    From the head of a plain MP4, from the blocks of a plain Matroska file, or by a pass over all packets.
 
     Raises:
         UncertainTable: The packets leave the frames' order or number open.
@@ -94,7 +101,7 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
     if video.container.format.name == "avi" and stream.codec_context.has_b_frames:
         raise UncertainTable("AVI with B-frames has no presentation times")
     with reading_errors(video.name):
-        table = _table_of_samples(video, codec) or _table_of_packets(video, codec)
+        table = _table_of_samples(video, codec) or _table_of_blocks(video, codec) or _table_of_packets(video, codec)
     _check_order(table, codec)
     if table.reorder_depth > stream.codec_context.reorder_depth:
         raise UncertainTable("frames are reordered further than the decoder knows, and it would drop some")
@@ -130,6 +137,42 @@ def _table_of_samples(video: OpenVideo, codec: str) -> PacketTable | None:
     return PacketTable(pts, dts, sizes, column("is_keyframe") > 0, column("is_discard") == 0, packets=None)
 
 
+def _table_of_blocks(video: OpenVideo, codec: str) -> PacketTable | None:
+    """The table of a Matroska or WebM file that is plain; each packet of a run is checked against it when it is read.
+
+    Only for codecs that show frames in decoding order, whose packets have equal decoding and presentation times.
+    """
+    if not video.container.format.name.startswith("matroska") or codec not in ("vp8", "vp9", "av1"):
+        return None
+    with video.raw_file() as file:
+        blocks = read_block_table(file, video.container.size, video.check_clock)
+        if blocks is None or Fraction(blocks.nanoseconds_per_tick, 10**9) != video.stream.time_base:
+            return None
+        is_shown = _shown_blocks(blocks, codec, file)
+    first = next(video.container.demux(video.stream))
+    if (first.pts, first.dts, first.size) != (blocks.times[0], blocks.times[0], blocks.sizes[0]):
+        raise UncertainTable("the first packet is not that of the file's blocks")
+    return PacketTable(blocks.times, blocks.times, blocks.sizes, blocks.is_keyframe, is_shown, packets=None)
+
+
+def _shown_blocks(blocks: BlockTable, codec: str, file: BinaryIO) -> np.ndarray:
+    if codec not in HIDING_CODECS:
+        return np.ones(len(blocks.sizes), bool)
+    is_shown = np.array(SHOWN_BY_FIRST_BYTE[codec])[blocks.first_bytes]
+    if codec == "vp9":
+        for number in np.flatnonzero(may_be_superframe(blocks.last_bytes)):
+            file.seek(int(blocks.positions[number]))
+            is_shown[number] = _is_shown(codec, file.read(int(blocks.sizes[number])))
+    return is_shown
+
+
+def _is_shown(codec: str, packet: av.Packet | bytes) -> bool:
+    num_shown = num_shown_frames(codec, packet)
+    if num_shown > 1:
+        raise UncertainTable("a packet shows several frames")
+    return num_shown == 1
+
+
 def _table_of_packets(video: OpenVideo, codec: str) -> PacketTable:
     rows, kept, kept_bytes = [], [], 0
     packets = video.container.demux(video.stream)
@@ -146,7 +189,7 @@ def _table_of_packets(video: OpenVideo, codec: str) -> PacketTable:
             continue
         if packet.pts is None or packet.is_corrupt:
             raise UncertainTable("a packet is corrupt or has no presentation time")
-        shown = not packet.is_discard and (codec not in HIDING_CODECS or is_shown(codec, packet))
+        shown = not packet.is_discard and (codec not in HIDING_CODECS or _is_shown(codec, packet))
         rows.append((packet.pts, packet.dts, packet.size, packet.is_keyframe, shown))
         kept_bytes += packet.size
         if kept_bytes > MAX_KEPT_BYTES:

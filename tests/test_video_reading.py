@@ -17,7 +17,7 @@ import pytest
 import processing.frame_decoding_tvtsv2 as frame_decoding
 import processing.packet_table_tvtsv2 as packet_table
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video, read_windows
-from processing.bitstream_headers_tvtsv2 import is_clean_start, is_shown, temporal_layer
+from processing.bitstream_headers_tvtsv2 import is_clean_start, num_shown_frames, temporal_layer
 from tests.video_files import ODD_FILES, decode_all, draw_frame, write_odd_file, write_video
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
@@ -108,11 +108,27 @@ def test_starts_that_are_not_exact_are_passed_over(odd_files):
 
 def test_hidden_frames_are_told_by_their_header_bits():
     # The bits of VP9: marker 10, profile, show_existing_frame, frame_type, show_frame, error_resilient_mode.
-    packets = {0b10000010: True, 0b10000000: False, 0b10000100: False, 0b10001000: True}
+    packets = {0b10000010: 1, 0b10000000: 0, 0b10000100: 0, 0b10001000: 1}
     for first, shown in packets.items():
-        assert is_shown("vp9", av.Packet(bytes([first, 0, 0]))) is shown
-    assert is_shown("vp9", av.Packet(bytes([0b10000000, 0, 0b11000001])))  # the mark of a superframe
-    assert is_shown("vp8", av.Packet(b"\x10\0\0")) and not is_shown("vp8", av.Packet(b"\x00\0\0"))
+        assert num_shown_frames("vp9", av.Packet(bytes([first, 0, 0]))) == shown
+    assert num_shown_frames("vp8", av.Packet(b"\x10\0\0")) == 1 and num_shown_frames("vp8", av.Packet(b"\0\0\0")) == 0
+
+
+@pytest.mark.parametrize(
+    "frames, index, num_shown",
+    [
+        ([0x80, 0x82], [0xC1, 1, 1, 0xC1], 1),  # a stored frame and a shown one
+        ([0x82, 0x82], [0xC1, 1, 1, 0xC1], 2),
+        ([0x80, 0x80], [0xC1, 1, 1, 0xC1], 0),
+        ([0x80, 0x00, 0x82], [0xC9, 2, 0, 1, 0, 0xC9], 1),
+        ([0x80, 0x82], [0xC0, 1, 1, 0xC1], 0),  # only looks like an index: one stored frame
+        ([0x80, 0x82], [0xC1, 1, 2, 0xC1], 0),
+        ([0x82, 0x80], [0xC1, 0, 1, 0xC1], 1),
+        ([0x82], [0xC7], 1),
+    ],
+)
+def test_superframes_show_what_their_frames_show(frames, index, num_shown):
+    assert num_shown_frames("vp9", bytes(frames + index)) == num_shown
 
 
 @pytest.mark.parametrize("codec", ["av1", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8", "vp9"])
@@ -121,7 +137,7 @@ def test_headers_of_any_bytes_are_looked_at_without_failing(codec):
     for _ in range(300):
         data = bytes(generator.choices([0, 0, 1, 3, 38, 255], k=generator.randint(1, 40)))
         extradata = generator.choice([None, b"\1" + bytes(30)])
-        is_shown(codec, av.Packet(data))
+        num_shown_frames(codec, av.Packet(data))
         is_clean_start(codec, av.Packet(data), extradata)
         temporal_layer(av.Packet(data), extradata)
 
