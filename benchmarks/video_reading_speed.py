@@ -10,7 +10,8 @@ in pieces. `--memory` measures peak memory instead of time. Readers that are not
 (`pip install tvtsv2[bench]`) or cannot load are left out and named in the record. Beside the record, a table of the
 same name ending in `.md` is written.
 
-A frame is "same" when it differs from the reference, a full sequential decode, by less than 2 levels on average.
+A frame is "same" when it differs from the reference, a full sequential decode, by less than 2 levels on average. The
+frames of `approximate_resize`, which FFmpeg scales, are not exact and are not compared.
 """
 
 import argparse
@@ -94,10 +95,10 @@ def measure_peak_memory(path: Path, name: str, num_threads: int, cache_dir: Path
 
 
 def list_not_run(rows: dict) -> list[str]:
-    """The made files of the whole set that have no row."""
+    """The made files of the whole set whose time was not measured."""
     whole_set = itertools.product(ENCODERS, HEIGHTS, GOP_SIZES, SECONDS)
     names = [file_name(*specification) for specification in whole_set]
-    return [name for name in names if name not in rows]
+    return [name for name in names if "load_before" not in rows.get(name, {})]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -151,11 +152,12 @@ def main() -> None:
         if arguments.memory:
             for name, run in runs.items():
                 result = row["readers"].setdefault(name, {})
-                if "error" not in result:
+                if "error" not in result and "peak_bytes" not in result:
                     result["peak_bytes"] = measure_peak_memory(path, *run, arguments.cache_dir)
         elif "load_before" not in row:
             row |= {"megabytes": round(path.stat().st_size / 1e6, 1), "load_before": round(os.getloadavg()[0], 2)}
-            row["readers"] = measure_file(path, runs, reference)
+            for name, result in measure_file(path, runs, reference).items():
+                row["readers"][name] = row["readers"].get(name, {}) | result
         record["not_run"] = list_not_run(record["rows"])
         arguments.record.parent.mkdir(parents=True, exist_ok=True)
         arguments.record.write_text(json.dumps(record, indent=1) + "\n")

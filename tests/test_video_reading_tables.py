@@ -1,0 +1,35 @@
+"""The bars of the reading benchmark are judged from its rows."""
+
+from benchmarks.video_reading_tables import judge_bars, write_tables
+
+
+def row(**milliseconds):
+    names = {"ours": "ours, 2 threads", "torchcodec": "torchcodec exact, 2 threads", "transformers": "transformers"}
+    names |= {"scaled": "approximate_resize, 2 threads", "opencv": "opencv, 2 threads"}
+    result = {"same": 12, "equal": 12, "cores_ms": 1.0}
+    readers = {names[name]: result | {"median_ms": time} for name, time in milliseconds.items()}
+    if "scaled" in milliseconds:
+        readers[names["scaled"]]["same"] = 0
+    return {"readers": readers}
+
+
+ROWS = {
+    "a_600s.mp4": row(ours=10.0, transformers=300.0, torchcodec=20.0, scaled=1.0),
+    "b_600s.mp4": row(ours=10.0, transformers=199.0, torchcodec=20.0, opencv=8.0),
+    "c_600s.webm": row(ours=10.0, torchcodec=14.0),
+    "d_10s.mp4": row(ours=10.0, transformers=5.0),
+}
+
+
+def test_files_that_miss_a_bar_are_named():
+    first, second, third = judge_bars(ROWS).splitlines()
+    assert "reached in 1 of 2" in first and "missed on b_600s.mp4 (19.90, 2 threads)" in first
+    assert "no such rival read c_600s.webm" in first and "d_10s" not in first
+    assert "reached in 2 of 3" in second and "c_600s.webm (1.40, 2 threads)" in second
+    assert "b_600s.mp4 (0.80, 2 threads), d_10s.mp4 (0.50, 2 threads)" in third and "a_600s" not in third
+
+
+def test_tables_say_which_frames_are_not_exact(tmp_path):
+    write_tables({"device": "a device", "note": "", "not_run": [], "rows": ROWS}, tmp_path / "record.md")
+    text = (tmp_path / "record.md").read_text()
+    assert "`approximate_resize` is this reader" in text and "0 of 12 right" not in text
