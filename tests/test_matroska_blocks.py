@@ -14,7 +14,12 @@ from processing.video_container_tvtsv2 import open_video
 from tests.video_files import decode_all, write_odd_file, write_video
 
 FIELDS = ("pts", "dts", "sizes", "is_keyframe", "is_shown", "display_order")
-PLAIN_FILES = ["vp8", "vp8_hidden_frames", "vp9", "vp9_lookahead", "three_frames", "av1_mkv"]
+PLAIN_FILES = [
+    *("vp8", "vp8_hidden_frames", "vp8_alternate_references", "vp9", "vp9_lookahead", "vp9_444_odd_size"),
+    *("vp9_variable_rate", "vp9_late_start", "three_frames", "av1_mkv"),
+]
+
+HIDING_FILES = {"vp8_hidden_frames", "vp8_alternate_references"}
 
 
 def tables(source, codec):

@@ -74,6 +74,20 @@ def test_frames_are_those_of_a_full_decode(odd_files, name, num_threads):
         assert metadata.taken_seconds is not None and list(metadata.frame_seconds) == pytest.approx(times)
 
 
+@pytest.mark.parametrize("name", ["h264_mp4", "vp9_lookahead", "av1", "avi_mpeg4_bframes", "mjpeg"])
+def test_repeated_and_unsorted_indices_come_as_asked(odd_files, name):
+    path, images, _ = odd_files(name)
+    last = len(images) - 1
+    check_read(path, images, [last, 0, 5, 5, last, 3, 4, 5, 0])
+
+
+@pytest.mark.parametrize("name", ["one_frame", "three_frames"])
+def test_files_of_fewer_frames_than_asked_give_all_of_them(odd_files, name):
+    path, images, _ = odd_files(name)
+    frames, metadata = read_video(path, twelve)
+    assert metadata.frames_indices == list(range(len(images))) and (frames == np.stack(images)).all()
+
+
 @pytest.mark.parametrize("kept_bytes", [0, 4000], ids=["one packet at a time", "runs in memory"])
 @pytest.mark.parametrize(
     "name", ["h264_bframes_mkv", "hevc_open_gop", "vp8_hidden_frames", "mpeg2_ts", "h264_fragmented"]

@@ -88,6 +88,7 @@ def decode_all(path: Path, rotation: int = 0) -> tuple[list[np.ndarray], list[fl
 
 
 VARIABLE_TIMES = [40 * index + 17 * (index % 3) + 300 * (index > 30) for index in range(60)]
+LATE_TIMES = [5000 + 40 * index for index in range(60)]
 MOVING_GOP = {"preset": "medium", "x264-params": "bframes=3:b-pyramid=normal:keyint=12:min-keyint=12:scenecut=0"}
 
 OPEN_GOP = {"preset": "medium", "x264-params": "open-gop=1:bframes=3:b-adapt=0:keyint=12:min-keyint=4:scenecut=0"}
@@ -112,7 +113,7 @@ ODD_FILES: dict[str, dict | tuple[str, str]] = {
     "h264_fragmented": {"extension": "mp4", "container_options": {"movflags": "frag_keyframe+empty_moov"}},
     "variable_rate": {"extension": "mp4", "times_milliseconds": VARIABLE_TIMES, "options": MOVING_GOP},
     "variable_rate_mkv": {"extension": "mkv", "times_milliseconds": VARIABLE_TIMES, "options": MOVING_GOP},
-    "late_start": {"extension": "mp4", "times_milliseconds": [5000 + 40 * index for index in range(60)]},
+    "late_start": {"extension": "mp4", "times_milliseconds": LATE_TIMES},
     "hevc": {"extension": "mp4", "codec": "libx265"},
     "hevc_open_gop": {
         "extension": "mkv",
@@ -128,6 +129,12 @@ ODD_FILES: dict[str, dict | tuple[str, str]] = {
     "hevc_10_bit": {"extension": "mp4", "codec": "libx265", "pix_fmt": "yuv420p10le"},
     "vp8": {"extension": "webm", "codec": "libvpx"},
     "vp8_hidden_frames": ("webm", "_write_hidden_frames"),
+    "vp8_alternate_references": {
+        "extension": "webm",
+        "codec": "libvpx",
+        "options": {"deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "16"},
+        "gop_size": 60,
+    },
     "vp9": {"extension": "webm", "codec": "libvpx-vp9"},
     "vp9_lookahead": {
         "extension": "webm",
@@ -135,6 +142,15 @@ ODD_FILES: dict[str, dict | tuple[str, str]] = {
         "options": {"deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "16"},
         "gop_size": 30,
     },
+    "vp9_444_odd_size": {
+        "extension": "webm",
+        "codec": "libvpx-vp9",
+        "pix_fmt": "yuv444p",
+        "height": 63,
+        "width": 95,
+    },
+    "vp9_variable_rate": {"extension": "webm", "codec": "libvpx-vp9", "times_milliseconds": VARIABLE_TIMES},
+    "vp9_late_start": {"extension": "webm", "codec": "libvpx-vp9", "times_milliseconds": LATE_TIMES},
     "vp9_no_duration": {"extension": "webm", "codec": "libvpx-vp9", "container_options": {"live": "1"}},
     "av1": {"extension": "mp4", "codec": "libsvtav1"},
     "av1_mkv": {"extension": "mkv", "codec": "libsvtav1", "gop_size": 20},
