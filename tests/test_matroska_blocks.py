@@ -121,6 +121,7 @@ def test_blocks_by_hand():
         matroska(cluster(FIRST))[:-4],
         b"",
     ],
+    ids=lambda data: f"{len(data)}_bytes",
 )
 def test_unusual_files_are_not_believed(unusual):
     assert blocks_of(matroska(cluster(FIRST, SECOND))) is not None
