@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -106,23 +107,24 @@ def test_evaluation_does_not_wait_for_ever_either(tmp_path):
 
 
 class Signalled(TrainerCallback):
-    """In the third step the last process sends itself a signal."""
+    """In the third step one process sends itself a signal."""
 
-    def __init__(self, folder: Path, number: int):
-        self.folder, self.number = folder, number
+    def __init__(self, folder: Path, number: int, victim: int):
+        self.folder, self.number, self.victim = folder, number, victim
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 3:
             (self.folder / str(args.process_index)).write_text(f"{args.world_size} {os.getpid()}")
-            if args.process_index == args.world_size - 1:
+            if args.process_index == self.victim:
                 os.kill(os.getpid(), self.number)
 
 
-def signalled_run(folder: str, number: str) -> None:
+def signalled_run(folder: str, number: str, victim: str, limit_seconds: str) -> None:
     """What each process of `processes` does."""
     torch.set_num_threads(1)
-    settings = {"max_steps": LONG, "per_device_train_batch_size": 2, "heartbeat_seconds": 2.0}
-    train(Path(folder) / "run", make_samples(8), callbacks=[Signalled(Path(folder), int(number))], **settings)
+    callback = Signalled(Path(folder), int(number), int(victim))
+    settings = {"max_steps": LONG, "per_device_train_batch_size": 2, "heartbeat_seconds": float(limit_seconds)}
+    train(Path(folder) / "run", make_samples(8), callbacks=[callback], **settings)
 
 
 @pytest.fixture
@@ -130,7 +132,8 @@ def processes(tmp_path):
     """Starts W processes of one run, without a launcher that would look after them."""
     started = []
 
-    def start(num_processes: int, number: int) -> list[subprocess.Popen]:
+    def start(num_processes: int, number: int, victim: int, limit_seconds: float) -> list[subprocess.Popen]:
+        arguments = [str(tmp_path), str(int(number)), str(victim), str(limit_seconds)]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -139,7 +142,7 @@ def processes(tmp_path):
         for rank in map(str, range(num_processes)):
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "tests.test_liveness", str(tmp_path), str(int(number))],
+                    [sys.executable, "-m", "tests.test_liveness", *arguments],
                     env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank},
                     cwd=Path(__file__).parents[1],
                     stderr=(tmp_path / f"{rank}.log").open("wb"),
@@ -153,23 +156,29 @@ def processes(tmp_path):
         process.wait()
 
 
-def test_a_stuck_process_ends_all_others(tmp_path, processes):
-    *others, stuck = processes(3, signal.SIGSTOP)
-    codes = [process.wait(300) for process in others]
-    # Who does not notice itself may hear of it first from its broken connection to the one that was killed.
-    assert 0 not in codes and EXIT_CODE in codes
-    assert stuck.wait(10) == -signal.SIGKILL  # a launcher would have waited for it
-    for rank, code in enumerate(codes):
+# The last process watches the first, which holds the store. With 5 s, the third step is over before the first check.
+@pytest.mark.parametrize(("victim", "limit_seconds"), [(2, 5), (0, 2)])
+def test_a_stuck_process_ends_all_others(tmp_path, processes, victim, limit_seconds):
+    started = processes(3, signal.SIGSTOP, victim, limit_seconds)
+    others = [rank for rank in range(3) if rank != victim]
+    codes = {rank: started[rank].wait(90) for rank in others}
+    assert EXIT_CODE in codes.values()
+    assert started[victim].wait(10) == -signal.SIGKILL  # a launcher would have waited for it
+    for rank, code in codes.items():
         assert (tmp_path / str(rank)).read_text().startswith("3 ")  # there were three
+        said = (tmp_path / f"{rank}.log").read_text()
         if code == EXIT_CODE:
-            said = (tmp_path / f"{rank}.log").read_text()
-            assert "gave no sign of life for 2 s" in said
             assert f"Process {rank} ends, as all others will" in said
+            lost = rf"Process {victim} of 3 gave|first process or the launcher, gave|and with it the first process"
+            assert re.search(rf"error: .*({lost})", said)
+        else:  # it heard of it first from its broken connection to the one that was killed
+            assert code == 1
+            assert re.search(r"RuntimeError: .*(Connection reset|Connection closed|Broken pipe)", said)
 
 
 def test_processes_that_end_in_peace_are_not_missed(tmp_path, processes):
     # Both go on for longer than the limit after training, in which no one beats any more.
-    assert [process.wait(300) for process in processes(2, 0)] == [0, 0]
+    assert [process.wait(300) for process in processes(2, 0, 1, 2)] == [0, 0]
 
 
 if __name__ == "__main__":

@@ -158,9 +158,25 @@ class _Neighbour:
         self.store.set_timeout(datetime.timedelta(seconds=limit_seconds))
         self.store.set(f"{self.rank}/address", _own_address())
         self.beat, self.seen, self.silent_seconds = 0, None, 0.0
+        # The first sign comes at once: one that is stopped before it would be taken to be loading still, for ever.
+        self.store.set(f"{self.rank}", str(self.beat))
+        self.store_holder: str | None = None  # the address of the first process, where that holds the store
 
     def check(self) -> None:
         """Gives a sign of life, and ends this process if another one has gone without."""
+        # The store's timeout does not hold for an answer from a process that is stopped.
+        limit = threading.Timer(self.limit_seconds, self._give_up_store)
+        limit.daemon = True
+        limit.start()
+        try:
+            self._check()
+        finally:
+            limit.cancel()
+
+    def _check(self) -> None:
+        is_held_by_launcher = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        if self.store_holder is None and not is_held_by_launcher and self.store.check(["0/address"]):
+            self.store_holder = self.store.get("0/address").decode()
         self.beat += 1
         self.store.set(f"{self.rank}", str(self.beat))
         if self.store.check(["lost"]):
@@ -183,6 +199,14 @@ class _Neighbour:
         if lost != self.rank:
             _kill_if_here(self.store.get(f"{lost}/address").decode())
         _end_process(f"Process {lost} of {self.world_size} gave no sign of life for {self.limit_seconds:g} s")
+
+    def _give_up_store(self) -> None:
+        if self.rank != 0 and self.store_holder is not None:
+            _kill_if_here(self.store_holder)
+        _end_process(
+            f"The store that processes meet in, held by the first process or the launcher, gave no sign of life for "
+            f"{self.limit_seconds:g} s"
+        )
 
 
 def _own_address() -> str:
