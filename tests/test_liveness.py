@@ -109,20 +109,21 @@ def test_evaluation_does_not_wait_for_ever_either(tmp_path):
 class Signalled(TrainerCallback):
     """In the third step one process sends itself a signal."""
 
-    def __init__(self, folder: Path, number: int, victim: int):
-        self.folder, self.number, self.victim = folder, number, victim
+    def __init__(self, folder: Path, number: int, victim: int, delay_seconds: float):
+        self.folder, self.number, self.victim, self.delay_seconds = folder, number, victim, delay_seconds
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 3:
             (self.folder / str(args.process_index)).write_text(f"{args.world_size} {os.getpid()}")
             if args.process_index == self.victim:
+                time.sleep(self.delay_seconds)
                 os.kill(os.getpid(), self.number)
 
 
-def signalled_run(folder: str, number: str, victim: str, limit_seconds: str) -> None:
+def signalled_run(folder: str, number: str, victim: str, limit_seconds: str, delay_seconds: str) -> None:
     """What each process of `processes` does."""
     torch.set_num_threads(1)
-    callback = Signalled(Path(folder), int(number), int(victim))
+    callback = Signalled(Path(folder), int(number), int(victim), float(delay_seconds))
     settings = {"max_steps": LONG, "per_device_train_batch_size": 2, "heartbeat_seconds": float(limit_seconds)}
     train(Path(folder) / "run", make_samples(8), callbacks=[callback], **settings)
 
@@ -132,8 +133,10 @@ def processes(tmp_path):
     """Starts W processes of one run, without a launcher that would look after them."""
     started = []
 
-    def start(num_processes: int, number: int, victim: int, limit_seconds: float) -> list[subprocess.Popen]:
-        arguments = [str(tmp_path), str(int(number)), str(victim), str(limit_seconds)]
+    def start(
+        num_processes: int, number: int, victim: int, limit_seconds: float, delay_seconds: float = 0
+    ) -> list[subprocess.Popen]:
+        arguments = [str(tmp_path), str(int(number)), str(victim), str(limit_seconds), str(delay_seconds)]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -156,10 +159,11 @@ def processes(tmp_path):
         process.wait()
 
 
-# The last process watches the first, which holds the store. With 5 s, the third step is over before the first check.
-@pytest.mark.parametrize(("victim", "limit_seconds"), [(2, 5), (0, 2)])
-def test_a_stuck_process_ends_all_others(tmp_path, processes, victim, limit_seconds):
-    started = processes(3, signal.SIGSTOP, victim, limit_seconds)
+# With 5 s, the third step is over before the first check. The first process holds the store; once the others have
+# checked, they know whom to kill.
+@pytest.mark.parametrize(("victim", "limit_seconds", "delay_seconds"), [(2, 5, 0), (0, 2, 2)])
+def test_a_stuck_process_ends_all_others(tmp_path, processes, victim, limit_seconds, delay_seconds):
+    started = processes(3, signal.SIGSTOP, victim, limit_seconds, delay_seconds)
     others = [rank for rank in range(3) if rank != victim]
     codes = {rank: started[rank].wait(90) for rank in others}
     assert EXIT_CODE in codes.values()
