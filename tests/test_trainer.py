@@ -5,11 +5,13 @@ import os
 import re
 import socket
 import tempfile
+import traceback
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback, TrainingArguments
 
@@ -22,6 +24,7 @@ from tests.distributed_steps import (
     part_of,
     steps_in_processes,
 )
+from tests.processes import exit_codes, start_processes
 from training.arguments import PreTrainingArguments
 from training.clips.broken_videos import TooManyBrokenVideosError
 from training.evaluation import compute_metrics, retrieval_metrics, sorting_metrics
@@ -261,6 +264,30 @@ def test_frozen_parameters_stay_to_the_bit_and_all_others_move(tmp_path, start):
     assert {name for name in unmoved - frozen - temporal if not KEY_BIAS.fullmatch(name)} == set()
 
 
+def test_frozen_parameters_stay_to_the_bit_in_two_processes(tmp_path):
+    processes = start_processes(2, _train_in_process, str(tmp_path))
+    assert exit_codes(processes, timeout_seconds=300) == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first["world_size"] == second["world_size"] == 2
+    unmoved = {name for name, tensor in first["start"].items() if torch.equal(tensor, first["end"][name])}
+    frozen = {name for name in first["start"] if name.startswith("text_model.encoder.layers.0.")}
+    assert len(frozen) == 16 and frozen <= unmoved
+    assert all(KEY_BIAS.fullmatch(name) for name in unmoved - frozen)
+    assert all(torch.equal(tensor, second["end"][name]) for name, tensor in first["end"].items())
+
+
+def _train_in_process(folder: str) -> None:
+    torch.manual_seed(0)
+    config = make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2})
+    model = randomized(TVTSv2ForPreTraining(config))
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    settings = {"per_device_train_batch_size": 2, "max_steps": 4, "weight_decay": 0.1, "ddp_backend": "gloo"}
+    trainer = train(f"{folder}/run", make_samples(8), model=model, **settings)
+    end = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    seen = {"world_size": trainer.args.world_size, "start": start, "end": end}
+    torch.save(seen, f"{folder}/{trainer.args.process_index}.pt")
+
+
 def test_frozen_parameters_get_no_gradient_and_no_optimizer_state(tmp_path):
     trainer = train(tmp_path, make_samples(4), max_steps=1)
     frozen = [p for name, p in trainer.model.named_parameters() if name.startswith("text_model.encoder.layers.0.")]
@@ -315,6 +342,34 @@ def test_logs_hold_the_mean_of_each_loss(tmp_path):
         assert entry["contrastive_loss"] > 0 and entry["sorting_loss"] > 0
         assert entry["loss"] == pytest.approx(entry["contrastive_loss"] + entry["sorting_loss"], rel=1e-4)
         assert "num_broken" not in entry
+
+
+class Waits(TorchDispatchMode, TrainerCallback):
+    """Where values were taken from tensors, for which an accelerator has to be waited, by the step it happened in."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: dict[int, list[str]] = {}
+        self.step = 1
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.step = state.global_step + 1
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            frames = [frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)]
+            asked_by = next(name for name in frames[1:] if "/torch/" not in name)
+            # The towers check their inputs on a CPU only; accelerate draws an epoch's seed there.
+            if "/modeling_tvtsv2/" not in asked_by and not asked_by.endswith("accelerate/data_loader.py"):
+                self.seen.setdefault(self.step, []).append(asked_by)
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_values_but_the_logged_ones(tmp_path):
+    waits = Waits()
+    with waits:
+        train(tmp_path, make_samples(16), callbacks=[waits], max_steps=7, logging_steps=3)
+    assert {3, 6} <= set(waits.seen) <= {3, 6, 7}, waits.seen  # 7: the run's mean loss
 
 
 def test_broken_videos_are_logged_and_stop_training_above_the_stated_share(tmp_path):
