@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,7 +18,9 @@ from safetensors import safe_open
 from commands.embedding_store import EmbeddingStore
 from commands.main import main
 from commands.model_loading import load_processor
-from commands.video_embedding import Windows
+from commands.segment_reading import Segment
+from commands.video_embedding import VideoEmbedder, Windows
+from commands.video_list import VideoEntry
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor, read_video
 from tests.small_folder import small_processor, write_small_folder
@@ -230,6 +233,51 @@ def test_a_crash_of_the_decoder_costs_one_file(model_folder, videos, tmp_path, c
     output = capsys.readouterr()
     assert "2 videos embedded" in output.out and "the model waited for videos" in output.out
     assert "1 could not be read" in output.err and len(read_store(store)) == NUM_VIDEOS
+
+
+class Clock:
+    """Stands for the module `time` where only reads and the model take any."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def perf_counter(self) -> float:
+        return self.seconds
+
+
+def test_the_share_of_waiting_is_that_of_the_time_since_the_first_read(monkeypatch):
+    clock = Clock()
+
+    class LateReads:
+        def __init__(self, reader, num_processes):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def submit(self, function, entry):
+            return self
+
+        def result(self):
+            clock.seconds += 1.0
+            return [Segment(None, np.zeros((1, 3, 2, 2), np.float32))]
+
+    class SlowModel:
+        device, dtype = torch.device("cpu"), torch.float32
+
+        def get_video_features(self, pixels, class_token_only):
+            clock.seconds += 3.0
+            return SimpleNamespace(pooler_output=torch.zeros(len(pixels), 4))
+
+    monkeypatch.setattr("commands.video_embedding.time", clock)
+    monkeypatch.setattr("commands.video_embedding.ReadingProcesses", LateReads)
+    embedder = VideoEmbedder(SlowModel(), None, batch_size=1)
+    entries = [VideoEntry(str(index), Path(str(index))) for index in range(5)]
+    assert len(list(embedder.embed(entries))) == 5
+    assert embedder.waiting_share == pytest.approx(4 / 16)  # four reads of 1 s, four batches of 3 s before the last
 
 
 def test_going_on_skips_what_is_in_and_what_failed(model_folder, videos, tmp_path, capsys):
