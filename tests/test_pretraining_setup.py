@@ -19,6 +19,7 @@ from training.pretraining_setup import (
     build_source,
     build_training_data,
     locate_data,
+    uses_all_parameters,
 )
 from training.train_tokenizer import train_tokenizer
 
@@ -55,6 +56,14 @@ def files(corpus):
         {"format": "yt_temporal", "list_file": str(corpus.list_file("heldout")), "root": root},
         [],
     )
+
+
+def test_ddp_looks_for_unused_parameters_where_there_are_some(files, tmp_path):
+    whole, chunked = (PreTrainingArguments(output_dir=str(tmp_path), chunk_size=size) for size in (None, 2))
+    transcripts_only = DataFiles(files.sources[:1], None, [])
+    assert uses_all_parameters(transcripts_only, whole)
+    assert not uses_all_parameters(transcripts_only, chunked)
+    assert not uses_all_parameters(files, whole)
 
 
 # --- processor ---

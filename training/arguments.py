@@ -103,7 +103,10 @@ class PreTrainingArguments(TrainingArguments):
         default="tensorboard", metadata={"help": "Where logs go: tensorboard, wandb, …, or none."}
     )
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Would look at the loss at every step."})
-    ddp_find_unused_parameters: bool | None = field(default=True, metadata={"help": "Captions skip the sorter."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=None,
+        metadata={"help": "None: where sources of captions skip the sorter, or chunks are computed twice."},
+    )
     ddp_broadcast_buffers: bool | None = field(
         default=False,
         metadata={"help": "Buffers are constants; and while it sends them, torch keeps other threads from running."},

@@ -87,6 +87,8 @@ def measure(options: argparse.Namespace) -> dict:
             learning_rate=1e-6,
             peak_tflops=options.peak_tflops,
             activation_checkpointing=options.checkpointing,
+            # As run_pretrain.py decides by its sources.
+            ddp_find_unused_parameters=options.num_transcripts == 1 or options.chunk_size is not None,
             parameter_rules=[*rules, {"match": "*"}],
         )
         if options.num_threads is not None:

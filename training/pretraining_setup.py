@@ -59,6 +59,12 @@ def locate_data(data: DataArguments, seed: int) -> DataFiles:
     return DataFiles(sources, heldout, corpus.training_texts())
 
 
+def uses_all_parameters(files: DataFiles, args: PreTrainingArguments) -> bool:
+    """Whether every trained parameter is part of every step, so that DDP need not look for those that are not."""
+    has_captions = any(source.get("format") in CAPTIONED_FORMATS for source in files.sources)
+    return not has_captions and args.chunk_size is None
+
+
 def build_processor(model: ModelArguments, config: TVTSv2Config, texts: list[str], folder: Path) -> TVTSv2Processor:
     """Returns the processor for a model's sizes; its tokenizer is loaded, or trained on `texts` into `folder`.
 

@@ -13,6 +13,7 @@ VOLATILE = (
     "dataloader_num_workers",
     "dataloader_prefetch_factor",
     "dataloader_timeout",
+    "ddp_find_unused_parameters",
     "ddp_timeout",
     "disable_tqdm",
     "heartbeat_seconds",

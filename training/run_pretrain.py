@@ -81,6 +81,7 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
         build_processor,
         build_training_data,
         locate_data,
+        uses_all_parameters,
     )
     from training.trainer import TVTSv2Trainer
 
@@ -88,6 +89,8 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
     use_all_cores(args)
     model = build_model(model_args)
     files = locate_data(data_args, args.seed)
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = not uses_all_parameters(files, args)
     with args.main_process_first(local=False):
         if args.process_index == 0:
             run.claim()

@@ -60,6 +60,8 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
         **kwargs,
     ):
         args = PreTrainingArguments() if args is None else _with_defaults(args)
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = True  # always right, at 5 % of a step; transformers would guess
         super().__init__(model=model, args=args, **kwargs)
         self.train_sampler = train_sampler
         self.max_broken_share = max_broken_share
