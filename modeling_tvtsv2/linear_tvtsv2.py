@@ -1,7 +1,7 @@
 """Linear layers whose float32 products use the whole of a CPU that PyTorch's default library does not.
 
-PyTorch multiplies float32 matrices with Intel's MKL, which uses half of AMD's CPUs with AVX-512 (Zen 4 and later).
-oneDNN, which PyTorch brings as well and takes for bfloat16, is twice as fast there (benchmarks/records/tower_speed).
+PyTorch multiplies float32 matrices with Intel's MKL, which uses half of an AMD CPU with AVX-512. oneDNN, which PyTorch
+brings as well and takes for bfloat16, is twice as fast there (measured on Zen 5: benchmarks/records/tower_speed).
 Both compute in float32; they add up in another order. `torch.backends.mkldnn.flags(enabled=False)` turns oneDNN off.
 """
 

@@ -58,7 +58,25 @@ def test_strided_inputs_and_work_in_place(onednn):
 
 
 def test_no_rows(onednn):
-    assert linear(torch.randn(0, 16), torch.randn(24, 16)).shape == (0, 24)
+    weight = torch.randn(24, 16, requires_grad=True)
+    output = linear(torch.randn(0, 16), weight)
+    output.sum().backward()
+    assert output.shape == (0, 24) and torch.equal(weight.grad, torch.zeros(24, 16))
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason="needs PyTorch with oneDNN")
+@pytest.mark.parametrize(
+    ("cpu", "is_slow"),
+    [
+        ({"cpu_name": "AMD EPYC", "avx512_f": True}, torch.backends.mkl.is_available()),
+        ({"cpu_name": "AMD EPYC", "avx512_f": False}, False),
+        ({"cpu_name": "Intel(R) Xeon(R)", "avx512_f": True}, False),
+        ({}, False),
+    ],
+)
+def test_which_cpus_take_onednn(monkeypatch, cpu, is_slow):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu, raising=False)
+    assert linear_tvtsv2._mkl_is_slow.__wrapped__() == is_slow
 
 
 def test_others_see_pytorch_s_operator(onednn):
