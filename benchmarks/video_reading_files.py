@@ -15,9 +15,11 @@ VIDEO_EXTENSIONS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg"}
 FPS = 30
 MAX_SECONDS_ENCODED = 60
 
-# Encoder, container and quick settings of each codec; none puts keyframes anywhere but at the ends of its groups.
+# Encoder, container and quick settings of each codec; none puts keyframes anywhere but at the ends of its groups. With
+# more threads PyAV has x264 cut each frame into as many slices, which decoders then take side by side; ffmpeg's own
+# default is one slice a frame. One thread also makes the same file on every machine.
 ENCODERS = {
-    "h264": ("libx264", "mp4", {"preset": "veryfast", "crf": "23", "x264-params": "scenecut=0"}),
+    "h264": ("libx264", "mp4", {"preset": "veryfast", "crf": "23", "x264-params": "scenecut=0", "threads": "1"}),
     "hevc": (
         "libx265",
         "mp4",

@@ -31,6 +31,10 @@ from .video_container_tvtsv2 import OpenVideo, reading_errors
 MAX_KEPT_BYTES = 32 * 2**20
 
 
+# With so few, a pass over all packets is as quick as the container's tables, and no seek undoes what the decoder did.
+FEW_PACKETS = 500
+
+
 class UncertainTable(Exception):
     """Frames found by the packet table might not be those of a full decode; the message says why."""
 
@@ -115,7 +119,8 @@ def _table_of_samples(video: OpenVideo, codec: str) -> PacketTable | None:
     packet here, and against each packet of a run when it is read.
     """
     entries = video.stream.index_entries
-    if not video.container.format.name.startswith("mov,") or codec in HIDING_CODECS or not len(entries):
+    is_mp4 = video.container.format.name.startswith("mov,")
+    if not is_mp4 or codec in HIDING_CODECS or _is_short(video, len(entries)):
         return None
     with video.raw_file() as file:
         samples = read_sample_table(file, video.stream.id)
@@ -146,13 +151,19 @@ def _table_of_blocks(video: OpenVideo, codec: str) -> PacketTable | None:
         return None
     with video.raw_file() as file:
         blocks = read_block_table(file, video.container.size, video.check_clock)
-        if blocks is None or Fraction(blocks.nanoseconds_per_tick, 10**9) != video.stream.time_base:
+        if blocks is None or _is_short(video, len(blocks.sizes)):
+            return None
+        if Fraction(blocks.nanoseconds_per_tick, 10**9) != video.stream.time_base:
             return None
         is_shown = _shown_blocks(blocks, codec, file)
     first = next(video.container.demux(video.stream))
     if (first.pts, first.dts, first.size) != (blocks.times[0], blocks.times[0], blocks.sizes[0]):
         raise UncertainTable("the first packet is not that of the file's blocks")
     return PacketTable(blocks.times, blocks.times, blocks.sizes, blocks.is_keyframe, is_shown, packets=None)
+
+
+def _is_short(video: OpenVideo, num_packets: int) -> bool:
+    return num_packets <= FEW_PACKETS and video.container.size <= MAX_KEPT_BYTES
 
 
 def _shown_blocks(blocks: BlockTable, codec: str, file: BinaryIO) -> np.ndarray:

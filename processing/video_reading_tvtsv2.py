@@ -15,7 +15,7 @@ import av
 import numpy as np
 import torch
 
-from .frame_decoding_tvtsv2 import Damage, PacketReader, decode_first_frame, decode_runs, decode_sequentially
+from .frame_decoding_tvtsv2 import Damage, PacketReader, decode_beginning, decode_runs, decode_sequentially
 from .packet_table_tvtsv2 import MAX_KEPT_BYTES, UncertainTable, plan_runs, read_packet_table
 from .taken_frames_tvtsv2 import ScaledSize, TakenFrames, quarter_turns
 from .video_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
@@ -170,16 +170,16 @@ class _Request:
 def _read_by_table(video: OpenVideo, request: _Request) -> tuple[np.ndarray, VideoFileMetadata]:
     table = read_packet_table(video)
     reader = PacketReader(video, table)
-    first_frame = decode_first_frame(video, table, reader)
+    beginning = decode_beginning(video, table, reader)
     times = table.pts[table.display_order] * float(video.stream.time_base)
-    metadata = _describe(video, request, first_frame, times)
+    metadata = _describe(video, request, beginning.frames[0], times)
     metadata.reading_method = "packet_table"
     metadata.is_truncated = is_cut_short(video, len(table.pts))
     _check_damage(metadata, video, request.strict)
     indices = _check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
     taken = request.take(video, metadata, indices)
     runs = plan_runs(table, indices, lambda number: reader.read(number, number)[0], video)
-    decode_runs(video, table, reader, runs, request.num_threads, taken.add)
+    decode_runs(video, table, reader, runs, request.num_threads, beginning, taken.add)
     return taken.stacked(), metadata
 
 
