@@ -6,14 +6,16 @@ full decode. So the flag is believed only where the bitstream agrees. Whatever i
 
 from collections.abc import Iterator
 
+from .av1_headers_tvtsv2 import is_shown_keyframe
+
 # Codecs whose every packet is one shown frame that depends on no other.
 INTRA_CODECS = frozenset({"mjpeg", "prores"})
 
 # Codecs with packets that show no frame.
 HIDING_CODECS = frozenset({"vp8", "vp9"})
 
-# Decoders whose skipping of non-reference frames leaves all others untouched.
-SKIPPING_CODECS = frozenset({"h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8"})
+# Codecs of which skipping frames that no other refers to leaves all others untouched.
+SKIPPING_CODECS = frozenset({"av1", "h264", "hevc", "mpeg1video", "mpeg2video", "mpeg4", "vp8"})
 
 
 def num_shown_frames(codec: str, packet) -> int:
@@ -160,30 +162,8 @@ def _mpeg4_is_clean(data: bytes, extradata: bytes) -> bool:
     return 0 <= position < len(data) - 5 and data[position + 4] >> 6 == 0
 
 
-def _av1_is_clean(data: bytes, extradata: bytes) -> bool:
-    """A shown key frame. Source: AV1 bitstream specification, sections 5.3 and 5.9.2."""
-    position = 0
-    while position < len(data):
-        header = data[position]
-        kind, has_extension, has_size = header >> 3 & 15, header >> 2 & 1, header >> 1 & 1
-        position += 1 + has_extension
-        size = len(data) - position
-        if has_size:
-            size, shift = 0, 0
-            while position < len(data):
-                byte = data[position]
-                size, shift, position = size | (byte & 127) << shift, shift + 7, position + 1
-                if byte < 128:
-                    break
-        if kind in (3, 6) and position < len(data):  # a frame header, alone or with its frame
-            # show_existing_frame 0, frame_type 00 (key), show_frame 1
-            return data[position] & 0xF0 == 0x10
-        position += size
-    return False
-
-
 _CLEAN_START = {
-    "av1": _av1_is_clean,
+    "av1": is_shown_keyframe,
     "h264": _h264_is_clean,
     "hevc": _hevc_is_clean,
     "mpeg1video": _mpeg2_is_clean,

@@ -5,14 +5,22 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
 import av
 
-from .packet_table_tvtsv2 import MAX_KEPT_BYTES, PacketTable, Run, UncertainTable, codec_of, may_skip
+from .packet_table_tvtsv2 import (
+    MAX_KEPT_BYTES,
+    PacketTable,
+    Run,
+    UncertainTable,
+    codec_of,
+    may_skip,
+    without_unreferenced,
+)
 from .video_container_tvtsv2 import OpenVideo, decoder_max_pixels, reading_errors
 
 # Coded formats that a second decoder reads alike from the stream's parameters alone.
@@ -20,7 +28,7 @@ PARALLEL_CODECS = frozenset({"av1", "h264", "hevc", "vp8", "vp9"})
 
 # What frame threads gain on two cores, and the frame size below which they cost more than they give: measured.
 FRAME_THREADS_GAIN = 1.35
-FRAME_THREADS_MIN_PIXELS = 480 * 320
+FRAME_THREADS_MIN_PIXELS = {"vp8": 480 * 320, "vp9": 480 * 320, "h264": 800 * 450, "hevc": 800 * 450, "av1": 800 * 450}
 
 Take = Callable[[int, av.VideoFrame], None]
 
@@ -193,14 +201,15 @@ def decode_runs(
 
 def _share_threads(video: OpenVideo, runs: list[Run], num_threads: int) -> tuple[int, int]:
     """How many decoders to run side by side, and the threads inside each."""
-    if num_threads == 1 or codec_of(video) not in PARALLEL_CODECS:
+    codec = codec_of(video)
+    if num_threads == 1 or codec not in PARALLEL_CODECS:
         return 1, 1
     total, longest = sum(run.num_packets for run in runs), max(run.num_packets for run in runs)
     num_decoders = min(num_threads, len(runs))
     context = video.stream.codec_context
-    frame_threads_pay = context.width * context.height >= FRAME_THREADS_MIN_PIXELS
+    frame_threads_pay = context.width * context.height >= FRAME_THREADS_MIN_PIXELS[codec]
     # Two threads of dav1d do what one does (0.9 to 1.05 times as fast, measured); more were not measured.
-    frame_threads_pay &= num_threads > 2 or codec_of(video) != "av1"
+    frame_threads_pay &= num_threads > 2 or codec != "av1"
     # PyAV's log callback, when someone has turned it on, can deadlock with threads inside a decoder.
     frame_threads_pay &= av.logging.get_level() is None
     if max(longest, total / num_decoders) < total / (FRAME_THREADS_GAIN if frame_threads_pay else 1):
@@ -234,14 +243,17 @@ def _decode_run(
     fits = reader.fits_memory(run.start, end)
     packets = reader.read(run.start, end) if fits else reader.stream(run.start, end)
     skips = fits and may_skip(packets, video)
+    kept_times = run.targets.keys() | {frame.pts for frame in frames_given} if skips else None
+    if skips and codec_of(video) == "av1":  # whose decoder skips from its start on or never
+        packets, kept_times = without_unreferenced(packets, kept_times), None
+    packets = itertools.islice(packets, num_given, None)
     numbers = range(run.start, end + 1)
     # Pictures shown before the run's keyframe lack what they refer to; they are nobody's target.
     first_time = int(table.pts[run.start])
     expected = {int(table.pts[n]) for n in numbers if table.is_shown[n] and table.pts[n] >= first_time}
     targets = dict(run.targets)
     must_come = set(targets) if skips else set(expected)
-    packets = itertools.islice(packets, num_given, None)
-    for frame in itertools.chain(frames_given, _decode_packets(decoder, packets, video, targets if skips else None)):
+    for frame in itertools.chain(frames_given, _decode_packets(decoder, packets, video, kept_times)):
         if frame.pts is None or frame.pts < first_time:
             continue
         if frame.is_corrupt or frame.pts not in expected:
@@ -256,7 +268,7 @@ def _decode_run(
 
 
 def _decode_packets(
-    decoder: av.VideoCodecContext, packets: Iterable[av.Packet], video: OpenVideo, kept_times: dict | None = None
+    decoder: av.VideoCodecContext, packets: Iterable[av.Packet], video: OpenVideo, kept_times: Set[int] | None = None
 ) -> Iterator[av.VideoFrame]:
     """The frames of these packets; with `kept_times`, non-reference frames of other times may be left out."""
     for packet in packets:

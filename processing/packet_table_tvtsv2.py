@@ -4,6 +4,7 @@ A packet is known by its number in decoding order, a frame by its index in displ
 raises `UncertainTable`; the reader then decodes the whole stream instead.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from operator import attrgetter
@@ -12,6 +13,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
+from .av1_headers_tvtsv2 import are_unreferenced
 from .bitstream_headers_tvtsv2 import (
     HIDING_CODECS,
     SHOWN_BY_FIRST_BYTE,
@@ -293,3 +295,9 @@ def may_skip(packets: list[av.Packet], video: OpenVideo) -> bool:
     if codec != "hevc":
         return codec in SKIPPING_CODECS
     return all(temporal_layer(packet, extradata) == 0 for packet in packets)
+
+
+def without_unreferenced(packets: list[av.Packet], kept_times: Set[int]) -> list[av.Packet]:
+    """AV1 packets from a keyframe on, without those that no other refers to, but with those of these times."""
+    unreferenced = are_unreferenced(packets)
+    return [packet for packet, out in zip(packets, unreferenced, strict=True) if packet.pts in kept_times or not out]
