@@ -26,6 +26,9 @@ from .video_container_tvtsv2 import OpenVideo, decoder_max_pixels, reading_error
 # Coded formats that a second decoder reads alike from the stream's parameters alone.
 PARALLEL_CODECS = frozenset({"av1", "h264", "hevc", "vp8", "vp9"})
 
+# With so few, reading all at once costs less than what a seek undoes: the first frames would be decoded again.
+MAX_KEPT_PACKETS = 500
+
 # What frame threads gain on two cores, and the frame size below which they cost more than they give: measured.
 FRAME_THREADS_GAIN = 1.35
 FRAME_THREADS_MIN_PIXELS = {"vp8": 480 * 320, "vp9": 480 * 320, "h264": 800 * 450, "hevc": 800 * 450, "av1": 800 * 450}
@@ -67,15 +70,22 @@ def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[av.VideoFr
 
 
 class PacketReader:
-    """Gives packets by number: from memory, or by seeking in the container and checking what is found there."""
+    """Gives packets by number: from memory, or by seeking in the container and checking what is found there.
+
+    Attributes:
+        kept: All packets of the stream where they are in memory, else None.
+    """
 
     def __init__(self, video: OpenVideo, table: PacketTable):
         self.video, self.table = video, table
         self.lock = threading.Lock()
+        self.kept = table.packets
+        if len(table.pts) <= MAX_KEPT_PACKETS and self.fits_memory(0, len(table.pts) - 1):
+            self.kept = self.read(0, len(table.pts) - 1)
 
     def fits_memory(self, start: int, end: int) -> bool:
         """Whether packets `start` to `end` may be held in memory at once."""
-        return self.table.packets is not None or self.table.sizes[start : end + 1].sum() <= MAX_KEPT_BYTES
+        return self.kept is not None or self.table.sizes[start : end + 1].sum() <= MAX_KEPT_BYTES
 
     def read(self, start: int, end: int) -> list[av.Packet]:
         """Packets `start` to `end`, both included; for several workers at a time."""
@@ -88,8 +98,8 @@ class PacketReader:
         Raises:
             UncertainTable: The file gives other packets than the table says.
         """
-        if self.table.packets is not None:
-            yield from self.table.packets[start : end + 1]
+        if self.kept is not None:
+            yield from self.kept[start : end + 1]
             return
         try:
             yield from self._seek_and_read(start, end)
@@ -143,7 +153,7 @@ def decode_beginning(video: OpenVideo, table: PacketTable, reader: PacketReader)
     for number, packet in enumerate(reader.stream(0, last)):
         frames = _decode_packet(decoder, packet, video)
         # Packets that are not kept are found by seeking, which flushes this decoder.
-        if frames and table.packets is not None:
+        if frames and reader.kept is not None:
             return Beginning(frames, num_packets=number + 1)
         if frames:
             break

@@ -1,10 +1,11 @@
 """When the samples of an MP4 or MOV file are shown, from the tables at its head instead of from all of its packets.
 
-FFmpeg hands out its index of decoding times, sizes and places, but not the offsets from decoding to presentation: they
-are read here, and believed only where they fit FFmpeg's index sample for sample. Whatever is unusual gives None, and
-the packets are read one by one.
+FFmpeg hands out its own index of decoding times, sizes and places one entry at a time, which takes as long as the rest
+of the work, and not the offsets from decoding to presentation. So all columns are read here, and believed only where
+they fit FFmpeg's index. Whatever is unusual gives None, and the packets are read one by one.
 
-Source: ISO/IEC 14496-12, sections 4.2 (boxes), 8.3.2 (tkhd), 8.6.1.3 (ctts), 8.6.6 (elst), 8.7.3 (stsz).
+Source: ISO/IEC 14496-12, sections 4.2 (boxes), 8.2.2 (mvhd), 8.3.2 (tkhd), 8.4.2 (mdhd), 8.6.1.2 (stts),
+8.6.1.3 (ctts), 8.6.2 (stss), 8.6.6 (elst), 8.7.3 (stsz).
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-# FFmpeg throws away tables with larger offsets than this.
+# FFmpeg throws away tables with larger offsets than this; steps as large are no video's.
 MAX_OFFSET = 2**28
 MAX_MOVIE_BYTES = 64 * 2**20
 MAX_SAMPLES = MAX_MOVIE_BYTES // 12  # what fits into one: four bytes of size and eight of offset each
@@ -23,13 +24,21 @@ class UnusualFile(Exception):
 
 
 class SampleTable(NamedTuple):
-    """Of each sample of a track, in decoding order, int64: its bytes, and its presentation minus its decoding time.
+    """Of each sample of a track, in decoding order.
 
-    The differences are right up to one constant, which the edit list decides.
+    Attributes:
+        times: Decoding times, int64, from 0 on.
+        sizes: Bytes, int64.
+        offsets: Presentation minus decoding time, int64, right up to one constant, which the edit list decides.
+        is_keyframe: The container's claim, bool.
+        shows_all: No edit leaves out any of them; False where that is not sure.
     """
 
+    times: np.ndarray
     sizes: np.ndarray
     offsets: np.ndarray
+    is_keyframe: np.ndarray
+    shows_all: bool
 
 
 def read_sample_table(file: BinaryIO, track_id: int) -> SampleTable | None:
@@ -51,11 +60,16 @@ def read_sample_table(file: BinaryIO, track_id: int) -> SampleTable | None:
         if table is None or bytes(_need(table, b"stsd")[4:8]) != b"\0\0\0\1":
             return None
         sizes = _read_sizes(_need(table, b"stsz"))
-        offsets = _find(table, b"ctts")
-        # FFmpeg takes tables from wherever they lie; one in an odd place would go unnoticed here.
-        if bytes(track).count(b"ctts") != (offsets is not None):
+        steps = _read_runs(_need(table, b"stts"), len(sizes))
+        times = np.cumsum(steps) - steps
+        offsets, keyframes = _find(table, b"ctts"), _find(table, b"stss")
+        # FFmpeg takes tables from wherever they lie, and keyframes from others too; here that would go unnoticed.
+        everything = bytes(track)
+        if everything.count(b"ctts") != (offsets is not None) or b"stps" in everything or b"rap " in everything:
             return None
-        return SampleTable(sizes, _read_offsets(offsets, len(sizes)))
+        offsets = np.zeros(len(sizes), np.int64) if offsets is None else _read_runs(offsets, len(sizes))
+        is_keyframe = _read_keyframes(keyframes, len(sizes))
+        return SampleTable(times, sizes, offsets, is_keyframe, _shows_all(movie, track, times + offsets))
     except UnusualFile:
         return None
 
@@ -115,8 +129,12 @@ def _need(data: memoryview, kind: bytes) -> memoryview:
 
 
 def _track_id(track: memoryview) -> int:
-    header = _need(track, b"tkhd")
-    start = 20 if header[:1] == b"\1" else 12  # times of 64 or 32 bits come before it
+    return _after_times(_need(track, b"tkhd"))
+
+
+def _after_times(header: memoryview) -> int:
+    """The number behind when something was made and changed, which have 64 or 32 bits."""
+    start = 20 if header[:1] == b"\1" else 12
     return int.from_bytes(header[start : start + 4], "big")
 
 
@@ -135,6 +153,19 @@ def _has_plain_edit(track: memoryview) -> bool:
     return all(time == b"\xff" * size for time in media_times[:-1])
 
 
+def _shows_all(movie: memoryview, track: memoryview, shown_at: np.ndarray) -> bool:
+    """Whether the last edit, the only one that shows something, is sure to leave out no sample."""
+    edits = _find(track, b"edts", b"elst")
+    if edits is None:
+        return True
+    size = 8 if edits[:1] == b"\1" else 4
+    edit = edits[8:][-(2 * size + 4) :]
+    duration, start = int.from_bytes(edit[:size], "big"), int.from_bytes(edit[size : 2 * size], "big", signed=True)
+    movie_ticks, ticks = _after_times(_need(movie, b"mvhd")), _after_times(_find(track, b"mdia", b"mdhd") or b"")
+    # Less one tick of the movie, for however FFmpeg rounds.
+    return start <= shown_at.min() and (shown_at.max() - start) * movie_ticks < (duration - 1) * ticks
+
+
 def _read_sizes(content: memoryview) -> np.ndarray:
     equal_size, count = (int.from_bytes(content[start : start + 4], "big") for start in (4, 8))
     if equal_size:
@@ -146,12 +177,24 @@ def _read_sizes(content: memoryview) -> np.ndarray:
     return np.frombuffer(content, ">u4", offset=12).astype(np.int64)
 
 
-def _read_offsets(content: memoryview | None, num_samples: int) -> np.ndarray:
-    if content is None:
-        return np.zeros(num_samples, np.int64)
+def _read_runs(content: memoryview, num_samples: int) -> np.ndarray:
+    """The value of each sample, from a table of how many samples in a row have which."""
     if len(content) < 16 or len(content) != 8 + 8 * int.from_bytes(content[4:8], "big"):
         raise UnusualFile
-    counts, offsets = np.frombuffer(content, ">i4", offset=8).reshape(-1, 2).astype(np.int64).T
-    if counts.min() < 1 or counts.sum() != num_samples or np.abs(offsets).max() >= MAX_OFFSET:
+    counts, values = np.frombuffer(content, ">i4", offset=8).reshape(-1, 2).astype(np.int64).T
+    if counts.min() < 1 or counts.sum() != num_samples or np.abs(values).max() >= MAX_OFFSET:
         raise UnusualFile
-    return np.repeat(offsets, counts)
+    return np.repeat(values, counts)
+
+
+def _read_keyframes(content: memoryview | None, num_samples: int) -> np.ndarray:
+    if content is None:
+        return np.ones(num_samples, bool)
+    if len(content) < 8 or len(content) != 8 + 4 * int.from_bytes(content[4:8], "big"):
+        raise UnusualFile
+    numbers = np.frombuffer(content, ">u4", offset=8).astype(np.int64)  # counted from 1
+    if not numbers.size or numbers[0] < 1 or numbers[-1] > num_samples or (np.diff(numbers) < 1).any():
+        raise UnusualFile
+    is_keyframe = np.zeros(num_samples, bool)
+    is_keyframe[numbers - 1] = True
+    return is_keyframe

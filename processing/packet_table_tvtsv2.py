@@ -7,7 +7,6 @@ raises `UncertainTable`; the reader then decodes the whole stream instead.
 from collections.abc import Set
 from dataclasses import dataclass, field
 from fractions import Fraction
-from operator import attrgetter
 from typing import BinaryIO
 
 import av
@@ -31,10 +30,6 @@ from .video_container_tvtsv2 import OpenVideo, reading_errors
 # Packets are kept while the table is read, up to this many bytes; beyond it they are read again by seeking. Frames are
 # kept likewise where the whole stream is decoded; beyond it that is done a second time.
 MAX_KEPT_BYTES = 32 * 2**20
-
-
-# With so few, a pass over all packets is as quick as the container's tables, and no seek undoes what the decoder did.
-FEW_PACKETS = 500
 
 
 class UncertainTable(Exception):
@@ -117,31 +112,38 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
 def _table_of_samples(video: OpenVideo, codec: str) -> PacketTable | None:
     """The table of an MP4 or MOV file from its head, where that is sure to be what a pass over the packets gives.
 
-    The file's own tables have to agree with FFmpeg's index; the times they add to it are checked against the first
-    packet here, and against each packet of a run when it is read.
+    The file's own tables have to agree with FFmpeg's index; their times are checked against the first packet here, and
+    against each packet of a run when it is read.
     """
     entries = video.stream.index_entries
     is_mp4 = video.container.format.name.startswith("mov,")
-    if not is_mp4 or codec in HIDING_CODECS or _is_short(video, len(entries)):
+    if not is_mp4 or codec in HIDING_CODECS or not len(entries):
         return None
     with video.raw_file() as file:
         samples = read_sample_table(file, video.stream.id)
-    if samples is None or len(samples.sizes) != len(entries):
+    if samples is None or len(samples.sizes) != len(entries) or samples.sizes.min() == 0:
         return None
-    entries = list(entries)
-
-    def column(name: str) -> np.ndarray:
-        return np.fromiter(map(attrgetter(name), entries), np.int64, len(entries))
-
-    dts, sizes, positions = column("timestamp"), column("size"), column("pos")
-    is_whole = sizes.min() > 0 and positions.min() >= 0 and (positions + sizes).max() <= video.container.size
-    if not is_whole or (sizes != samples.sizes).any():
-        return None
+    dts = samples.times + entries[0].timestamp
+    for number in _spots(len(entries)):
+        entry = entries[number]
+        if (entry.timestamp, entry.size) != (dts[number], samples.sizes[number]):
+            return None
+        if entry.pos < 0 or entry.pos + entry.size > video.container.size:
+            return None
     first = next(video.container.demux(video.stream))
-    if first.pts is None or (first.dts, first.size) != (dts[0], sizes[0]):
+    if first.pts is None or (first.dts, first.size) != (dts[0], samples.sizes[0]):
         raise UncertainTable("the first packet is not that of the file's tables")
     pts = dts + samples.offsets + (first.pts - first.dts - samples.offsets[0])
-    return PacketTable(pts, dts, sizes, column("is_keyframe") > 0, column("is_discard") == 0, packets=None)
+    is_shown = np.ones(len(dts), bool) if samples.shows_all else np.array([not entry.is_discard for entry in entries])
+    return PacketTable(pts, dts, samples.sizes, samples.is_keyframe, is_shown, packets=None)
+
+
+def _spots(count: int) -> list[int]:
+    """Numbers below `count` at which two tables are compared: every sixteenth, and all near the ends.
+
+    Times add up, so that one wrong step shows at all later spots.
+    """
+    return [number for number in range(count) if number % 16 == 0 or min(number, count - 1 - number) < 64]
 
 
 def _table_of_blocks(video: OpenVideo, codec: str) -> PacketTable | None:
@@ -153,19 +155,13 @@ def _table_of_blocks(video: OpenVideo, codec: str) -> PacketTable | None:
         return None
     with video.raw_file() as file:
         blocks = read_block_table(file, video.container.size, video.check_clock)
-        if blocks is None or _is_short(video, len(blocks.sizes)):
-            return None
-        if Fraction(blocks.nanoseconds_per_tick, 10**9) != video.stream.time_base:
+        if blocks is None or Fraction(blocks.nanoseconds_per_tick, 10**9) != video.stream.time_base:
             return None
         is_shown = _shown_blocks(blocks, codec, file)
     first = next(video.container.demux(video.stream))
     if (first.pts, first.dts, first.size) != (blocks.times[0], blocks.times[0], blocks.sizes[0]):
         raise UncertainTable("the first packet is not that of the file's blocks")
     return PacketTable(blocks.times, blocks.times, blocks.sizes, blocks.is_keyframe, is_shown, packets=None)
-
-
-def _is_short(video: OpenVideo, num_packets: int) -> bool:
-    return num_packets <= FEW_PACKETS and video.container.size <= MAX_KEPT_BYTES
 
 
 def _shown_blocks(blocks: BlockTable, codec: str, file: BinaryIO) -> np.ndarray:

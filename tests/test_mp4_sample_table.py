@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import processing.packet_table_tvtsv2 as packet_table
-from processing import VideoLimits
+from processing import VideoLimits, VideoReadingError
 from processing.mp4_sample_table_tvtsv2 import read_sample_table
 from processing.video_container_tvtsv2 import open_video
 from tests.video_files import write_odd_file, write_video
@@ -56,19 +56,54 @@ def box(kind, *parts):
     return struct.pack(">I", 8 + len(content)) + kind + content
 
 
-def movie(sizes=(0, 3, 10, 20, 30), offsets=(1, 3, 5), edits=(1, 0, 0, 0), descriptions=1, extra=b"", track_id=7):
-    """A file of nothing but tables; `offsets` are entries, count and offset of each."""
+def movie(
+    sizes=(0, 3, 10, 20, 30),
+    offsets=(1, 3, 5),
+    steps=(1, 3, 2),
+    keyframes=(1, 1),
+    edits=(1, 0, 0, 0),
+    descriptions=1,
+    extra=b"",
+    in_table=b"",
+    track_id=7,
+):
+    """A file of nothing but tables; `offsets` and `steps` are entries, samples in a row and value of each."""
     table = box(
         b"stbl",
         box(b"stsd", 0, descriptions),
+        box(b"stts", 0, *steps),
+        box(b"stss", 0, *keyframes) if keyframes is not None else b"",
         box(b"stsz", 0, *sizes),
         box(b"ctts", 0, *offsets) if offsets is not None else b"",
+        in_table,
     )
     edit_list = box(b"edts", box(b"elst", 0, *edits))
     header = box(b"tkhd", 0, 0, 0, track_id)
-    return io.BytesIO(
-        box(b"ftyp") + box(b"moov", box(b"trak", header, edit_list, box(b"mdia", box(b"minf", table))), extra)
-    )
+    media = box(b"mdia", box(b"mdhd", 0, 0, 0, 10), box(b"minf", table))
+    # The movie counts in tenths of what the track counts in.
+    content = box(b"mvhd", 0, 0, 0, 1), box(b"trak", header, edit_list, media), extra
+    return io.BytesIO(box(b"ftyp") + box(b"moov", *content))
+
+
+def test_times_and_keyframes_by_hand():
+    table = read_sample_table(movie(steps=(2, 2, 5, 1, 9), keyframes=(2, 1, 3)), 7)
+    assert table.times.tolist() == [0, 5, 10] and table.is_keyframe.tolist() == [True, False, True]
+    assert read_sample_table(movie(keyframes=None), 7).is_keyframe.tolist() == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "edits, shows_all",
+    [
+        ((1, 2, 0, 0), True),
+        ((2, 3, -1, 0, 2, 5, 0), True),
+        ((1, 1, 0, 0), False),  # its last tick may be rounded away, and the last sample is shown 9 of 10 into it
+        ((1, 2, 6, 0), False),  # begins behind the first sample
+        ((0,), False),
+    ],
+)
+def test_edits_that_may_leave_out_samples_are_told(edits, shows_all):
+    # Shown at 5, 7 and 9.
+    assert read_sample_table(movie(edits=edits, offsets=(1, 3, 5)), 7).shows_all == shows_all
 
 
 def test_sizes_and_offsets_by_hand():
@@ -95,6 +130,15 @@ def test_sizes_and_offsets_by_hand():
         {"offsets": (2, 4, 5, -1, 5)},
         {"offsets": (0,)},
         {"offsets": (1, 3, 2**28)},
+        {"steps": (1, 2, 5)},
+        {"steps": (2, 3, 5)},
+        {"steps": (0,)},
+        {"keyframes": (0,)},
+        {"keyframes": (1, 0)},
+        {"keyframes": (1, 4)},
+        {"keyframes": (2, 1)},
+        {"in_table": box(b"stps")},
+        {"in_table": box(b"sbgp", 0, b"rap ", 0)},
         {"extra": box(b"mvex")},
         {"extra": box(b"trak", box(b"tkhd", 0, 0, 0, 7))},
         {"extra": b"\0\0\0\1"},
@@ -124,16 +168,48 @@ def test_any_bytes_are_looked_at_without_failing():
         read_sample_table(io.BytesIO(data), 7)
 
 
-def test_tables_that_contradict_ffmpegs_index_are_not_believed(tmp_path, monkeypatch):
-    path = write_video(tmp_path / "video.mp4")
+def with_shifted_sizes(table):
+    return table._replace(sizes=np.roll(table.sizes, 1))
+
+
+def with_one_longer_step(table):
+    """Between two of the places that are looked at."""
+    return table._replace(times=table.times + (np.arange(len(table.times)) > 100))
+
+
+def with_a_size_of_nothing(table):
+    return table._replace(sizes=np.where(np.arange(len(table.sizes)) == 101, 0, table.sizes))
+
+
+@pytest.mark.parametrize("changed", [with_shifted_sizes, with_one_longer_step, with_a_size_of_nothing])
+def test_tables_that_contradict_ffmpegs_index_are_not_believed(tmp_path, monkeypatch, changed):
+    path = write_video(tmp_path / "video.mp4", num_frames=200)
+    assert tables(path, "h264")[0] is not None
     original = packet_table.read_sample_table
-
-    def shifted(file, track_id):
-        table = original(file, track_id)
-        return table._replace(sizes=np.roll(table.sizes, 1))
-
-    monkeypatch.setattr(packet_table, "read_sample_table", shifted)
+    monkeypatch.setattr(packet_table, "read_sample_table", lambda *arguments: changed(original(*arguments)))
     assert tables(path, "h264")[0] is None
+
+
+def test_mutated_files_whose_tables_are_believed_have_the_packets_that_ffmpeg_reads(tmp_path):
+    options = {"preset": "medium", "x264-params": "bframes=3"}
+    files = [
+        write_video(tmp_path / "video.mp4", num_frames=200, options=options),
+        write_odd_file("edit_list", tmp_path),
+    ]
+    generator, compared = random.Random(0), 0
+    for _ in range(300):
+        data = bytearray(generator.choice(files).read_bytes())
+        kind = generator.choice([b"stts", b"stsz", b"stsc", b"stco", b"ctts", b"elst", b"mdhd", b"mvhd"])
+        data[data.index(kind) + generator.randrange(4, 40)] ^= 1 << generator.randrange(8)
+        try:
+            by_samples, by_packets = tables(bytes(data), "h264")
+        except (VideoReadingError, packet_table.UncertainTable, av.FFmpegError):
+            continue
+        if by_samples is not None:
+            compared += 1
+            for field in ("pts", "dts", "sizes", "is_shown", "display_order"):
+                assert (getattr(by_samples, field) == getattr(by_packets, field)).all(), field
+    assert compared > 50
 
 
 def test_a_file_cut_short_is_read_packet_by_packet(tmp_path):

@@ -56,10 +56,12 @@ def check_read(path, images, indices, **options):
     return metadata
 
 
-@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize("num_threads, seeks", [(1, False), (3, False), (2, True)])
 @pytest.mark.parametrize("name", ODD_FILES)
-def test_frames_are_those_of_a_full_decode(odd_files, name, num_threads):
+def test_frames_are_those_of_a_full_decode(odd_files, monkeypatch, name, num_threads, seeks):
     path, images, times = odd_files(name)
+    if seeks:  # as in long files
+        monkeypatch.setattr(frame_decoding, "MAX_KEPT_PACKETS", 0)
     metadata = check_read(path, images, range(len(images)), num_threads=num_threads)
     assert metadata.reading_method == ("sequential" if name in DECODED_THROUGH else "packet_table"), (
         metadata.sequential_reason
