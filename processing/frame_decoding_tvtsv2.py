@@ -149,16 +149,16 @@ def decode_beginning(video: OpenVideo, table: PacketTable, reader: PacketReader)
         UncertainTable: No frame comes out.
     """
     decoder = video.stream.codec_context
-    last = min(int(table.is_shown.argmax()) + decoder.reorder_depth + 1, len(table.pts) - 1)
+    first_shown = int(table.is_shown.argmax())
+    # Packets that are not kept are found by seeking, which flushes this decoder: it cannot go on later.
+    goes_on = reader.kept is not None
+    last = min(first_shown + decoder.reorder_depth + 1, len(table.pts) - 1) if goes_on else first_shown
+    frames = []
     for number, packet in enumerate(reader.stream(0, last)):
         frames = _decode_packet(decoder, packet, video)
-        # Packets that are not kept are found by seeking, which flushes this decoder.
-        if frames and reader.kept is not None:
+        if frames and goes_on:
             return Beginning(frames, num_packets=number + 1)
-        if frames:
-            break
-    else:
-        frames = _decode_packet(decoder, None, video)
+    frames = frames or _decode_packet(decoder, None, video)
     _flush(decoder, video)
     if not frames:
         raise UncertainTable("the first packets give no frame")

@@ -123,12 +123,12 @@ def _table_of_samples(video: OpenVideo, codec: str) -> PacketTable | None:
         samples = read_sample_table(file, video.stream.id)
     if samples is None or len(samples.sizes) != len(entries) or samples.sizes.min() == 0:
         return None
-    dts = samples.times + entries[0].timestamp
+    dts, file_size = samples.times + entries[0].timestamp, video.container.size
     for number in _spots(len(entries)):
         entry = entries[number]
         if (entry.timestamp, entry.size) != (dts[number], samples.sizes[number]):
             return None
-        if entry.pos < 0 or entry.pos + entry.size > video.container.size:
+        if entry.pos < 0 or entry.pos + entry.size > file_size:
             return None
     first = next(video.container.demux(video.stream))
     if first.pts is None or (first.dts, first.size) != (dts[0], samples.sizes[0]):
@@ -143,7 +143,7 @@ def _spots(count: int) -> list[int]:
 
     Times add up, so that one wrong step shows at all later spots.
     """
-    return [number for number in range(count) if number % 16 == 0 or min(number, count - 1 - number) < 64]
+    return sorted({*range(0, count, 16), *range(min(64, count)), *range(max(0, count - 64), count)})
 
 
 def _table_of_blocks(video: OpenVideo, codec: str) -> PacketTable | None:
