@@ -112,10 +112,39 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         """
         check_names(kwargs.keys())
         settings = self._settings(kwargs)
-        reader = _FileFrames(settings)
-        read = read_windows(video, windows, reader.sample, **reader.options())
-        processed = [(_finish(torch.from_numpy(frames), settings), metadata) for frames, metadata in read]
+        processed = [(_finish(levels, settings), metadata) for levels, metadata in _read_file(video, windows, settings)]
         return self._make_features(processed, None, settings)
+
+    def read_levels(
+        self, video: Any, windows: Sequence[tuple[float, float]] | None = None
+    ) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
+        """A video file, or windows of it, before normalisation: a quarter of the bytes to hand on.
+
+        `normalize_levels` makes of them what the processor itself, or `process_windows`, returns.
+
+        Args:
+            video, windows: As for `process_windows`; without windows, the whole video.
+
+        Returns:
+            For the video, or for each window, levels (T, H, W, 3) uint8, resized and cropped but not padded, and
+            metadata.
+
+        Raises:
+            VideoReadingError, VideoWindowError: As for `process_windows`.
+        """
+        return _read_file(video, windows, self._settings({}))
+
+    def normalize_levels(self, levels: torch.Tensor) -> torch.Tensor:
+        """Frames ready for the model, computed where the levels are.
+
+        Args:
+            levels: (..., T, H, W, 3), 0 to 255, uint8 as `read_levels` returns them.
+
+        Returns:
+            (..., T, 3, H, W) float32 on the same device, rescaled, normalised, and padded with frames of zeros, each as
+            far as the processor's settings say.
+        """
+        return _finish(levels, self._settings({}) | {"device": levels.device})
 
     def _make_features(self, processed: list, errors: list | None, settings: dict) -> BatchFeature:
         pixel_values = [pixels for pixels, _ in processed]
@@ -199,9 +228,8 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
 
     def _process_video(self, video: Any, settings: dict) -> tuple[torch.Tensor, VideoMetadata]:
         if _is_file(video):
-            reader = _FileFrames(settings)
-            frames, metadata = read_video(video, reader.sample, num_threads=settings["num_threads"], **reader.options())
-            return _finish(torch.from_numpy(frames), settings), metadata
+            ((levels, metadata),) = _read_file(video, None, settings, settings["num_threads"])
+            return _finish(levels, settings), metadata
         array, is_image = as_frames(video, settings["input_data_format"])
         height, width = array.shape[1:3]
         metadata = VideoMetadata(total_num_frames=len(array), height=height, width=width, video_backend="array")
@@ -283,24 +311,39 @@ class _FileFrames:
         }
 
 
-def _finish(frames: torch.Tensor, settings: dict, is_image: bool = False) -> torch.Tensor:
-    """Levels (T, H, W, 3) normalised, and padded with zeros to the number of frames."""
-    pixels = _normalise(frames, settings)
-    num_missing = settings["num_frames"] - len(pixels)
+def _read_file(
+    video: Any, windows: Sequence[tuple[float, float]] | None, settings: dict, num_threads: int | None = None
+) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
+    """Levels (T, H, W, 3) and metadata of each window of a file, or of all of it."""
+    reader = _FileFrames(settings)
+    options = reader.options() | {"num_threads": num_threads}
+    if windows is None:
+        read = [read_video(video, reader.sample, **options)]
+    else:
+        read = read_windows(video, windows, reader.sample, **options)
+    return [(torch.from_numpy(frames), metadata) for frames, metadata in read]
+
+
+def _finish(levels: torch.Tensor, settings: dict, is_image: bool = False) -> torch.Tensor:
+    """Levels (..., T, H, W, 3) normalised, and padded with zeros to the number of frames."""
+    pixels = _normalise(levels, settings)
+    num_missing = settings["num_frames"] - pixels.shape[-4]
     if settings["do_pad"] and not is_image and num_missing > 0:
-        pixels = torch.cat([pixels, pixels.new_zeros(num_missing, *pixels.shape[1:])])
+        pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, num_missing))
     return pixels
 
 
-def _normalise(frames: torch.Tensor, settings: dict) -> torch.Tensor:
-    """Levels (T, H, W, 3) as the model's float32 (T, 3, H, W)."""
-    pixels = frames.to(settings["device"]).movedim(-1, -3).float().contiguous()
+def _normalise(levels: torch.Tensor, settings: dict) -> torch.Tensor:
+    """Levels (..., T, H, W, 3) as the model's float32 (..., T, 3, H, W)."""
+    channels_first = levels.to(settings["device"]).movedim(-1, -3)
+    # The one copy, also of float32: all that follows is in place.
+    pixels = channels_first.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if settings["do_rescale"]:
-        pixels = pixels * settings["rescale_factor"]
+        pixels.mul_(settings["rescale_factor"])
     if settings["do_normalize"]:
         mean, std = (
             torch.tensor(settings[name], dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
             for name in ("image_mean", "image_std")
         )
-        pixels = (pixels - mean) / std
+        pixels.sub_(mean).div_(std)
     return pixels

@@ -247,6 +247,47 @@ def test_windows_of_a_file_equal_the_frames_they_name(tmp_path):
     assert (features.pixel_values_videos[2, 3:] == 0).all()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"do_pad": False},
+        {"do_rescale": False},
+        {"do_normalize": False},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "rescale_factor": 1 / 200},
+        {"approximate_resize": True},
+        {"preset": "feature_extraction"},
+    ],
+)
+def test_levels_of_a_file_normalise_to_what_the_processor_returns(tmp_path, settings):
+    path = write_video(tmp_path / "video.mp4", num_frames=48, fps=24, height=80, width=100)
+    processor, windows = TVTSv2VideoProcessor(crop_size=32, **settings), [(0.0, 1.0), (1.0, 1.2), (1.9, 2.0)]
+    whole, parts = processor.read_levels(path), processor.read_levels(path, windows)
+    features = [processor(path, return_metadata=True)]
+    features.append(processor.process_windows(path, windows, return_metadata=True))
+    for read, expected in zip((whole, parts), features, strict=True):
+        assert [metadata for _, metadata in read] == expected["video_metadata"]
+        for (frames, metadata), pixels in zip(read, expected["pixel_values_videos"], strict=True):
+            assert frames.dtype == torch.uint8 and frames.shape == (len(metadata.frames_indices), 32, 32, 3)
+            assert torch.equal(processor.normalize_levels(frames), pixels)
+            together = processor.normalize_levels(torch.stack([frames, 255 - frames]))
+            assert torch.equal(together[0], pixels) and together.shape[1:] == pixels.shape
+    if processor.preset == "evaluation":  # the other repeats frames
+        assert len({len(frames) for frames, _ in parts}) == 3  # so there is something to pad, or not to
+    assert processor.normalize_levels(whole[0][0].to("meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_normalising_leaves_its_input_alone_and_rounds_step_by_step(kind):
+    frames = torch.arange(256, dtype=kind).repeat_interleave(3).view(1, 16, 16, 3).movedim(-1, 1).contiguous()
+    frames, before = frames.movedim(1, -1), frames.movedim(1, -1).clone()  # float32 channels first: nothing to convert
+    pixels = TVTSv2VideoProcessor(do_pad=False).normalize_levels(frames)
+    assert torch.equal(frames, before)
+    assert torch.equal(pixels, ((before.float() * (1 / 255) - MEAN) / STD).movedim(-1, 1))
+    raw = TVTSv2VideoProcessor(do_pad=False, do_rescale=False, do_normalize=False).normalize_levels(frames)
+    assert torch.equal(raw, before.float().movedim(-1, 1))
+
+
 def test_limits_and_strictness_reach_the_reader(tmp_path):
     path = write_video(tmp_path / "video.mkv", num_frames=60)
     with pytest.raises(VideoReadingError, match="max_duration_seconds=1"):
