@@ -1,4 +1,4 @@
-"""What the reading processes of `tvtsv2 embed` do: a file, or windows of it, to pixels and rows.
+"""What the reading processes of `tvtsv2 embed` do: a file, or windows of it, to levels and rows.
 
 Axes: T frames, H height, W width, P projection.
 """
@@ -14,10 +14,13 @@ from processing import TVTSv2VideoProcessor, VideoFileMetadata, read_video
 
 @dataclass
 class Segment:
-    """A whole video or a window of it: pixels (T, 3, H, W) float32 until it is embedded, then its embedding (P,)."""
+    """A whole video or a window of it: levels (T, H, W, 3) uint8 until it is embedded, then its embedding (P,).
+
+    Levels, not pixels: they are a quarter of the bytes, and normalised on the model's device.
+    """
 
     row: Row
-    pixels: np.ndarray | None
+    levels: np.ndarray | None
     embedding: np.ndarray | None = None
 
 
@@ -29,22 +32,18 @@ def measure_seconds(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) ->
 
 def read_whole(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) -> list[Segment]:
     """Returns a video as one segment."""
-    features = video_processor(str(entry.path), return_metadata=True)
-    metadata = features["video_metadata"][0]
-    row = _make_row(entry, metadata, 0.0, metadata.duration)
-    return [Segment(row, features["pixel_values_videos"][0].numpy())]
+    ((levels, metadata),) = video_processor.read_levels(str(entry.path))
+    return [Segment(_make_row(entry, metadata, 0.0, metadata.duration), levels.numpy())]
 
 
 def read_windows(
     video_processor: TVTSv2VideoProcessor, entry: VideoEntry, spans: list[tuple[float, float]]
 ) -> list[Segment]:
     """Returns windows of a video, (start, end) in seconds, as segments."""
-    features = video_processor.process_windows(str(entry.path), spans, return_metadata=True)
+    read = video_processor.read_levels(str(entry.path), spans)
     return [
-        Segment(_make_row(entry, metadata, *span), pixels.numpy())
-        for span, metadata, pixels in zip(
-            spans, features["video_metadata"], features["pixel_values_videos"], strict=True
-        )
+        Segment(_make_row(entry, metadata, *span), levels.numpy())
+        for span, (levels, metadata) in zip(spans, read, strict=True)
     ]
 
 

@@ -110,16 +110,28 @@ class VideoEmbedder:
 
     @torch.no_grad()
     def _run_model(self, segments: list[Segment]) -> None:
-        for shape in {segment.pixels.shape for segment in segments}:
-            group = [segment for segment in segments if segment.pixels.shape == shape]
-            pixels = torch.from_numpy(np.stack([segment.pixels for segment in group]))
-            pixels = pixels.to(self.model.device, self.model.dtype)
+        videos = self._normalise(segments)
+        for shape in {pixels.shape for pixels in videos}:
+            rows = [row for row, pixels in enumerate(videos) if pixels.shape == shape]
+            pixels = torch.stack([videos[row] for row in rows]).to(self.model.dtype)
             output = self.model.get_video_features(pixels, class_token_only=True)
             embeddings = output.pooler_output.float()
             if self.normalize:
                 embeddings = nn.functional.normalize(embeddings, dim=-1)
-            for segment, embedding in zip(group, embeddings.cpu().numpy(), strict=True):
-                segment.embedding, segment.pixels = embedding, None
+            for row, embedding in zip(rows, embeddings.cpu().numpy(), strict=True):
+                segments[row].embedding, segments[row].levels = embedding, None
+
+    def _normalise(self, segments: list[Segment]) -> list[torch.Tensor]:
+        """Returns each segment's pixels (T, 3, H, W); levels of one shape go to the model's device together."""
+        videos = {}
+        for shape in {segment.levels.shape for segment in segments}:
+            rows = [row for row, segment in enumerate(segments) if segment.levels.shape == shape]
+            levels = torch.from_numpy(np.stack([segments[row].levels for row in rows]))
+            if self.model.device.type == "cuda":
+                levels = levels.pin_memory()
+            pixels = self.video_processor.normalize_levels(levels.to(self.model.device, non_blocking=True))
+            videos.update(zip(rows, pixels, strict=True))
+        return [videos[row] for row in range(len(segments))]
 
     def _read(self, entries: Iterable[VideoEntry]) -> Iterator[tuple[VideoResult, list[Segment]]]:
         """Yields results in order, with the segments of each read as they come in."""

@@ -18,7 +18,8 @@ from safetensors import safe_open
 from commands.embedding_store import EmbeddingStore
 from commands.main import main
 from commands.model_loading import load_processor
-from commands.segment_reading import Segment
+from commands.reading_processes import ReadingProcesses
+from commands.segment_reading import Segment, read_whole, read_windows
 from commands.video_embedding import VideoEmbedder, Windows
 from commands.video_list import VideoEntry
 from modeling_tvtsv2 import TVTSv2Model
@@ -201,15 +202,67 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
     assert list(EmbeddingStore(store).failures()) == ["broken.mp4"]
 
 
+def test_reading_processes_hand_over_levels(videos):
+    processor, entry = small_processor().video_processor, VideoEntry("0", videos / "video 0.mp4")
+    with ReadingProcesses(processor, 1) as processes:
+        segments = processes.submit(read_whole, entry).result()
+        segments += processes.submit(read_windows, entry, [(0.0, 0.1), (0.1, 0.3)]).result()
+    assert [segment.levels.dtype for segment in segments] == [np.uint8] * 3
+    assert {segment.levels.shape[1:] for segment in segments} == {(24, 24, 3)}
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_pad": False}, {"do_normalize": False}])
+def test_embeddings_are_those_of_the_processor_s_pixels_bit_by_bit(model_folder, tmp_path, settings):
+    """Videos of fewer frames than the model takes, in one batch with longer ones."""
+    model = TVTSv2Model.from_pretrained(model_folder)
+    processor = TVTSv2VideoProcessor(crop_size=24, num_frames=4, **settings)
+    paths = [write_video(tmp_path / f"{number}.mp4", num_frames=number) for number in (2, 9, 3, 4, 2)]
+    embedder = VideoEmbedder(model, processor, batch_size=len(paths), num_readers=1)
+    results = list(embedder.embed(VideoEntry(path.name, path) for path in paths))
+    pixels = processor(paths, return_tensors=None)["pixel_values_videos"]
+    shapes = {video.shape for video in pixels}
+    assert len(shapes) == (1 if processor.do_pad is None else 3)
+    for shape in shapes:
+        rows = [row for row, video in enumerate(pixels) if video.shape == shape]
+        with torch.no_grad():
+            output = model.get_video_features(torch.stack([pixels[row] for row in rows]), class_token_only=True)
+        assert np.array_equal(np.concatenate([results[row].embeddings() for row in rows]), output.pooler_output.numpy())
+
+
+def test_levels_go_to_the_model_s_device_and_are_normalised_there():
+    seen = []
+
+    class ModelElsewhere:
+        device, dtype = torch.device("meta"), torch.bfloat16
+
+        def get_video_features(self, pixels, class_token_only):
+            seen.append((pixels.device.type, pixels.dtype, tuple(pixels.shape)))
+            return SimpleNamespace(pooler_output=torch.zeros(len(pixels), 4))
+
+    class Processor(TVTSv2VideoProcessor):
+        def normalize_levels(self, levels):
+            seen.append((levels.device.type, levels.dtype, tuple(levels.shape)))
+            return super().normalize_levels(levels)
+
+    segments = [Segment(None, np.zeros((num_frames, 8, 8, 3), np.uint8)) for num_frames in (3, 12, 3)]
+    VideoEmbedder(ModelElsewhere(), Processor())._run_model(segments)
+    assert sorted(seen[:2], key=str) == [
+        ("meta", torch.uint8, (1, 12, 8, 8, 3)),
+        ("meta", torch.uint8, (2, 3, 8, 8, 3)),
+    ]
+    assert seen[2:] == [("meta", torch.bfloat16, (3, 12, 3, 8, 8))]
+    assert all(segment.levels is None and segment.embedding.shape == (4,) for segment in segments)
+
+
 class CrashingVideoProcessor(TVTSv2VideoProcessor):
     """Reads as its class does, but files of certain names make its process end as a faulty decoder would."""
 
-    def preprocess(self, videos, **kwargs):
-        if "video 2" in str(videos):
+    def read_levels(self, video, windows=None):
+        if "video 2" in str(video):
             os.kill(os.getpid(), signal.SIGSEGV)
-        if "video 3" in str(videos):
+        if "video 3" in str(video):
             raise KeyError("what nobody expected")
-        return super().preprocess(videos, **kwargs)
+        return super().read_levels(video, windows)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
@@ -263,7 +316,7 @@ def test_the_share_of_waiting_is_that_of_the_time_since_the_first_read(monkeypat
 
         def result(self):
             clock.seconds += 1.0
-            return [Segment(None, np.zeros((1, 3, 2, 2), np.float32))]
+            return [Segment(None, np.zeros((1, 2, 2, 3), np.uint8))]
 
     class SlowModel:
         device, dtype = torch.device("cpu"), torch.float32
@@ -274,7 +327,7 @@ def test_the_share_of_waiting_is_that_of_the_time_since_the_first_read(monkeypat
 
     monkeypatch.setattr("commands.video_embedding.time", clock)
     monkeypatch.setattr("commands.video_embedding.ReadingProcesses", LateReads)
-    embedder = VideoEmbedder(SlowModel(), None, batch_size=1)
+    embedder = VideoEmbedder(SlowModel(), TVTSv2VideoProcessor(), batch_size=1)
     entries = [VideoEntry(str(index), Path(str(index))) for index in range(5)]
     assert len(list(embedder.embed(entries))) == 5
     assert embedder.waiting_share == pytest.approx(4 / 16)  # four reads of 1 s, four batches of 3 s before the last
