@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -110,28 +111,27 @@ class VideoEmbedder:
 
     @torch.no_grad()
     def _run_model(self, segments: list[Segment]) -> None:
-        videos = self._normalise(segments)
-        for shape in {pixels.shape for pixels in videos}:
-            rows = [row for row, pixels in enumerate(videos) if pixels.shape == shape]
-            pixels = torch.stack([videos[row] for row in rows]).to(self.model.dtype)
-            output = self.model.get_video_features(pixels, class_token_only=True)
+        for batch, pixels in self._batches(segments):
+            output = self.model.get_video_features(pixels.to(self.model.dtype), class_token_only=True)
             embeddings = output.pooler_output.float()
             if self.normalize:
                 embeddings = nn.functional.normalize(embeddings, dim=-1)
-            for row, embedding in zip(rows, embeddings.cpu().numpy(), strict=True):
-                segments[row].embedding, segments[row].levels = embedding, None
+            for segment, embedding in zip(batch, embeddings.cpu().numpy(), strict=True):
+                segment.embedding, segment.levels = embedding, None
 
-    def _normalise(self, segments: list[Segment]) -> list[torch.Tensor]:
-        """Returns each segment's pixels (T, 3, H, W); levels of one shape go to the model's device together."""
-        videos = {}
+    def _batches(self, segments: list[Segment]) -> Iterator[tuple[list[Segment], torch.Tensor]]:
+        """Yields segments of one shape and their pixels (B, T, 3, H, W), normalised on the model's device."""
+        parts: dict[torch.Size, list] = {}  # by the shape of pixels: padded, videos of different lengths are alike
         for shape in {segment.levels.shape for segment in segments}:
-            rows = [row for row, segment in enumerate(segments) if segment.levels.shape == shape]
-            levels = torch.from_numpy(np.stack([segments[row].levels for row in rows]))
+            group = [segment for segment in segments if segment.levels.shape == shape]
+            levels = torch.from_numpy(np.stack([segment.levels for segment in group]))
             if self.model.device.type == "cuda":
                 levels = levels.pin_memory()
             pixels = self.video_processor.normalize_levels(levels.to(self.model.device, non_blocking=True))
-            videos.update(zip(rows, pixels, strict=True))
-        return [videos[row] for row in range(len(segments))]
+            parts.setdefault(pixels.shape[1:], []).append((group, pixels))
+        for groups_and_pixels in parts.values():
+            groups, pixels = zip(*groups_and_pixels, strict=True)
+            yield [*chain(*groups)], pixels[0] if len(pixels) == 1 else torch.cat(pixels)
 
     def _read(self, entries: Iterable[VideoEntry]) -> Iterator[tuple[VideoResult, list[Segment]]]:
         """Yields results in order, with the segments of each read as they come in."""
