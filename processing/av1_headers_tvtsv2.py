@@ -1,104 +1,182 @@
-"""What the first bits of AV1 packets say: whether decoding may start at one, and whether others need it.
+"""What the first bits of AV1 packets say: whether decoding may start at one, and which parts of them a frame needs.
 
-Source: AV1 bitstream specification, sections 5.3 (units), 5.5 (sequence header), 5.9 (frame header).
+An AV1 frame says which of eight stored frames it refers to and which of them it replaces, and everything it takes from
+others (pictures, motion, probabilities) comes from those it refers to. So what must be decoded for a frame is known
+before anything is: in the pyramids that encoders build, few of the frames before it.
+
+Source: AV1 bitstream specification, sections 5.3 (units), 5.5 (sequence header), 5.9 (frame header), 7.20 (storing).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
-SEQUENCE_HEADER, TEMPORAL_DELIMITER, FRAME_HEADER, METADATA, FRAME, PADDING = 1, 2, 3, 5, 6, 15
+# Kinds of units.
+SEQUENCE_HEADER, TEMPORAL_DELIMITER, FRAME_HEADER, TILE_GROUP, METADATA, FRAME, FRAME_HEADER_AGAIN = range(1, 8)
+PADDING = 15
+# Kinds of frames.
+KEY_FRAME, INTRA_ONLY_FRAME, SWITCH_FRAME = 0, 2, 3
+ALL_SLOTS = range(8)
+
+
+class UnusualStream(Exception):
+    """The headers hold something this module does not know, as layers, frame numbers or decoder models."""
+
+
+class _Sequence(NamedTuple):
+    """How to read frame headers: 2 where each frame says whether it is screen content, or moves by whole pixels."""
+
+    screen_content: int
+    whole_pixels: int
+    num_order_bits: int
+
+
+class _Slots(NamedTuple):
+    """The slots a frame refers to, and those it is stored in."""
+
+    references: list[int]
+    stored_in: list[int]
+
+
+@dataclass
+class _Frame:
+    """A coded frame, or the order to show a stored one: its packet, the parts of it, and the frames referred to."""
+
+    packet: int
+    parts: list[slice]
+    references: set[int]
 
 
 def is_shown_keyframe(data: bytes, extradata: bytes) -> bool:
     """Whether the first frame of a packet is a shown key frame."""
-    for kind, _, payload in _units(data):
+    for kind, _, _, payload in _units(data):
         if kind in (FRAME_HEADER, FRAME) and len(payload):
             # show_existing_frame 0, frame_type 00 (key), show_frame 1
             return payload[0] & 0xF0 == 0x10
     return False
 
 
-def are_unreferenced(packets: Iterable) -> Iterator[bool]:
-    """Of each packet from a keyframe on, whether it is one shown frame that no other can refer to: it is not stored.
+def needed_parts(packets: list, are_wanted: list[bool]) -> list[list[slice]]:
+    """What has to be decoded of packets, the first with a keyframe, so that those that are wanted come out.
 
-    False wherever something unusual is met, as layers, frame numbers or decoder models.
+    Returns:
+        The parts of each packet, in order, none where it can be left out. A packet that is wanted stays whole, and all
+        do where something unusual is met.
     """
-    flag_positions = None
-    for packet in packets:
-        payloads, is_plain = [], True
-        for kind, is_layered, payload in _units(memoryview(packet)):
-            if kind == SEQUENCE_HEADER:
-                flag_positions = _refresh_flag_positions(payload)
-            elif kind not in (TEMPORAL_DELIMITER, METADATA, PADDING):
-                payloads.append(payload)
-                is_plain &= kind == FRAME and not is_layered
-        yield (
-            flag_positions is not None
-            and is_plain
-            and len(payloads) == 1
-            and _stores_nothing(payloads[0], flag_positions)
-        )
+    try:
+        frames, common_parts = _list_frames(packets)
+    except UnusualStream:
+        return [[slice(0, packet.size)] for packet in packets]
+    needed = [are_wanted[frame.packet] for frame in frames]
+    parts: list[list[slice]] = [[] for _ in packets]
+    for number in reversed(range(len(frames))):
+        if needed[number]:
+            frame = frames[number]
+            parts[frame.packet] += frame.parts
+            for other in frame.references:
+                needed[other] = True
+    for found, common in zip(parts, common_parts, strict=True):
+        if found:
+            found += common
+            found.sort(key=lambda part: part.start)
+    return parts
 
 
-def _stores_nothing(frame: memoryview, flag_positions: list[int | None]) -> bool:
-    position = flag_positions[frame[0]] if len(frame) >= 8 else None
-    return position is not None and int.from_bytes(frame[:8], "big") >> (56 - position) & 0xFF == 0
+def _list_frames(packets: list) -> tuple[list[_Frame], list[list[slice]]]:
+    """All frames in decoding order, and the parts of each packet that belong to none of its frames."""
+    sequence, frames, common_parts = None, [], []
+    stored: list[int | None] = [None] * len(ALL_SLOTS)
+    for number, packet in enumerate(packets):
+        common, has_frame = [], False
+        for kind, is_layered, part, payload in _units(memoryview(packet)):
+            if kind in (FRAME_HEADER, FRAME):
+                if is_layered or sequence is None:
+                    raise UnusualStream
+                slots = _read_frame(payload, sequence)
+                frames.append(_Frame(number, [part], {stored[slot] for slot in slots.references}))
+                has_frame = True
+                for slot in slots.stored_in:
+                    stored[slot] = len(frames) - 1
+                if None in frames[-1].references:
+                    raise UnusualStream
+            elif kind in (TILE_GROUP, FRAME_HEADER_AGAIN) and has_frame:
+                frames[-1].parts.append(part)
+            elif kind in (SEQUENCE_HEADER, TEMPORAL_DELIMITER, METADATA, PADDING):
+                common.append(part)
+                sequence = _read_sequence(payload) if kind == SEQUENCE_HEADER else sequence
+            else:
+                raise UnusualStream
+        common_parts.append(common)
+    return frames, common_parts
 
 
-def _refresh_flag_positions(sequence: memoryview) -> list[int | None] | None:
-    """At which bit of a shown inter frame `refresh_frame_flags` begin, by the frame's first byte; None for others.
-
-    None altogether for sequences with anything unusual.
-    """
-    take = _bit_reader(sequence[:64])
+def _read_sequence(payload: memoryview) -> _Sequence:
+    take = _bit_reader(payload[:64])
     take(4)  # seq_profile, still_picture
     is_reduced, has_timing, has_delays, more_operating_points = take(1), take(1), take(1), take(5)
     if is_reduced or has_timing or more_operating_points:
-        return None
+        raise UnusualStream
     take(12)  # operating_point_idc
     take(take(5) > 7)  # seq_level_idx, seq_tier
     take(4 * (has_delays and take(1)))
     take(take(4) + take(4) + 2)  # widths of the frame size's fields, and the fields
     if take(1):  # frame_id_numbers_present_flag
-        return None
+        raise UnusualStream
     take(7)  # from use_128x128_superblock to enable_dual_filter
     has_order_hints = take(1)
     take(2 * has_order_hints)
-    # 2: each frame says whether its content is from a screen, and whether its motion is in whole pixels.
     screen_content = 2 if take(1) else take(1)
     whole_pixels = 2 if not screen_content or take(1) else take(1)
-    num_order_bits = take(3) + 1 if has_order_hints else 0
+    return _Sequence(screen_content, whole_pixels, take(3) + 1 if has_order_hints else 0)
 
-    def position(first: int) -> int | None:
-        take = _bit_reader(bytes([first]))
-        if take(4) != 0b0011:  # show_existing_frame 0, frame_type 01 (inter), show_frame 1
-            return None
-        is_resilient = take(1)
-        take(1)  # disable_cdf_update
-        is_screen = take(1) if screen_content == 2 else screen_content
-        num_bits = 6 + (screen_content == 2) + (is_screen and whole_pixels == 2)
-        # frame_size_override_flag, order_hint, primary_ref_frame
-        return num_bits + 1 + num_order_bits + (0 if is_resilient else 3)
 
-    return [position(first) for first in range(256)]
+def _read_frame(payload: memoryview, sequence: _Sequence) -> _Slots:
+    take = _bit_reader(payload[:16])
+    if take(1):  # show_existing_frame
+        return _Slots([take(3)], [])
+    kind, is_shown = take(2), take(1)
+    if kind == KEY_FRAME and is_shown:
+        return _Slots([], list(ALL_SLOTS))
+    # A key frame that is shown later would be stored anew then; a switch frame differs in most fields.
+    if kind in (KEY_FRAME, SWITCH_FRAME):
+        raise UnusualStream
+    take(not is_shown)  # showable_frame
+    is_resilient = take(1)
+    take(1)  # disable_cdf_update
+    is_screen_content = take(1) if sequence.screen_content == 2 else sequence.screen_content
+    take(is_screen_content and sequence.whole_pixels == 2)
+    take(1 + sequence.num_order_bits)  # frame_size_override_flag, order_hint
+    is_intra = kind == INTRA_ONLY_FRAME
+    take(0 if is_intra or is_resilient else 3)  # primary_ref_frame, one of those referred to
+    flags = take(8)
+    stored_in = [slot for slot in ALL_SLOTS if flags >> slot & 1]
+    if is_intra:
+        return _Slots([], stored_in)
+    # Order hints of all slots would follow, or two references stand for all.
+    if sequence.num_order_bits and (is_resilient or take(1)):
+        raise UnusualStream
+    return _Slots([take(3) for _ in range(7)], stored_in)
 
 
 def _bit_reader(data: bytes | memoryview):
-    """A function that takes the next bits as a number; behind the end they are zeros."""
-    bits, num_taken = int.from_bytes(data, "big") << 64, 0
+    """A function that takes the next bits as a number; there are to be enough."""
+    bits, num_left = int.from_bytes(data, "big"), 8 * len(data)
 
     def take(num_bits: int) -> int:
-        nonlocal num_taken
-        num_taken += num_bits
-        return bits >> max(0, 8 * len(data) + 64 - num_taken) & ((1 << num_bits) - 1)
+        nonlocal num_left
+        num_left -= num_bits
+        if num_left < 0:
+            raise UnusualStream
+        return bits >> num_left & ((1 << num_bits) - 1)
 
     return take
 
 
-def _units(data: bytes | memoryview) -> Iterator[tuple[int, bool, memoryview]]:
-    """Kind of each unit of a packet, whether it belongs to a layer, and its payload."""
+def _units(data: bytes | memoryview) -> Iterator[tuple[int, bool, slice, memoryview]]:
+    """Kind of each unit of a packet, whether it belongs to a layer, where it lies, and its payload."""
     data, position = memoryview(data), 0
     while position < len(data):
-        header = data[position]
+        start, header = position, data[position]
         kind, has_extension, has_size = header >> 3 & 15, header >> 2 & 1, header >> 1 & 1
         position += 1 + has_extension
         size = len(data) - position
@@ -109,5 +187,5 @@ def _units(data: bytes | memoryview) -> Iterator[tuple[int, bool, memoryview]]:
                 size, shift, position = size | (byte & 127) << shift, shift + 7, position + 1
                 if byte < 128:
                     break
-        yield kind, bool(has_extension), data[position : position + size]
+        yield kind, bool(has_extension), slice(start, position + size), data[position : position + size]
         position += size

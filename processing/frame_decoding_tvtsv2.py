@@ -19,7 +19,7 @@ from .packet_table_tvtsv2 import (
     UncertainTable,
     codec_of,
     may_skip,
-    without_unreferenced,
+    needed_packets,
 )
 from .video_container_tvtsv2 import OpenVideo, decoder_max_pixels, reading_errors
 
@@ -255,7 +255,7 @@ def _decode_run(
     skips = fits and may_skip(packets, video)
     kept_times = run.targets.keys() | {frame.pts for frame in frames_given} if skips else None
     if skips and codec_of(video) == "av1":  # whose decoder skips from its start on or never
-        packets, kept_times = without_unreferenced(packets, kept_times), None
+        packets, kept_times = needed_packets(packets, kept_times), None
     packets = itertools.islice(packets, num_given, None)
     numbers = range(run.start, end + 1)
     # Pictures shown before the run's keyframe lack what they refer to; they are nobody's target.

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from .av1_headers_tvtsv2 import are_unreferenced
+from .av1_headers_tvtsv2 import needed_parts
 from .bitstream_headers_tvtsv2 import (
     HIDING_CODECS,
     SHOWN_BY_FIRST_BYTE,
@@ -293,7 +293,15 @@ def may_skip(packets: list[av.Packet], video: OpenVideo) -> bool:
     return all(temporal_layer(packet, extradata) == 0 for packet in packets)
 
 
-def without_unreferenced(packets: list[av.Packet], kept_times: Set[int]) -> list[av.Packet]:
-    """AV1 packets from a keyframe on, without those that no other refers to, but with those of these times."""
-    unreferenced = are_unreferenced(packets)
-    return [packet for packet, out in zip(packets, unreferenced, strict=True) if packet.pts in kept_times or not out]
+def needed_packets(packets: list[av.Packet], wanted_times: Set[int]) -> list[av.Packet]:
+    """What has to be decoded of AV1 packets, the first with a keyframe, for those of the wanted times."""
+    needed = []
+    for packet, parts in zip(packets, needed_parts(packets, [p.pts in wanted_times for p in packets]), strict=True):
+        if sum(part.stop - part.start for part in parts) >= packet.size:
+            needed.append(packet)
+        elif parts:
+            data = memoryview(packet)
+            shortened = av.Packet(b"".join(data[part] for part in parts))
+            shortened.pts, shortened.dts, shortened.time_base = packet.pts, packet.dts, packet.time_base
+            needed.append(shortened)
+    return needed

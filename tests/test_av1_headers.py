@@ -1,4 +1,4 @@
-"""AV1 packets that are said to be unreferenced can be left out, and whatever is unusual is kept."""
+"""What is left out of AV1 packets is not needed, and whatever is unusual is kept."""
 
 import random
 
@@ -8,7 +8,8 @@ import pytest
 
 import processing.frame_decoding_tvtsv2 as frame_decoding
 from processing import read_video
-from processing.av1_headers_tvtsv2 import are_unreferenced
+from processing.av1_headers_tvtsv2 import needed_parts
+from processing.packet_table_tvtsv2 import needed_packets
 from tests.video_files import decode_all, write_video
 
 
@@ -28,17 +29,63 @@ def sequence(timing="0", delays="0", points="00000", level="01000 1", delay="", 
     return unit(1, pack(f"{start} 0011 0011 1111 1111 {ids} 000 0000 {order} {screen} {order_bits} 00000000"))
 
 
-def frame(head="0 01 1 0 0", screen="0", size="0", hint="0000101", primary="111", refresh="00000000", **options):
-    """A frame's first bits; `head` ends with error_resilient_mode and disable_cdf_update."""
-    options = {"kind": 6} | options
-    return unit(payload=pack(f"{head} {screen} {size} {hint} {primary} {refresh}") + b"\xff" * 8, **options)
+def frame(
+    head="0 01 1",
+    coding="0 0",
+    screen="0",
+    size="0",
+    hint="0000101",
+    primary="111",
+    stored="00000000",
+    short="0",
+    slots=(0,) * 7,
+    kind=6,
+    layer=False,
+):
+    """A frame's first bits: `coding` is error_resilient_mode and disable_cdf_update, `stored` the slots from 7 to 0."""
+    references = " ".join(format(slot, "03b") for slot in slots)
+    bits = f"{head} {coding} {screen} {size} {hint} {primary} {stored} {short} {references}"
+    return unit(kind, pack(bits) + b"\xff" * 20, layer)
 
 
-def are_left_out(*packets):
-    return list(are_unreferenced([av.Packet(packet) for packet in packets]))
+KEYFRAME = unit(6, pack("0 00 1 0000") + b"\xff" * 20)
+DELIMITER, TILES = unit(2, b""), unit(4, b"\x77" * 5)
 
 
-KEYFRAME = frame(head="0 00 1 0 0")
+def stored_in(*slots):
+    return "".join(str(int(slot in slots)) for slot in reversed(range(8)))
+
+
+def what_is_left(*packets, wanted):
+    """The bytes that stay of each packet, for those whose numbers are wanted."""
+    parts = needed_parts([av.Packet(packet) for packet in packets], [n in wanted for n in range(len(packets))])
+    return [b"".join(packet[part] for part in found) for packet, found in zip(packets, parts, strict=True)]
+
+
+def test_a_frame_needs_what_it_refers_to_as_it_was_stored_then():
+    packets = [
+        sequence() + KEYFRAME,
+        frame(stored=stored_in(3)),
+        frame(stored=stored_in(3), slots=(3, 0, 0, 0, 0, 0, 0)),  # replaces what it needs
+        frame(stored=stored_in(1)),
+        frame(slots=(0, 0, 0, 0, 0, 0, 3)),
+        frame(slots=(1,) * 7),
+        unit(3, pack("1 011")),  # shows slot 3
+    ]
+    for wanted, needed in ({0}, {0}), ({2}, {0, 1, 2}), ({4}, {0, 1, 2, 4}), ({5}, {0, 3, 5}), ({6}, {0, 1, 2, 6}):
+        expected = [packet if number in needed else b"" for number, packet in enumerate(packets)]
+        assert what_is_left(*packets, wanted=wanted) == expected
+
+
+def test_of_a_packet_of_several_frames_those_needed_stay_with_what_belongs_to_them():
+    hidden = [frame(head="0 01 0 1", stored=stored_in(slot), kind=3) + TILES for slot in (1, 2)]
+    packets = [
+        DELIMITER + sequence() + KEYFRAME,
+        DELIMITER + hidden[0] + unit(5, b"m") + hidden[1] + frame(),
+        DELIMITER + frame(slots=(2,) * 7),
+    ]
+    assert what_is_left(*packets, wanted={2}) == [packets[0], DELIMITER + unit(5, b"m") + hidden[1], packets[2]]
+    assert what_is_left(*packets, wanted={1}) == [packets[0], packets[1], b""]
 
 
 @pytest.mark.parametrize(
@@ -46,9 +93,10 @@ KEYFRAME = frame(head="0 00 1 0 0")
     [
         ({}, {}),
         ({}, {"screen": "1 1"}),
-        ({}, {"head": "0 01 1 1 0", "primary": ""}),
-        ({}, {"head": "0 01 1 0 1", "size": "1"}),
-        ({"order": "0"}, {"hint": ""}),
+        ({}, {"coding": "0 1", "size": "1"}),
+        ({}, {"head": "0 01 0 0"}),
+        ({"order": "0"}, {"hint": "", "short": ""}),
+        ({"order": "0"}, {"coding": "1 0", "hint": "", "primary": "", "short": ""}),
         ({"screen": "0 0"}, {"screen": ""}),
         ({"screen": "0 1 1"}, {"screen": "1"}),
         ({"screen": "0 1 0 1"}, {"screen": ""}),
@@ -57,84 +105,100 @@ KEYFRAME = frame(head="0 00 1 0 0")
         ({"delays": "1", "delay": "0", "level": "00111"}, {}),
     ],
 )
-def test_shown_frames_that_are_not_stored_are_unreferenced(header, fields):
+def test_fields_that_move_those_that_count(header, fields):
     start = sequence(**header) + KEYFRAME
-    assert are_left_out(start, frame(**fields), unit(2, b"") + frame(**fields)) == [False, True, True]
-    for place in range(8):
-        stored = frame(**fields, refresh="0" * place + "1" + "0" * (7 - place))
-        assert are_left_out(start, stored, frame(**fields)) == [False, False, True]
+    for slot in range(8):
+        for place in range(7):
+            slots = [(slot + 1) % 8] * 7
+            slots[place] = slot
+            packets = [start, frame(**fields, stored=stored_in(slot)), frame(**fields, slots=slots)]
+            assert what_is_left(*packets, wanted={2}) == packets
+            packets[1] = frame(**fields, stored=stored_in(*set(range(8)) - {slot, (slot + 1) % 8}))
+            assert what_is_left(*packets, wanted={2}) == [start, b"", packets[2]]
+
+
+def test_intra_only_frames_need_nothing():
+    fields = {"head": "0 10 1", "primary": ""}
+    packets = [sequence() + KEYFRAME, frame(**fields, stored=stored_in(4)), frame(slots=(4,) * 7)]
+    assert what_is_left(*packets, wanted={2}) == [b"", packets[1], packets[2]]
 
 
 @pytest.mark.parametrize(
     "header", [{"timing": "1"}, {"points": "00001"}, {"ids": "1"}], ids=["timing", "several layers", "frame numbers"]
 )
 def test_nothing_is_left_out_of_unusual_sequences(header):
-    assert are_left_out(sequence(**header) + KEYFRAME, frame()) == [False, False]
+    packets = [sequence(**header) + KEYFRAME, frame(), frame()]
+    assert what_is_left(*packets, wanted={2}) == packets
 
 
 @pytest.mark.parametrize(
     "packet",
     [
-        frame(head="1 01 1 0 0"),  # shows a stored frame
-        frame(head="0 01 0 0 0"),  # not shown
-        frame(head="0 10 1 0 0"),  # intra only
-        frame(head="0 11 1 0 0"),  # switches
-        frame(kind=3),  # a header without its tiles
+        frame(head="0 00 0 1"),  # a key frame to be shown later
+        frame(head="0 11 1"),  # switches
+        frame(coding="1 0", primary=""),  # repeats the order hints of all slots
+        frame(short="1"),
         frame(layer=True),
-        frame() + frame(),
-        unit(6, b"\x30\0\0"),
-        b"",
+        frame() + unit(8, b"tiles"),
+        TILES + frame(),
+        unit(6, b"\x30"),
     ],
 )
-def test_unusual_packets_are_not_left_out(packet):
-    assert are_left_out(sequence() + KEYFRAME, packet, frame()) == [False, False, True]
+def test_nothing_is_left_out_around_unusual_packets(packet):
+    packets = [sequence() + KEYFRAME, frame(), packet, frame()]
+    assert what_is_left(*packets, wanted={3}) == packets
 
 
-def test_without_a_sequence_header_nothing_is_left_out_and_the_last_one_counts():
-    assert are_left_out(frame(), frame()) == [False, False]
-    changed = sequence(order="0") + KEYFRAME
-    assert are_left_out(sequence() + KEYFRAME, changed, frame(hint=""), frame()) == [False, False, True, False]
+def test_nothing_is_left_out_without_a_sequence_header_or_a_keyframe():
+    for packets in [KEYFRAME, frame(), frame()], [sequence() + frame(), frame(), frame()]:
+        assert what_is_left(*packets, wanted={2}) == packets
 
 
 def test_any_bytes_are_looked_at_without_failing():
     generator, whole = random.Random(0), sequence() + KEYFRAME + frame()
     for _ in range(2000):
-        data = bytearray(whole[: generator.randint(0, len(whole))])
+        data = bytearray(whole[: generator.randint(1, len(whole))])
         for _ in range(min(len(data), 3)):
             data[generator.randrange(len(data))] = generator.randrange(256)
-        are_left_out(bytes(data), frame())
+        what_is_left(bytes(data), frame(), wanted={1})
 
 
-@pytest.fixture(scope="module")
-def real_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("av1") / "video.mp4"
-    return write_video(path, codec="libsvtav1", num_frames=120, gop_size=60)
+@pytest.fixture(scope="module", params=["pyramids", "low_delay"])
+def real_file(tmp_path_factory, request):
+    delay = ":pred-struct=1" if request.param == "low_delay" else ""
+    options = {"preset": "10", "svtav1-params": "lp=1:film-grain=8" + delay}
+    path = tmp_path_factory.mktemp("av1") / f"{request.param}.mp4"
+    return write_video(path, codec="libsvtav1", num_frames=120, gop_size=60, options=options)
 
 
-def test_frames_of_a_real_file_do_not_change_without_them(real_file):
+def test_frames_of_a_real_file_come_out_alike(real_file):
+    images, _ = decode_all(real_file)
     with av.open(str(real_file)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
-        left_out = list(are_unreferenced(packets))
-        decoder = av.CodecContext.create("libdav1d", "r")
-        kept = [packet for packet, out in zip(packets, left_out, strict=True) if not out]
-        frames = [frame for packet in [*kept, None] for frame in decoder.decode(packet)]
-    images, _ = decode_all(real_file)
-    assert sum(left_out) > 10 and len(frames) == len(packets) - sum(left_out)
     times = sorted(packet.pts for packet in packets)
-    for frame in frames:
-        assert (frame.to_ndarray(format="rgb24") == images[times.index(frame.pts)]).all()
+    decoder, num_given, num_shortened = av.CodecContext.create("libdav1d", "r"), 0, 0
+    for index, time in enumerate(times):
+        run = packets[60 * (index // 60) : index + 1]
+        kept = needed_packets(run, {time})
+        frames = {frame.pts: frame for packet in [*kept, None] for frame in decoder.decode(packet)}
+        assert (frames[time].to_ndarray(format="rgb24") == images[index]).all()
+        decoder.flush_buffers()
+        num_given += len(kept)
+        num_shortened += sum(packet not in run for packet in kept)
+    assert num_given < 0.5 * sum(index % 60 + 1 for index in range(120))
+    assert (num_shortened > 0) == (real_file.stem == "pyramids")  # which put several frames into a packet
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
-def test_the_reader_leaves_them_out_unless_asked_for(real_file, monkeypatch, num_threads):
-    original, num_left_out = frame_decoding.without_unreferenced, []
+def test_the_reader_decodes_what_is_needed(real_file, monkeypatch, num_threads):
+    num_left_out = []
 
-    def counted(packets, kept_times):
-        kept = original(packets, kept_times)
+    def counted(packets, wanted_times):
+        kept = needed_packets(packets, wanted_times)
         num_left_out.append(len(packets) - len(kept))
         return kept
 
-    monkeypatch.setattr(frame_decoding, "without_unreferenced", counted)
+    monkeypatch.setattr(frame_decoding, "needed_packets", counted)
     images, _ = decode_all(real_file)
     for indices in ([40, 110], list(range(120))):
         num_left_out.clear()
