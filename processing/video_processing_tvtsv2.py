@@ -11,27 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.image_processing_base import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from .file_levels_tvtsv2 import read_file_levels, read_training_levels, sample_indices
 from .frame_arrays_tvtsv2 import as_frames, list_videos
-from .frame_geometry_tvtsv2 import FrameGeometry, geometry_for, resized_size
-from .frame_sampling_tvtsv2 import random_interval_indices
-from .taken_frames_tvtsv2 import ScaledSize
-from .video_container_tvtsv2 import VideoLimits, VideoReadingError
+from .frame_geometry_tvtsv2 import geometry_for
+from .video_container_tvtsv2 import VideoReadingError
 from .video_metadata_tvtsv2 import VideoFileMetadata
-from .video_reading_tvtsv2 import default_num_threads, read_video, read_windows
+from .video_reading_tvtsv2 import default_num_threads
 from .video_settings_tvtsv2 import PRESETS, TVTSv2VideosKwargs, check_names
-
-# FFmpeg's scalers that do what PIL's filters do; its bilinear and bicubic ones average when they shrink, as PIL's do.
-FFMPEG_SCALERS = {
-    PILImageResampling.NEAREST: "POINT",
-    PILImageResampling.BOX: "AREA",
-    PILImageResampling.BILINEAR: "BILINEAR",
-    PILImageResampling.BICUBIC: "BICUBIC",
-    PILImageResampling.LANCZOS: "LANCZOS",
-}
 
 
 class TVTSv2VideoProcessor(BaseVideoProcessor):
@@ -112,7 +102,9 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         """
         check_names(kwargs.keys())
         settings = self._settings(kwargs)
-        processed = [(_finish(levels, settings), metadata) for levels, metadata in _read_file(video, windows, settings)]
+        processed = [
+            (_finish(levels, settings), metadata) for levels, metadata in read_file_levels(video, windows, settings)
+        ]
         return self._make_features(processed, None, settings)
 
     def read_levels(
@@ -132,7 +124,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         Raises:
             VideoReadingError, VideoWindowError: As for `process_windows`.
         """
-        return _read_file(video, windows, self._settings({}))
+        return read_file_levels(video, windows, self._settings({}))
 
     def normalize_levels(self, levels: torch.Tensor) -> torch.Tensor:
         """Frames ready for the model, computed where the levels are.
@@ -196,9 +188,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
             VideoWindowError: No frame lies in the span.
         """
         settings = self._settings({})
-        reader = _FileFrames(settings, generator, (start_seconds, end_seconds))
-        frames, _ = read_video(video, reader.sample, num_threads=1, **reader.options())
-        return _normalise(torch.from_numpy(frames), settings)
+        return _normalise(read_training_levels(video, (start_seconds, end_seconds), settings, generator), settings)
 
     def _process_all(self, videos: list, settings: dict) -> tuple[list, list | None]:
         """Pixels and metadata of the videos in their order, and the errors where they are collected."""
@@ -228,12 +218,12 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
 
     def _process_video(self, video: Any, settings: dict) -> tuple[torch.Tensor, VideoMetadata]:
         if _is_file(video):
-            ((levels, metadata),) = _read_file(video, None, settings, settings["num_threads"])
+            ((levels, metadata),) = read_file_levels(video, None, settings, settings["num_threads"])
             return _finish(levels, settings), metadata
         array, is_image = as_frames(video, settings["input_data_format"])
         height, width = array.shape[1:3]
         metadata = VideoMetadata(total_num_frames=len(array), height=height, width=width, video_backend="array")
-        metadata.frames_indices = [0] if is_image else [int(index) for index in _sample(metadata, settings)]
+        metadata.frames_indices = [0] if is_image else [int(index) for index in sample_indices(metadata, settings)]
         frames = geometry_for(height, width, settings)(array[metadata.frames_indices])
         return _finish(frames, settings, is_image), metadata
 
@@ -260,68 +250,6 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
 
 def _is_file(video: Any) -> bool:
     return isinstance(video, str | bytes | os.PathLike) or hasattr(video, "read")
-
-
-def _sample(metadata: VideoMetadata, settings: dict):
-    if not settings["do_sample_frames"]:
-        return range(metadata.total_num_frames)
-    return settings["sample_indices"](metadata.total_num_frames, settings["num_frames"])
-
-
-class _FileFrames:
-    """Chooses the frames of a file once its metadata is known, and shrinks each the moment it is read.
-
-    With a generator, frames are drawn from the intervals of a span in seconds, and the crop is drawn as well.
-    """
-
-    def __init__(self, settings: dict, generator: np.random.Generator | None = None, span: tuple | None = None):
-        self.settings, self.generator, self.span = settings, generator, span
-        self.geometry: FrameGeometry | None = None
-
-    def sample(self, metadata: VideoFileMetadata):
-        """Indices of the frames to read."""
-        if self.generator is None:
-            indices = _sample(metadata, self.settings)
-        else:
-            span = metadata.frame_span(*self.span)
-            indices = random_interval_indices(*span, self.settings["num_frames"], self.generator)
-        scaled = self.scaled_size(metadata)
-        height, width = scaled[:2] if scaled else (metadata.height, metadata.width)
-        self.geometry = geometry_for(height, width, self.settings, self.generator)
-        return indices
-
-    def scaled_size(self, metadata: VideoFileMetadata) -> ScaledSize | None:
-        """The size frames are to have when they come, where that may be approximate and is smaller than theirs."""
-        height, width = resized_size(metadata.height, metadata.width, self.settings)
-        if not self.settings["approximate_resize"] or height * width >= metadata.height * metadata.width:
-            return None
-        return ScaledSize(height, width, FFMPEG_SCALERS[self.settings["resample"]])
-
-    def transform(self, image: np.ndarray) -> np.ndarray:
-        """One frame (H, W, 3) resized and cropped."""
-        return self.geometry(torch.from_numpy(image)).numpy()
-
-    def options(self) -> dict:
-        """Arguments of `read_video` and `read_windows`."""
-        return {
-            "frame_transform": self.transform,
-            "scaled_size_fn": self.scaled_size,
-            "strict": self.settings["strict"],
-            "limits": VideoLimits(**self.settings["limits"] or {}),
-        }
-
-
-def _read_file(
-    video: Any, windows: Sequence[tuple[float, float]] | None, settings: dict, num_threads: int | None = None
-) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
-    """Levels (T, H, W, 3) and metadata of each window of a file, or of all of it."""
-    reader = _FileFrames(settings)
-    options = reader.options() | {"num_threads": num_threads}
-    if windows is None:
-        read = [read_video(video, reader.sample, **options)]
-    else:
-        read = read_windows(video, windows, reader.sample, **options)
-    return [(torch.from_numpy(frames), metadata) for frames, metadata in read]
 
 
 def _finish(levels: torch.Tensor, settings: dict, is_image: bool = False) -> torch.Tensor:

@@ -1,0 +1,100 @@
+"""Frames of video files as levels, uint8, resized and cropped by the settings of the video processor.
+
+Axis legend: T frames, H height, W width.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.image_utils import PILImageResampling
+from transformers.video_utils import VideoMetadata
+
+from .frame_geometry_tvtsv2 import FrameGeometry, geometry_for, resized_size
+from .frame_sampling_tvtsv2 import random_interval_indices
+from .taken_frames_tvtsv2 import ScaledSize
+from .video_container_tvtsv2 import VideoLimits
+from .video_metadata_tvtsv2 import VideoFileMetadata
+from .video_reading_tvtsv2 import read_video, read_windows
+
+# FFmpeg's scalers that do what PIL's filters do; its bilinear and bicubic ones average when they shrink, as PIL's do.
+FFMPEG_SCALERS = {
+    PILImageResampling.NEAREST: "POINT",
+    PILImageResampling.BOX: "AREA",
+    PILImageResampling.BILINEAR: "BILINEAR",
+    PILImageResampling.BICUBIC: "BICUBIC",
+    PILImageResampling.LANCZOS: "LANCZOS",
+}
+
+
+def read_file_levels(
+    video: Any, windows: Sequence[tuple[float, float]] | None, settings: dict, num_threads: int | None = None
+) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
+    """Levels (T, H, W, 3) uint8, resized and cropped, and metadata: of each window of a file, or of all of it."""
+    reader = _FileFrames(settings)
+    options = reader.options() | {"num_threads": num_threads}
+    if windows is None:
+        read = [read_video(video, reader.sample, **options)]
+    else:
+        read = read_windows(video, windows, reader.sample, **options)
+    return [(torch.from_numpy(frames), metadata) for frames, metadata in read]
+
+
+def read_training_levels(
+    video: Any, span: tuple[float, float], settings: dict, generator: np.random.Generator
+) -> torch.Tensor:
+    """Levels (T, H, W, 3) uint8 of frames drawn from a span [start, end) in seconds, all in one crop, drawn as well."""
+    reader = _FileFrames(settings, generator, span)
+    frames, _ = read_video(video, reader.sample, num_threads=1, **reader.options())
+    return torch.from_numpy(frames)
+
+
+def sample_indices(metadata: VideoMetadata, settings: dict) -> Sequence[int]:
+    """Indices of the frames to take of a video."""
+    if not settings["do_sample_frames"]:
+        return range(metadata.total_num_frames)
+    return settings["sample_indices"](metadata.total_num_frames, settings["num_frames"])
+
+
+class _FileFrames:
+    """Chooses the frames of a file once its metadata is known, and shrinks each the moment it is read.
+
+    With a generator, frames are drawn from the intervals of a span in seconds, and the crop is drawn as well.
+    """
+
+    def __init__(self, settings: dict, generator: np.random.Generator | None = None, span: tuple | None = None):
+        self.settings, self.generator, self.span = settings, generator, span
+        self.geometry: FrameGeometry | None = None
+
+    def sample(self, metadata: VideoFileMetadata):
+        """Indices of the frames to read."""
+        if self.generator is None:
+            indices = sample_indices(metadata, self.settings)
+        else:
+            span = metadata.frame_span(*self.span)
+            indices = random_interval_indices(*span, self.settings["num_frames"], self.generator)
+        scaled = self.scaled_size(metadata)
+        height, width = scaled[:2] if scaled else (metadata.height, metadata.width)
+        self.geometry = geometry_for(height, width, self.settings, self.generator)
+        return indices
+
+    def scaled_size(self, metadata: VideoFileMetadata) -> ScaledSize | None:
+        """The size frames are to have when they come, where that may be approximate and is smaller than theirs."""
+        height, width = resized_size(metadata.height, metadata.width, self.settings)
+        if not self.settings["approximate_resize"] or height * width >= metadata.height * metadata.width:
+            return None
+        return ScaledSize(height, width, FFMPEG_SCALERS[self.settings["resample"]])
+
+    def transform(self, image: np.ndarray) -> np.ndarray:
+        """One frame (H, W, 3) resized and cropped."""
+        return self.geometry(torch.from_numpy(image)).numpy()
+
+    def options(self) -> dict:
+        """Arguments of `read_video` and `read_windows`."""
+        return {
+            "frame_transform": self.transform,
+            "scaled_size_fn": self.scaled_size,
+            "strict": self.settings["strict"],
+            "limits": VideoLimits(**self.settings["limits"] or {}),
+        }
