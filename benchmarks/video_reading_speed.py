@@ -37,8 +37,8 @@ from benchmarks.video_reading_tables import write_tables
 
 # The whole set of made files.
 HEIGHTS, GOP_SIZES, SECONDS = [360, 1080], [30, 250], [10, 60, 600]
-MAX_REPEATS = 5
-SECONDS_PER_READER = 1.0  # repeats stop here; every reader runs at least once
+MAX_REPEATS = 15
+SECONDS_PER_READER = 2.0  # repeats stop here; every reader runs at least once
 
 
 def measure_file(path: Path, runs: dict[str, tuple[str, int]], reference: np.ndarray) -> dict:

@@ -7,6 +7,7 @@ one by one.
 Source: RFC 8794 (EBML), RFC 9559 (Matroska), sections 5.1 (elements) and 10 (blocks).
 """
 
+import itertools
 from array import array
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
@@ -22,9 +23,10 @@ MAX_INFO_BYTES = 2**20
 MAX_BLOCKS = 2**23
 MAX_GROUP_BYTES, MAX_GROUP_CHILDREN = 2**26, 16
 
-# How many bytes a size takes that begins with this byte, and the bits of them that are the number; none begins with 0.
+# How many bytes a size takes that begins with this byte, and the bits of them that are the number; all of them set
+# leave it open. None begins with 0: what would take 9 bytes counts as left open.
 SIZE_WIDTHS = [9 - first.bit_length() for first in range(256)]
-SIZE_MASKS = [(1 << 7 * width) - 1 for width in range(10)]
+SIZE_MASKS = [(1 << 7 * width) - 1 for width in range(9)] + [0]
 
 SEGMENT, INFO, TRACKS, CLUSTER, CUES = 0x18538067, 0x1549A966, 0x1654AE6B, 0x1F43B675, 0x1C53BB6B
 FILLERS = {0xBF, 0xEC}  # checksum, void
@@ -139,37 +141,49 @@ def _track_numbers(tracks: bytes) -> tuple[int, list[int]]:
 
 
 class _Blocks:
-    """Collects the blocks of one track, cluster by cluster."""
+    """Collects blocks cluster by cluster, doing little for each: a long video has hundreds of thousands."""
 
     def __init__(self, read: Read, track: int, all_tracks: list[int]):
-        self.read, self.track_byte, self.known_bytes = read, 0x80 | track, {0x80 | number for number in all_tracks}
-        self.heads, self.last_bytes, self.is_keyframe = bytearray(), bytearray(), bytearray()
-        self.cluster_times, self.positions, self.sizes = array("q"), array("q"), array("q")
+        self.read, self.track, self.all_tracks = read, track, all_tracks
+        # Of each block: five bytes (track, time in the cluster, flags, first of the data), last byte, time of the
+        # cluster, place and size in the file.
+        self.heads, self.last_bytes = bytearray(), bytearray()
+        self.cluster_times, self.starts, self.sizes = array("q"), array("q"), array("q")
 
     def add_cluster(self, position: int, end: int) -> None:
         """Walks over the children of a cluster; a block's last byte is read together with the next one's head."""
-        base, data, cluster_time = position, self.read(position, min(CHUNK_BYTES, end - position)), None
-        while position < end:
-            at = position - base
+        num_before, cluster_time = len(self.sizes), None
+        base, at, data = position, 0, self.read(position, min(CHUNK_BYTES, end - position))
+        while base + at < end:
             name, width = data[at], SIZE_WIDTHS[data[at + 1]]
             start = at + 1 + width
             size = int.from_bytes(data[at + 1 : start], "big") & SIZE_MASKS[width]
-            position = base + start + size
-            if width > 8 or size == SIZE_MASKS[width] or position > end:
+            if size == SIZE_MASKS[width]:
                 raise UnusualFile
-            head, start = data[start : start + 5], base + start
-            if position + HEAD_BYTES > base + len(data):
-                base, data = position - 1, self.read(position - 1, min(CHUNK_BYTES, end - position + 1))
+            at = start + size
+            head = data[start : start + 5]
+            start += base
+            if at > len(data) - HEAD_BYTES:
+                base, at = base + at - 1, 1
+                if base + at > end or len(self.sizes) > MAX_BLOCKS:
+                    raise UnusualFile
+                data = self.read(base, min(CHUNK_BYTES, end - base))
             if name == SIMPLE_BLOCK:
-                self._add(head, start, size, head[3] >> 7, cluster_time, data[position - 1 - base])
+                self.heads += head
+                self.last_bytes.append(data[at - 1])
+                self.starts.append(start)
+                self.sizes.append(size)
             elif name == BLOCK_GROUP:
-                self._add_group(start, size, cluster_time)
-            elif name == CLUSTER_TIME and cluster_time is None and 0 < size < 7:
+                self._add_group(start, size)
+            elif name == CLUSTER_TIME and cluster_time is None and len(self.sizes) == num_before and 0 < size < 7:
                 cluster_time = int.from_bytes(self.read(start, size), "big")
             elif name not in PASSED_IN_CLUSTER:
                 raise UnusualFile
+        if cluster_time is None and len(self.sizes) > num_before:
+            raise UnusualFile
+        self.cluster_times.extend(itertools.repeat(cluster_time or 0, len(self.sizes) - num_before))
 
-    def _add_group(self, start: int, size: int, cluster_time: int | None) -> None:
+    def _add_group(self, start: int, size: int) -> None:
         if size > MAX_GROUP_BYTES:
             raise UnusualFile
         blocks, is_keyframe = [], True
@@ -182,34 +196,33 @@ class _Blocks:
         if len(blocks) != 1:
             raise UnusualFile
         ((start, block),) = blocks
-        self._add(block[:5], start, len(block), is_keyframe, cluster_time, block[-1])
-
-    def _add(self, head: bytes, start: int, size: int, is_keyframe: int, cluster_time: int | None, last: int) -> None:
-        """Takes a block of the track, which holds one frame and has data; passes over those of other tracks."""
-        # FFmpeg looks for a new start after a block of a track it does not know, or one too short.
-        if head[0] not in self.known_bytes or cluster_time is None or size < 5:
-            raise UnusualFile
-        if head[0] != self.track_byte:
-            return
-        if head[3] & 0x7E or len(self.sizes) == MAX_BLOCKS:
-            raise UnusualFile
-        self.heads += head
-        self.cluster_times.append(cluster_time)
-        self.positions.append(start + 4)
-        self.sizes.append(size - 4)
-        self.is_keyframe.append(is_keyframe)
-        self.last_bytes.append(last)
+        # As a simple block says it.
+        self.heads += block[:3] + bytes([block[3] & 0x7F | is_keyframe << 7]) + block[4:5]
+        self.last_bytes.append(block[-1])
+        self.starts.append(start)
+        self.sizes.append(len(block))
 
     def table(self, nanoseconds_per_tick: int) -> BlockTable:
-        """What was collected."""
-        heads = np.frombuffer(self.heads, np.uint8).reshape(-1, 5)
-        times = np.frombuffer(self.cluster_times, np.int64) + heads[:, 1:3].copy().view(">i2")[:, 0]
-        if not len(times) or times.min() < 0:
+        """The blocks of the track, each of which has to hold one frame and some data."""
+        cluster_times, starts, sizes = (
+            np.frombuffer(column, np.int64) for column in (self.cluster_times, self.starts, self.sizes)
+        )
+        # FFmpeg looks for a new start after a block of a track it does not know, or one too short.
+        if not len(sizes) or len(self.heads) != 5 * len(sizes) or sizes.min() < 5 or len(sizes) > MAX_BLOCKS:
             raise UnusualFile
-        places = (np.frombuffer(column, np.int64) for column in (self.positions, self.sizes))
-        last_bytes = np.frombuffer(self.last_bytes, np.uint8)
+        heads = np.frombuffer(self.heads, np.uint8).reshape(-1, 5)
+        if not np.isin(heads[:, 0], [0x80 | number for number in self.all_tracks]).all():
+            raise UnusualFile
+        own = np.flatnonzero(heads[:, 0] == 0x80 | self.track)
+        heads = heads[own]
+        times = cluster_times[own] + heads[:, 1:3].copy().view(">i2")[:, 0]
+        is_laced = heads[:, 3] & 0x7E
+        if not len(own) or times.min() < 0 or is_laced.any():
+            raise UnusualFile
+        last_bytes = np.frombuffer(self.last_bytes, np.uint8)[own]
+        is_keyframe = heads[:, 3] >= 0x80
         return BlockTable(
-            nanoseconds_per_tick, times, *places, np.frombuffer(self.is_keyframe, bool), heads[:, 4], last_bytes
+            nanoseconds_per_tick, times, starts[own] + 4, sizes[own] - 4, is_keyframe, heads[:, 4], last_bytes
         )
 
 

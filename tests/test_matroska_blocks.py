@@ -76,7 +76,8 @@ def matroska(*children, entry=ENTRY, entries=(SOUND,), info=b"", cues=INDEX, aft
 def test_blocks_by_hand():
     group = element("A0", element("9B", b"\1"), element("A1", block(66, b"\x81group")), element("FB", b"\xff"))
     sound = element("A3", block(5, b"sound", track=0x82, flags=6))
-    filler, other = element("EC", bytes(100_000 // 8)), cluster(element("A3", block(-3, b"k", flags=0x80)), time=2000)
+    lone = element("A0", element("A1", block(-3, b"k")))
+    filler, other = element("EC", bytes(100_000 // 8)), cluster(lone, time=2000)
     data = matroska(cluster(FIRST, sound, SECOND, filler, group), other, info=element("2AD7B1", b"\x0f\x42\x40"))
     table = blocks_of(data)
     assert table.nanoseconds_per_tick == 10**6 and table.times.tolist() == [1000, 1033, 1066, 1997]
@@ -92,18 +93,22 @@ def test_blocks_by_hand():
         matroska(cluster(element("A3", block(0, flags=0x82)))),  # lacing
         matroska(cluster(element("A3", block(0, flags=0x88)))),  # invisible
         matroska(cluster(element("A3", block(0, b"", flags=0x80)))),  # no data
+        matroska(cluster(element("A3", block(0, b"", flags=0x80)), SECOND)),
         matroska(cluster(FIRST, element("A3", block(0, track=0x40)))),  # a track of two bytes
         matroska(cluster(FIRST, element("A3", block(0, track=0x83)))),  # one that nobody declared
         matroska(cluster(FIRST, element("AF", block(0)))),  # encrypted
         matroska(cluster(FIRST, element("E7", b"\1"))),  # two times
         matroska(element("1F43B675", FIRST)),  # none
+        matroska(element("1F43B675", FIRST, element("E7", b"\1"))),  # too late
         matroska(cluster(element("A3", block(-1, flags=0x80)), time=0)),
         matroska(cluster(FIRST, element("A0", element("9B", b"\1")))),  # a group without a block
         matroska(cluster(FIRST, element("A0", *[element("A1", block(0))] * 2))),
         matroska(cluster(FIRST, element("A0", element("A1", block(0)), element("A4", b"\1")))),  # codec state
         matroska(cluster(FIRST, element("A0", element("A1", block(0)), *[element("EC")] * 20))),
         matroska(cluster(FIRST, b"\xa3\xff" + block(1))),  # a size left open
+        matroska(cluster(FIRST, b"\xa3\xff" + block(1, bytes(123)))),
         matroska(cluster(FIRST, b"\xa3\x7f\xff" + block(1))),
+        matroska(cluster(FIRST, b"\xa3\0" + (10).to_bytes(8, "big") + block(1))),  # a size of nine bytes
         matroska(cluster(FIRST, b"\xa3\x00" + block(1))),
         matroska(cluster(FIRST, b"\xa3\x90" + block(1))),  # beyond its cluster
         matroska(cluster(FIRST), entry=(*ENTRY, element("6D80"))),  # encodings
