@@ -50,7 +50,7 @@ def read_video(
 
     Frame i is the i-th frame a full decode shows. Nothing is guessed: frame counts and times come from the packets or
     the decoded frames, never from the file's header. Damage in parts that need not be decoded stays unnoticed: a frame
-    that would not decode there still counts.
+    that would not decode there still counts, and one taken behind it may be whole where a full decode shows it broken.
 
     Args:
         path: A regular local file in a common container format, a seekable binary file object, or the file's bytes.
