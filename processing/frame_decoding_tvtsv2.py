@@ -4,30 +4,19 @@
 """
 
 import itertools
-import threading
 from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 import av
 
-from .packet_table_tvtsv2 import (
-    MAX_KEPT_BYTES,
-    PacketTable,
-    Run,
-    UncertainTable,
-    codec_of,
-    may_skip,
-    needed_packets,
-)
+from .packet_reading_tvtsv2 import PacketReader
+from .packet_table_tvtsv2 import PacketTable, UncertainTable, codec_of
+from .run_planning_tvtsv2 import Run, may_skip, needed_packets
 from .video_container_tvtsv2 import OpenVideo, decoder_max_pixels, reading_errors
 
 # Coded formats that a second decoder reads alike from the stream's parameters alone.
 PARALLEL_CODECS = frozenset({"av1", "h264", "hevc", "vp8", "vp9"})
-
-# With so few, reading all at once costs less than what a seek undoes: the first frames would be decoded again.
-MAX_KEPT_PACKETS = 500
 
 # What frame threads gain on two cores, and the frame size below which they cost more than they give: measured.
 FRAME_THREADS_GAIN = 1.35
@@ -67,63 +56,6 @@ def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[av.VideoFr
         if packet is None:
             return
         damage.num_packets += packet.size > 0
-
-
-class PacketReader:
-    """Gives packets by number: from memory, or by seeking in the container and checking what is found there.
-
-    Attributes:
-        kept: All packets of the stream where they are in memory, else None.
-    """
-
-    def __init__(self, video: OpenVideo, table: PacketTable):
-        self.video, self.table = video, table
-        self.lock = threading.Lock()
-        self.kept = table.packets
-        if len(table.pts) <= MAX_KEPT_PACKETS and self.fits_memory(0, len(table.pts) - 1):
-            self.kept = self.read(0, len(table.pts) - 1)
-
-    def fits_memory(self, start: int, end: int) -> bool:
-        """Whether packets `start` to `end` may be held in memory at once."""
-        return self.kept is not None or self.table.sizes[start : end + 1].sum() <= MAX_KEPT_BYTES
-
-    def read(self, start: int, end: int) -> list[av.Packet]:
-        """Packets `start` to `end`, both included; for several workers at a time."""
-        with self.lock:
-            return list(self.stream(start, end))
-
-    def stream(self, start: int, end: int) -> Iterator[av.Packet]:
-        """Packets `start` to `end`, both included, one by one; for one worker alone.
-
-        Raises:
-            UncertainTable: The file gives other packets than the table says.
-        """
-        if self.kept is not None:
-            yield from self.kept[start : end + 1]
-            return
-        try:
-            yield from self._seek_and_read(start, end)
-        except av.FFmpegError as error:
-            raise UncertainTable(f"reading packets again failed with {type(error).__name__}") from error
-
-    def _seek_and_read(self, start: int, end: int) -> Iterator[av.Packet]:
-        table, container, stream = self.table, self.video.container, self.video.stream
-        reorder_depth = stream.codec_context.reorder_depth
-        container.seek(int(table.dts[start]), stream=stream)
-        stream.codec_context.reorder_depth = reorder_depth  # a seek flushes the stream's own decoder
-        number = start
-        for packet in container.demux(stream):
-            self.video.check_clock()
-            if not packet.size:
-                continue
-            if packet.pts == table.pts[number] and packet.size == table.sizes[number]:
-                yield packet
-                if number == end:
-                    return
-                number += 1
-            elif number > start or (packet.dts or 0) > table.dts[start]:
-                break
-        raise UncertainTable("packets after a seek are not those of the table")
 
 
 @dataclass
@@ -190,16 +122,23 @@ def decode_runs(
     decoders = [own] * uses_own + [_new_decoder(video, threads_each) for _ in range(num_decoders - uses_own)]
     waiting = sorted(runs[goes_on:], key=lambda run: run.num_packets)
 
+    def runs_for(decoder: av.VideoCodecContext) -> Iterator[tuple[Run, Beginning | None]]:
+        if goes_on and decoder is own:
+            yield runs[0], beginning
+        while waiting:
+            try:
+                run = waiting.pop()
+            except IndexError:  # another worker took the last
+                return
+            yield run, None
+
     def work(decoder: av.VideoCodecContext) -> None:
-        try:
-            if goes_on and decoder is own:
-                _decode_run(decoder, video, table, reader, runs[0], take, beginning)
-            while waiting:
-                with suppress(IndexError):  # another worker took the last
-                    _decode_run(decoder, video, table, reader, waiting.pop(), take)
-        except BaseException:
-            waiting.clear()
-            raise
+        for run, begun in runs_for(decoder):
+            try:
+                _decode_run(decoder, video, table, reader, run, take, begun)
+            except BaseException:
+                waiting.clear()
+                raise
 
     if num_decoders == 1:
         work(decoders[0])
@@ -253,7 +192,7 @@ def _decode_run(
     fits = reader.fits_memory(run.start, end)
     packets = reader.read(run.start, end) if fits else reader.stream(run.start, end)
     skips = fits and may_skip(packets, video)
-    kept_times = run.targets.keys() | {frame.pts for frame in frames_given} if skips else None
+    kept_times = run.targets.keys() | {packet.pts for packet in packets[:num_given]} if skips else None
     if skips and codec_of(video) == "av1":  # whose decoder skips from its start on or never
         packets, kept_times = needed_packets(packets, kept_times), None
     packets = itertools.islice(packets, num_given, None)

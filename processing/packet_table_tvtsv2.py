@@ -1,10 +1,9 @@
-"""Which packets to decode for which frames: a table of all packets of a stream, and a plan of short decodes.
+"""Which packet shows which frame: a table of all packets of a stream, made without decoding.
 
 A packet is known by its number in decoding order, a frame by its index in display order. What makes the table uncertain
 raises `UncertainTable`; the reader then decodes the whole stream instead.
 """
 
-from collections.abc import Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import BinaryIO
@@ -12,16 +11,12 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from .av1_headers_tvtsv2 import needed_parts
 from .bitstream_headers_tvtsv2 import (
     HIDING_CODECS,
     SHOWN_BY_FIRST_BYTE,
-    SKIPPING_CODECS,
     TABLE_CODECS,
-    is_clean_start,
     may_be_superframe,
     num_shown_frames,
-    temporal_layer,
 )
 from .matroska_blocks_tvtsv2 import BlockTable, read_block_table
 from .mp4_sample_table_tvtsv2 import read_sample_table
@@ -66,26 +61,6 @@ class PacketTable:
         """By how many frames decoding has to be ahead, so that each is there when its turn to be shown comes."""
         decoded = np.searchsorted(np.flatnonzero(self.is_shown), self.display_order)
         return int((decoded - np.arange(len(decoded))).max())
-
-
-@dataclass
-class Run:
-    """Packets [start, end] to decode in one go for the frames of some of them.
-
-    Attributes:
-        start: A packet decoding may start at.
-        end: The last packet needed.
-        targets: Frame index by the presentation time of its packet.
-    """
-
-    start: int
-    end: int
-    targets: dict[int, int]
-
-    @property
-    def num_packets(self) -> int:
-        """Packets to decode."""
-        return self.end - self.start + 1
 
 
 def read_packet_table(video: OpenVideo) -> PacketTable:
@@ -247,61 +222,3 @@ def _check_order(table: PacketTable, codec: str) -> None:
     # MPEG-4 marks repetitions by packets of a few bytes that code no frame.
     if codec == "mpeg4" and table.sizes.min() < 16:
         raise UncertainTable("a packet may code no frame")
-
-
-def plan_runs(table: PacketTable, indices: list[int], packet_at, video: OpenVideo) -> list[Run]:
-    """The runs of packets that show the frames asked for, one for each keyframe needed, in order.
-
-    Args:
-        packet_at: Gives the packet of a number, to look at the headers of the few starts chosen.
-    """
-    codec, extradata = codec_of(video), video.stream.codec_context.extradata
-    keyframes = np.flatnonzero(table.is_keyframe)
-    clean: dict[int, bool] = {0: True}
-
-    def find_start(number: int) -> int:
-        for position in range(int(np.searchsorted(keyframes, number, side="right")) - 1, -1, -1):
-            start = int(keyframes[position])
-            # A leading picture is shown before its keyframe and needs what came before that.
-            if table.pts[number] < table.pts[start]:
-                continue
-            if start not in clean:
-                clean[start] = is_clean_start(codec, packet_at(start), extradata)
-            if clean[start]:
-                return start
-        raise UncertainTable("a frame precedes every keyframe")
-
-    runs: dict[int, Run] = {}
-    for index in sorted(set(indices)):
-        number = int(table.display_order[index])
-        start = find_start(number)
-        run = runs.setdefault(start, Run(start, number, {}))
-        run.end = max(run.end, number)
-        run.targets[int(table.pts[number])] = index
-    return list(runs.values())
-
-
-def may_skip(packets: list[av.Packet], video: OpenVideo) -> bool:
-    """Whether non-reference frames among these packets may be skipped without changing the others.
-
-    In HEVC a non-reference frame is one no frame of its own temporal layer refers to; with several layers the word says
-    nothing.
-    """
-    codec, extradata = codec_of(video), video.stream.codec_context.extradata
-    if codec != "hevc":
-        return codec in SKIPPING_CODECS
-    return all(temporal_layer(packet, extradata) == 0 for packet in packets)
-
-
-def needed_packets(packets: list[av.Packet], wanted_times: Set[int]) -> list[av.Packet]:
-    """What has to be decoded of AV1 packets, the first with a keyframe, for those of the wanted times."""
-    needed = []
-    for packet, parts in zip(packets, needed_parts(packets, [p.pts in wanted_times for p in packets]), strict=True):
-        if sum(part.stop - part.start for part in parts) >= packet.size:
-            needed.append(packet)
-        elif parts:
-            data = memoryview(packet)
-            shortened = av.Packet(b"".join(data[part] for part in parts))
-            shortened.pts, shortened.dts, shortened.time_base = packet.pts, packet.dts, packet.time_base
-            needed.append(shortened)
-    return needed

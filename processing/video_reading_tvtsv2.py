@@ -15,8 +15,10 @@ import av
 import numpy as np
 import torch
 
-from .frame_decoding_tvtsv2 import Damage, PacketReader, decode_beginning, decode_runs, decode_sequentially
-from .packet_table_tvtsv2 import MAX_KEPT_BYTES, UncertainTable, plan_runs, read_packet_table
+from .frame_decoding_tvtsv2 import Damage, decode_beginning, decode_runs, decode_sequentially
+from .packet_reading_tvtsv2 import PacketReader
+from .packet_table_tvtsv2 import MAX_KEPT_BYTES, UncertainTable, read_packet_table
+from .run_planning_tvtsv2 import plan_runs
 from .taken_frames_tvtsv2 import ScaledSize, TakenFrames, quarter_turns
 from .video_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
 from .video_metadata_tvtsv2 import VideoFileMetadata

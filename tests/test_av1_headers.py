@@ -9,7 +9,7 @@ import pytest
 import processing.frame_decoding_tvtsv2 as frame_decoding
 from processing import read_video
 from processing.av1_headers_tvtsv2 import needed_parts
-from processing.packet_table_tvtsv2 import needed_packets
+from processing.run_planning_tvtsv2 import needed_packets
 from tests.video_files import decode_all, write_video
 
 

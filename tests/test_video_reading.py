@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import processing.frame_decoding_tvtsv2 as frame_decoding
+import processing.packet_reading_tvtsv2 as packet_reading
 import processing.packet_table_tvtsv2 as packet_table
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video, read_windows
 from processing.bitstream_headers_tvtsv2 import is_clean_start, num_shown_frames, temporal_layer
@@ -61,7 +62,7 @@ def check_read(path, images, indices, **options):
 def test_frames_are_those_of_a_full_decode(odd_files, monkeypatch, name, num_threads, seeks):
     path, images, times = odd_files(name)
     if seeks:  # as in long files
-        monkeypatch.setattr(frame_decoding, "MAX_KEPT_PACKETS", 0)
+        monkeypatch.setattr(packet_reading, "MAX_KEPT_PACKETS", 0)
     metadata = check_read(path, images, range(len(images)), num_threads=num_threads)
     assert metadata.reading_method == ("sequential" if name in DECODED_THROUGH else "packet_table"), (
         metadata.sequential_reason
@@ -97,9 +98,18 @@ def test_files_of_fewer_frames_than_asked_give_all_of_them(odd_files, name):
 def test_files_larger_than_the_memory_for_packets(odd_files, monkeypatch, name, kept_bytes):
     path, images, _ = odd_files(name)
     monkeypatch.setattr(packet_table, "MAX_KEPT_BYTES", 0)
-    monkeypatch.setattr(frame_decoding, "MAX_KEPT_BYTES", kept_bytes)
+    monkeypatch.setattr(packet_reading, "MAX_KEPT_BYTES", kept_bytes)
     for indices in ([1, 30, len(images) - 1], [len(images) // 2], range(len(images))):
         check_read(path, images, indices, num_threads=2)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_errors_of_a_frame_transform_come_out_as_they_are(odd_files, num_threads):
+    def fail(image):
+        raise IndexError("mine")
+
+    with pytest.raises(IndexError, match="mine"):
+        read_video(odd_files("h264_mp4")[0], twelve, frame_transform=fail, num_threads=num_threads)
 
 
 def test_short_runs_decode_a_small_part_of_the_file(tmp_path, monkeypatch):
