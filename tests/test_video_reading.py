@@ -109,7 +109,7 @@ def test_errors_of_a_frame_transform_come_out_as_they_are(odd_files, num_threads
         raise IndexError("mine")
 
     with pytest.raises(IndexError, match="mine"):
-        read_video(odd_files("h264_mp4")[0], twelve, frame_transform=fail, num_threads=num_threads)
+        read_video(odd_files("h264_mp4")[0], lambda metadata: [0, 30], frame_transform=fail, num_threads=num_threads)
 
 
 def test_short_runs_decode_a_small_part_of_the_file(tmp_path, monkeypatch):
