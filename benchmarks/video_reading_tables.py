@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.video_reading_rivals import NUM_FRAMES
+from benchmarks.video_reading_rivals import NUM_FRAMES, READERS
 
 TITLES = {
     "median_ms": "Time passed, ms per file, in brackets times faster than transformers' PyAV reader",
@@ -100,7 +100,9 @@ def _format_bars(rows: dict) -> str:
 
 
 def _format_table(rows: dict, measure: str) -> str:
-    names = list(dict.fromkeys(name for row in rows.values() for name in row["readers"]))
+    readers = list(READERS)
+    names = {name for row in rows.values() for name in row["readers"]}
+    names = sorted(names, key=lambda name: (readers.index(name.partition(",")[0]), name))
     lines = ["| file | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for file, row in rows.items():
         slowest = row["readers"].get("transformers", {}).get(measure)
