@@ -60,7 +60,8 @@ def test_items_depend_on_seed_epoch_and_index_alone(corpus, video_processor):
     again[3], again[0]
     item, same = source[1], again[1]
     assert item["pixel_values_videos"].shape == (12, 3, 32, 32)
-    assert item["pixel_values_videos"].dtype == torch.float32
+    assert item["pixel_values_videos"].dtype == torch.uint8
+    assert narrated(corpus, video_processor, deterministic=True)[1]["pixel_values_videos"].dtype == torch.float32
     assert len(item["transcripts"]) == 4 and item["video_id"] == "train/train000001"
     assert torch.equal(item["pixel_values_videos"], same["pixel_values_videos"])
     assert item["transcripts"] == same["transcripts"]
@@ -80,7 +81,7 @@ def test_transcripts_are_runs_of_the_narration_in_order(corpus, video_processor)
 
 def test_frames_show_the_span_of_the_transcripts(corpus, video_processor):
     """Each frame shows an event of its twelfth of the span that the same draws give."""
-    source = narrated(corpus, TVTSv2VideoProcessor(crop_size=64, do_normalize=False))
+    source = narrated(corpus, TVTSv2VideoProcessor(crop_size=64))
     matches = []
     for index in range(len(source)):
         script = plan_narrated_video(CONFIG, "train", index)
@@ -95,7 +96,9 @@ def test_frames_show_the_span_of_the_transcripts(corpus, video_processor):
             )
             shown = {e.color for e in script.events if e.start_seconds < end and e.end_seconds > begin}
             close = {
-                color: ((frame * 255 - torch.tensor(rgb, dtype=torch.float32)[:, None, None]).abs().amax(0) < 40).sum()
+                color: (
+                    (frame.float() - torch.tensor(rgb, dtype=torch.float32)[:, None, None]).abs().amax(0) < 40
+                ).sum()
                 for color, rgb in COLORS.items()
             }
             matches.append(max(close, key=close.get) in shown)

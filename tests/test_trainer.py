@@ -1,11 +1,13 @@
 """TVTSv2Trainer: exact over processes, faithful to its rules, and open about what it saw."""
 
+import copy
 import json
 import os
 import re
 import socket
 import tempfile
 import traceback
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback, TrainingArguments
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
+from processing import TVTSv2VideoProcessor
 from tests.conftest import make_tiny_config, randomized
 from tests.distributed_steps import (
     loss_and_gradients,
@@ -61,6 +64,7 @@ def train(
     callbacks=None,
     train_sampler=None,
     eval_dataset=None,
+    processing_class=None,
     resume_from=None,
     **settings,
 ):
@@ -85,11 +89,45 @@ def train(
         train_dataset=samples,
         eval_dataset=eval_dataset,
         data_collator=collate,
+        processing_class=processing_class,
         callbacks=callbacks,
         train_sampler=train_sampler,
     )
     trainer.train(resume_from_checkpoint=resume_from)
     return trainer
+
+
+# --- frames as levels ---
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_levels_train_and_evaluate_as_the_pixels_made_of_them(tmp_path, chunk_size):
+    samples = make_samples(8)
+    shape = samples[0]["pixel_values_videos"].shape
+    video_processor = TVTSv2VideoProcessor(num_frames=shape[0])
+    generator, as_levels, as_pixels = torch.Generator().manual_seed(0), [], []
+    for sample in samples:
+        levels = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+        as_levels.append(sample | {"pixel_values_videos": levels})
+        as_pixels.append(sample | {"pixel_values_videos": video_processor.normalize_levels(levels.movedim(-3, -1))})
+    model = TVTSv2ForPreTraining(make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2}))
+    processor, outcomes = SimpleNamespace(video_processor=video_processor), []
+    for name, data in (("levels", as_levels), ("pixels", as_pixels)):
+        options = {"chunk_size": chunk_size, "max_steps": 2, "eval_dataset": data, "processing_class": processor}
+        trainer = train(tmp_path / name, data, model=copy.deepcopy(model), **options)
+        outcomes.append((trainer.evaluate()["eval_loss"], trainer.model.state_dict()))
+    (loss, weights), (expected_loss, expected_weights) = outcomes
+    assert loss == expected_loss
+    assert all(torch.equal(weight, expected_weights[name]) for name, weight in weights.items())
+    assert not all(torch.equal(weight, model.state_dict()[name]) for name, weight in weights.items())
+
+
+def test_levels_without_a_processor_are_refused(tmp_path):
+    samples = make_samples(4)
+    for sample in samples:
+        sample["pixel_values_videos"] = torch.zeros(sample["pixel_values_videos"].shape, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="give it as processing_class, which is NoneType"):
+        train(tmp_path, samples, max_steps=1)
 
 
 # --- several processes are one ---

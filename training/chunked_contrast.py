@@ -32,6 +32,7 @@ def backward_in_chunks(
     backward: Callable[[torch.Tensor], None],
     no_sync: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     batch_sizes: list[int] | None = None,
+    prepare: Callable[[dict], dict] = dict,
 ) -> TVTSv2ForPreTrainingOutput:
     """Returns losses, embeddings and sorting logits of a whole batch, without graph; its gradients are accumulated.
 
@@ -47,6 +48,7 @@ def backward_in_chunks(
         backward: runs a loss backwards, as `Accelerator.backward`.
         no_sync: context in which gradients are not yet exchanged between processes; only the last chunk is outside.
         batch_sizes: B of every process, where it is known.
+        prepare: makes the model's arguments of a chunk's inputs on the device.
 
     Raises:
         ValueError: a chunk_size below 1.
@@ -63,7 +65,7 @@ def backward_in_chunks(
     with torch.no_grad():
         for rows in chunks + fillers:
             states.append(_RandomState(device))
-            outputs = model(**_take(inputs, rows, device))
+            outputs = model(**prepare(_take(inputs, rows, device)))
             embeds.append((outputs.video_embeds, outputs.text_embeds))
     video_embeds, text_embeds = (torch.cat(parts)[:batch_size].requires_grad_() for parts in zip(*embeds, strict=True))
     contrastive = blockwise_contrastive_loss(*gather_pairs(video_embeds, text_embeds, sizes), temperature)
@@ -74,7 +76,7 @@ def backward_in_chunks(
         is_last, is_filler = number == len(states) - 1, number >= len(chunks)
         with contextlib.nullcontext() if is_last else no_sync():
             with states[number].replayed():
-                outputs = model(**_take(inputs, rows, device))
+                outputs = model(**prepare(_take(inputs, rows, device)))
             # Its gradient is the chain rule's: the loss's gradient times the embeddings'.
             proxy = (outputs.video_embeds * video_gradients[rows]).sum()
             proxy = proxy + (outputs.text_embeds * text_gradients[rows]).sum()

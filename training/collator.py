@@ -11,7 +11,7 @@ from processing import TVTSv2Processor
 class PreTrainingCollator:
     """Stacks samples (see `mixed_sources.MixedSources`) and tokenizes their transcripts.
 
-    Returns for B samples of K transcripts: `pixel_values_videos` float32 (B, T, 3, H, W); `input_ids` and
+    Returns for B samples of K transcripts: `pixel_values_videos` (B, T, 3, H, W) of the samples' dtype; `input_ids` and
     `attention_mask` int64 (B, K, L), L the longest transcript; `sorting_labels` int64 (B, K) where K > 1;
     `bool_masked_pos` bool (B, N) and `num_masked_patches` where samples are masked; `num_broken`, videos passed over;
     `video_ids`.

@@ -50,10 +50,12 @@ def draw_preview(source: Dataset, indices: list[int], path: str | Path) -> int:
 
 
 def _draw_item(axes, index: int, item: dict, video_processor: TVTSv2VideoProcessor) -> None:
-    mean, std = (
-        torch.tensor(values).view(3, 1, 1) for values in (video_processor.image_mean, video_processor.image_std)
-    )
-    frames = (item["pixel_values_videos"] * std + mean).clamp(0, 1)
+    frames = item["pixel_values_videos"]
+    if frames.is_floating_point():
+        mean, std = (
+            torch.tensor(values).view(3, 1, 1) for values in (video_processor.image_mean, video_processor.image_std)
+        )
+        frames = (frames * std + mean).clamp(0, 1)
     num_frames, _, height, width = frames.shape
     axes.imshow(frames.permute(2, 0, 3, 1).reshape(height, num_frames * width, 3).numpy(), interpolation="nearest")
     axes.set_title(_escape(f"{index}: {item['video_id']}"), loc="left", fontsize=9)

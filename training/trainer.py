@@ -132,6 +132,7 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
             device=self.args.device,
             backward=self.accelerator.backward,
             no_sync=functools.partial(self.accelerator.no_sync, model),
+            prepare=self._normalised,
         )
         embeds = gather_pairs(outputs.video_embeds, outputs.text_embeds, sizes)
         self._remember(inputs, outputs, *embeds, outputs.contrastive_loss, outputs.sorting_loss)
@@ -153,6 +154,23 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
         loss = contrastive if sorting is None else contrastive + sorting
         self._remember(inputs, outputs, *embeds, contrastive, sorting)
         return (loss, outputs) if return_outputs else loss
+
+    def _prepare_inputs(self, inputs: dict) -> dict:
+        return self._normalised(super()._prepare_inputs(inputs))
+
+    def _normalised(self, inputs: dict) -> dict:
+        """The inputs with pixels, where they hold levels, made where these are."""
+        levels = inputs["pixel_values_videos"]
+        if levels.dtype != torch.uint8:
+            return inputs
+        video_processor = getattr(self.processing_class, "video_processor", None)
+        if video_processor is None:
+            raise ValueError(
+                "The batch holds levels (uint8 `pixel_values_videos`), which a TVTSv2Processor normalises; give it as "
+                f"processing_class, which is {type(self.processing_class).__name__}, or normalised float pixels."
+            )
+        pixels = video_processor.normalize_levels(levels.movedim(-3, -1))
+        return {**inputs, "pixel_values_videos": pixels}
 
     def _gather_batch_sizes(self, inputs: dict) -> list[int]:
         # accelerate fills up the last batches, unless told otherwise: then sizes are known, and no step waits for them.

@@ -48,7 +48,7 @@ class ClipSampler:
         name: str,
         generator: np.random.Generator | None,
     ) -> dict:
-        """`{"pixel_values_videos": float32 (T, 3, H, W), "transcripts": K strings in order of time}`.
+        """`{"pixel_values_videos": (T, 3, H, W) as of `read_clip`, "transcripts": K strings in order of time}`.
 
         Args:
             video: a file, or its bytes.
@@ -103,7 +103,10 @@ def read_clip(
     name: str,
     generator: np.random.Generator | None,
 ) -> torch.Tensor:
-    """Frames of [start, end) seconds, float32 (T, 3, H, W): random ones, cropped at random, or middle ones, centred.
+    """Frames of [start, end) seconds, (T, 3, H, W): random ones, cropped at random, or middle ones, centred.
+
+    Random ones are uint8 levels, a quarter of the bytes for a worker to hand over; the Trainer normalises them on the
+    model's device. Middle ones, which may have to be padded with zeros, are normalised here, float32.
 
     Raises:
         VideoReadingError: the video is missing, cannot be read, or has no frame there.
@@ -113,7 +116,8 @@ def read_clip(
         raise VideoReadingError(f"{name}: there is no video {video}")
     try:
         if generator is not None:
-            return video_processor.sample_training_clip(video, start_seconds, end_seconds, generator=generator)
+            levels = video_processor.sample_training_levels(video, start_seconds, end_seconds, generator=generator)
+            return levels.movedim(-1, -3).contiguous()
 
         def middle_frames(metadata):
             first, end = metadata.frame_span(start_seconds, end_seconds)
