@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 # Kinds of units.
-SEQUENCE_HEADER, TEMPORAL_DELIMITER, FRAME_HEADER, TILE_GROUP, METADATA, FRAME, FRAME_HEADER_AGAIN = range(1, 8)
+SEQUENCE_HEADER, TEMPORAL_DELIMITER, FRAME_HEADER, TILE_GROUP, METADATA, FRAME = range(1, 7)
 PADDING = 15
 # Kinds of frames.
 KEY_FRAME, INTRA_ONLY_FRAME, SWITCH_FRAME = 0, 2, 3
 ALL_SLOTS = range(8)
+
+# What is looked at of hostile files; real packets hold a few units.
+MAX_UNITS_IN_PACKET = 1000
+MAX_FRAMES_IN_RUN = 2**17
+MAX_SIZE_BYTES = 8
 
 
 class UnusualStream(Exception):
@@ -31,11 +36,14 @@ class _Sequence(NamedTuple):
     num_order_bits: int
 
 
-class _Slots(NamedTuple):
-    """The slots a frame refers to, and those it is stored in."""
+class _Header(NamedTuple):
+    """The slots a frame refers to and those it is stored in, and what it is."""
 
     references: list[int]
     stored_in: list[int]
+    is_shown: bool
+    is_key: bool = False
+    is_repeated: bool = False
 
 
 @dataclass
@@ -45,29 +53,33 @@ class _Frame:
     packet: int
     parts: list[slice]
     references: set[int]
+    is_key: bool
 
 
 def is_shown_keyframe(data: bytes, extradata: bytes) -> bool:
     """Whether the first frame of a packet is a shown key frame."""
-    for kind, _, _, payload in _units(data):
-        if kind in (FRAME_HEADER, FRAME) and len(payload):
-            # show_existing_frame 0, frame_type 00 (key), show_frame 1
-            return payload[0] & 0xF0 == 0x10
+    try:
+        for kind, _, _, payload in _units(data):
+            if kind in (FRAME_HEADER, FRAME) and len(payload):
+                # show_existing_frame 0, frame_type 00 (key), show_frame 1
+                return payload[0] & 0xF0 == 0x10
+    except UnusualStream:
+        pass
     return False
 
 
-def needed_parts(packets: list, are_wanted: list[bool]) -> list[list[slice]]:
+def needed_parts(packets: list, are_wanted: list[bool]) -> list[list[slice]] | None:
     """What has to be decoded of packets, the first with a keyframe, so that those that are wanted come out.
 
     Returns:
-        The parts of each packet, in order, none where it can be left out. A packet that is wanted stays whole, and all
-        do where something unusual is met.
+        The parts of each packet, in order, none where it can be left out. The first packet and those that are wanted
+        stay whole. None where anything is unusual, or a packet does not show exactly one frame.
     """
     try:
         frames, common_parts = _list_frames(packets)
     except UnusualStream:
-        return [[slice(0, packet.size)] for packet in packets]
-    needed = [are_wanted[frame.packet] for frame in frames]
+        return None
+    needed = [are_wanted[frame.packet] or frame.packet == 0 for frame in frames]
     parts: list[list[slice]] = [[] for _ in packets]
     for number in reversed(range(len(frames))):
         if needed[number]:
@@ -84,28 +96,36 @@ def needed_parts(packets: list, are_wanted: list[bool]) -> list[list[slice]]:
 
 def _list_frames(packets: list) -> tuple[list[_Frame], list[list[slice]]]:
     """All frames in decoding order, and the parts of each packet that belong to none of its frames."""
-    sequence, frames, common_parts = None, [], []
+    sequence, sequence_bytes, frames, common_parts = None, None, [], []
     stored: list[int | None] = [None] * len(ALL_SLOTS)
     for number, packet in enumerate(packets):
-        common, has_frame = [], False
+        common, num_shown, has_frame, lacks_tiles = [], 0, False, False
         for kind, is_layered, part, payload in _units(memoryview(packet)):
             if kind in (FRAME_HEADER, FRAME):
-                if is_layered or sequence is None:
+                if is_layered or sequence is None or lacks_tiles or len(frames) == MAX_FRAMES_IN_RUN:
                     raise UnusualStream
-                slots = _read_frame(payload, sequence)
-                frames.append(_Frame(number, [part], {stored[slot] for slot in slots.references}))
-                has_frame = True
-                for slot in slots.stored_in:
+                header = _read_frame(payload, sequence)
+                references = {stored[slot] for slot in header.references}
+                # A key frame shown again would be stored anew in all slots.
+                if None in references or (header.is_repeated and any(frames[other].is_key for other in references)):
+                    raise UnusualStream
+                frames.append(_Frame(number, [part], references, header.is_key))
+                for slot in header.stored_in:
                     stored[slot] = len(frames) - 1
-                if None in frames[-1].references:
-                    raise UnusualStream
-            elif kind in (TILE_GROUP, FRAME_HEADER_AGAIN) and has_frame:
+                num_shown += header.is_shown
+                has_frame, lacks_tiles = True, kind == FRAME_HEADER and not header.is_repeated
+            elif kind == TILE_GROUP and has_frame:
                 frames[-1].parts.append(part)
-            elif kind in (SEQUENCE_HEADER, TEMPORAL_DELIMITER, METADATA, PADDING):
+                lacks_tiles = False
+            elif kind == SEQUENCE_HEADER and sequence_bytes in (None, bytes(payload)):
+                sequence, sequence_bytes = _read_sequence(payload), bytes(payload)
                 common.append(part)
-                sequence = _read_sequence(payload) if kind == SEQUENCE_HEADER else sequence
+            elif kind in (TEMPORAL_DELIMITER, METADATA, PADDING):
+                common.append(part)
             else:
                 raise UnusualStream
+        if num_shown != 1 or lacks_tiles:
+            raise UnusualStream
         common_parts.append(common)
     return frames, common_parts
 
@@ -130,13 +150,13 @@ def _read_sequence(payload: memoryview) -> _Sequence:
     return _Sequence(screen_content, whole_pixels, take(3) + 1 if has_order_hints else 0)
 
 
-def _read_frame(payload: memoryview, sequence: _Sequence) -> _Slots:
+def _read_frame(payload: memoryview, sequence: _Sequence) -> _Header:
     take = _bit_reader(payload[:16])
     if take(1):  # show_existing_frame
-        return _Slots([take(3)], [])
+        return _Header([take(3)], [], is_shown=True, is_repeated=True)
     kind, is_shown = take(2), take(1)
     if kind == KEY_FRAME and is_shown:
-        return _Slots([], list(ALL_SLOTS))
+        return _Header([], list(ALL_SLOTS), is_shown=True, is_key=True)
     # A key frame that is shown later would be stored anew then; a switch frame differs in most fields.
     if kind in (KEY_FRAME, SWITCH_FRAME):
         raise UnusualStream
@@ -151,11 +171,11 @@ def _read_frame(payload: memoryview, sequence: _Sequence) -> _Slots:
     flags = take(8)
     stored_in = [slot for slot in ALL_SLOTS if flags >> slot & 1]
     if is_intra:
-        return _Slots([], stored_in)
+        return _Header([], stored_in, bool(is_shown))
     # Order hints of all slots would follow, or two references stand for all.
     if sequence.num_order_bits and (is_resilient or take(1)):
         raise UnusualStream
-    return _Slots([take(3) for _ in range(7)], stored_in)
+    return _Header([take(3) for _ in range(7)], stored_in, bool(is_shown))
 
 
 def _bit_reader(data: bytes | memoryview):
@@ -174,18 +194,21 @@ def _bit_reader(data: bytes | memoryview):
 
 def _units(data: bytes | memoryview) -> Iterator[tuple[int, bool, slice, memoryview]]:
     """Kind of each unit of a packet, whether it belongs to a layer, where it lies, and its payload."""
-    data, position = memoryview(data), 0
+    data, position, num_units = memoryview(data), 0, 0
     while position < len(data):
         start, header = position, data[position]
         kind, has_extension, has_size = header >> 3 & 15, header >> 2 & 1, header >> 1 & 1
         position += 1 + has_extension
         size = len(data) - position
         if has_size:
-            size, shift = 0, 0
-            while position < len(data):
-                byte = data[position]
-                size, shift, position = size | (byte & 127) << shift, shift + 7, position + 1
-                if byte < 128:
-                    break
+            coded = bytes(data[position : position + MAX_SIZE_BYTES])
+            width = next((number for number, byte in enumerate(coded, start=1) if byte < 128), 0)
+            size = sum((byte & 127) << 7 * number for number, byte in enumerate(coded[:width]))
+            position += width
+            if not width:
+                raise UnusualStream
+        num_units += 1
+        if num_units > MAX_UNITS_IN_PACKET:
+            raise UnusualStream
         yield kind, bool(has_extension), slice(start, position + size), data[position : position + size]
         position += size

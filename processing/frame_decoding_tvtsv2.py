@@ -89,6 +89,8 @@ def decode_beginning(video: OpenVideo, table: PacketTable, reader: PacketReader)
     for number, packet in enumerate(reader.stream(0, last)):
         frames = _decode_packet(decoder, packet, video)
         if frames and goes_on:
+            if frames[0].pts != table.pts[table.display_order[0]]:
+                raise UncertainTable("a packet at the start gave no frame")
             return Beginning(frames, num_packets=number + 1)
     frames = frames or _decode_packet(decoder, None, video)
     _flush(decoder, video)
@@ -194,7 +196,8 @@ def _decode_run(
     skips = fits and may_skip(packets, video)
     kept_times = run.targets.keys() | {packet.pts for packet in packets[:num_given]} if skips else None
     if skips and codec_of(video) == "av1":  # whose decoder skips from its start on or never
-        packets, kept_times = needed_packets(packets, kept_times), None
+        needed, kept_times = needed_packets(packets, kept_times), None
+        skips, packets = needed is not None, packets if needed is None else needed
     packets = itertools.islice(packets, num_given, None)
     numbers = range(run.start, end + 1)
     # Pictures shown before the run's keyframe lack what they refer to; they are nobody's target.

@@ -15,6 +15,7 @@ import numpy as np
 
 # FFmpeg throws away tables with larger offsets than this; steps as large are no video's.
 MAX_OFFSET = 2**28
+MAX_TICKS = 2**31  # in a second
 MAX_MOVIE_BYTES = 64 * 2**20
 MAX_SAMPLES = MAX_MOVIE_BYTES // 12  # what fits into one: four bytes of size and eight of offset each
 
@@ -63,9 +64,13 @@ def read_sample_table(file: BinaryIO, track_id: int) -> SampleTable | None:
         steps = _read_runs(_need(table, b"stts"), len(sizes))
         times = np.cumsum(steps) - steps
         offsets, keyframes = _find(table, b"ctts"), _find(table, b"stss")
-        # FFmpeg takes tables from wherever they lie, and keyframes from others too; here that would go unnoticed.
-        everything = bytes(track)
-        if everything.count(b"ctts") != (offsets is not None) or b"stps" in everything or b"rap " in everything:
+        # FFmpeg takes tables from wherever they lie, and sizes and keyframes from others too; here that would go
+        # unnoticed.
+        everything, edits = bytes(track), _find(track, b"edts", b"elst")
+        counts = {b"ctts": offsets, b"stss": keyframes, b"elst": edits, b"stts": 1, b"stsz": 1, b"mdhd": 1}
+        if any(everything.count(kind) != (found is not None) for kind, found in counts.items()):
+            return None
+        if any(kind in everything for kind in (b"stps", b"rap ", b"stz2")):
             return None
         offsets = np.zeros(len(sizes), np.int64) if offsets is None else _read_runs(offsets, len(sizes))
         is_keyframe = _read_keyframes(keyframes, len(sizes))
@@ -161,9 +166,12 @@ def _shows_all(movie: memoryview, track: memoryview, shown_at: np.ndarray) -> bo
     size = 8 if edits[:1] == b"\1" else 4
     edit = edits[8:][-(2 * size + 4) :]
     duration, start = int.from_bytes(edit[:size], "big"), int.from_bytes(edit[size : 2 * size], "big", signed=True)
-    movie_ticks, ticks = _after_times(_need(movie, b"mvhd")), _after_times(_find(track, b"mdia", b"mdhd") or b"")
+    movie_ticks, ticks = _after_times(_need(movie, b"mvhd")), _after_times(_need(_need(track, b"mdia"), b"mdhd"))
+    if not (0 < movie_ticks < MAX_TICKS and 0 < ticks < MAX_TICKS):
+        return False
     # Less one tick of the movie, for however FFmpeg rounds.
-    return start <= shown_at.min() and (shown_at.max() - start) * movie_ticks < (duration - 1) * ticks
+    first, last = int(shown_at.min()), int(shown_at.max())
+    return start <= first and (last - start) * movie_ticks < (duration - 1) * ticks
 
 
 def _read_sizes(content: memoryview) -> np.ndarray:

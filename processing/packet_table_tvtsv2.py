@@ -103,7 +103,7 @@ def _table_of_samples(video: OpenVideo, codec: str) -> PacketTable | None:
         entry = entries[number]
         if (entry.timestamp, entry.size) != (dts[number], samples.sizes[number]):
             return None
-        if entry.pos < 0 or entry.pos + entry.size > file_size:
+        if entry.pos < 0 or entry.pos + entry.size > file_size or (entry.is_discard and samples.shows_all):
             return None
     first = next(video.container.demux(video.stream))
     if first.pts is None or (first.dts, first.size) != (dts[0], samples.sizes[0]):

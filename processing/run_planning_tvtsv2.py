@@ -76,10 +76,16 @@ def may_skip(packets: list[av.Packet], video: OpenVideo) -> bool:
     return all(temporal_layer(packet, extradata) == 0 for packet in packets)
 
 
-def needed_packets(packets: list[av.Packet], wanted_times: Set[int]) -> list[av.Packet]:
-    """What has to be decoded of AV1 packets, the first with a keyframe, for those of the wanted times."""
+def needed_packets(packets: list[av.Packet], wanted_times: Set[int]) -> list[av.Packet] | None:
+    """What has to be decoded of AV1 packets, the first with a keyframe, for those of the wanted times.
+
+    None where that is not sure; all of them have to be decoded then, and looked at whether each gave a frame.
+    """
+    all_parts = needed_parts(packets, [packet.pts in wanted_times for packet in packets])
+    if all_parts is None:
+        return None
     needed = []
-    for packet, parts in zip(packets, needed_parts(packets, [p.pts in wanted_times for p in packets]), strict=True):
+    for packet, parts in zip(packets, all_parts, strict=True):
         if sum(part.stop - part.start for part in parts) >= packet.size:
             needed.append(packet)
         elif parts:

@@ -8,7 +8,7 @@ import pytest
 
 import processing.frame_decoding_tvtsv2 as frame_decoding
 from processing import read_video
-from processing.av1_headers_tvtsv2 import needed_parts
+from processing.av1_headers_tvtsv2 import _units, is_shown_keyframe, needed_parts
 from processing.run_planning_tvtsv2 import needed_packets
 from tests.video_files import decode_all, write_video
 
@@ -59,6 +59,8 @@ def stored_in(*slots):
 def what_is_left(*packets, wanted):
     """The bytes that stay of each packet, for those whose numbers are wanted."""
     parts = needed_parts([av.Packet(packet) for packet in packets], [n in wanted for n in range(len(packets))])
+    if parts is None:
+        return "unsure"
     return [b"".join(packet[part] for part in found) for packet, found in zip(packets, parts, strict=True)]
 
 
@@ -94,7 +96,6 @@ def test_of_a_packet_of_several_frames_those_needed_stay_with_what_belongs_to_th
         ({}, {}),
         ({}, {"screen": "1 1"}),
         ({}, {"coding": "0 1", "size": "1"}),
-        ({}, {"head": "0 01 0 0"}),
         ({"order": "0"}, {"hint": "", "short": ""}),
         ({"order": "0"}, {"coding": "1 0", "hint": "", "primary": "", "short": ""}),
         ({"screen": "0 0"}, {"screen": ""}),
@@ -120,38 +121,55 @@ def test_fields_that_move_those_that_count(header, fields):
 def test_intra_only_frames_need_nothing():
     fields = {"head": "0 10 1", "primary": ""}
     packets = [sequence() + KEYFRAME, frame(**fields, stored=stored_in(4)), frame(slots=(4,) * 7)]
-    assert what_is_left(*packets, wanted={2}) == [b"", packets[1], packets[2]]
+    assert what_is_left(*packets, wanted={2}) == packets
+    packets.insert(1, frame(slots=(4,) * 7, stored=stored_in(4)))
+    assert what_is_left(*packets, wanted={3}) == [packets[0], b"", *packets[2:]]
 
 
 @pytest.mark.parametrize(
     "header", [{"timing": "1"}, {"points": "00001"}, {"ids": "1"}], ids=["timing", "several layers", "frame numbers"]
 )
 def test_nothing_is_left_out_of_unusual_sequences(header):
-    packets = [sequence(**header) + KEYFRAME, frame(), frame()]
-    assert what_is_left(*packets, wanted={2}) == packets
+    assert what_is_left(sequence(**header) + KEYFRAME, frame(), frame(), wanted={2}) == "unsure"
 
 
 @pytest.mark.parametrize(
     "packet",
     [
-        frame(head="0 00 0 1"),  # a key frame to be shown later
+        frame(head="0 00 0 1") + frame(),  # a key frame to be shown later
+        unit(3, pack("1 000")),  # one shown again
         frame(head="0 11 1"),  # switches
         frame(coding="1 0", primary=""),  # repeats the order hints of all slots
         frame(short="1"),
         frame(layer=True),
         frame() + unit(8, b"tiles"),
+        unit(3, pack("0 01 1") + b"\xff" * 20),  # a header without its tiles
+        unit(3, pack("0 01 1") + b"\xff" * 20) + frame(head="0 01 0 1") + TILES,
+        frame() + unit(7, frame()[2:]),  # a header given again
         TILES + frame(),
+        frame() + sequence(order="0"),  # another sequence
+        frame() + frame(),  # two that are shown
+        frame(head="0 01 0 1"),  # none
+        DELIMITER,
         unit(6, b"\x30"),
+        frame() + b"\x32" + b"\xff" * 20,  # a size without an end
+        frame() + DELIMITER * 1000,
     ],
 )
 def test_nothing_is_left_out_around_unusual_packets(packet):
     packets = [sequence() + KEYFRAME, frame(), packet, frame()]
-    assert what_is_left(*packets, wanted={3}) == packets
+    assert what_is_left(*packets, wanted={3}) == "unsure"
+    packets[2] = frame() + sequence() + DELIMITER * 900
+    assert what_is_left(*packets, wanted={3}) == [packets[0], b"", b"", packets[3]]
 
 
 def test_nothing_is_left_out_without_a_sequence_header_or_a_keyframe():
     for packets in [KEYFRAME, frame(), frame()], [sequence() + frame(), frame(), frame()]:
-        assert what_is_left(*packets, wanted={2}) == packets
+        assert what_is_left(*packets, wanted={2}) == "unsure"
+
+
+def test_sizes_without_an_end_take_no_time():
+    assert not is_shown_keyframe(b"\x32" + b"\xff" * 10_000_000, b"")
 
 
 def test_any_bytes_are_looked_at_without_failing():
@@ -187,6 +205,41 @@ def test_frames_of_a_real_file_come_out_alike(real_file):
         num_shortened += sum(packet not in run for packet in kept)
     assert num_given < 0.5 * sum(index % 60 + 1 for index in range(120))
     assert (num_shortened > 0) == (real_file.stem == "pyramids")  # which put several frames into a packet
+
+
+def write_packets(path, source, items):
+    """Writes (bytes, time, whether a keyframe) as packets of a copy of a file."""
+    with av.open(str(source)) as template, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(template.streams.video[0], opaque=True)
+        for data, time, is_keyframe in items:
+            packet = av.Packet(data)
+            packet.pts = packet.dts = time
+            packet.time_base, packet.stream = template.streams.video[0].time_base, stream
+            packet.is_keyframe = is_keyframe
+            output.mux(packet)
+    return path
+
+
+def test_packets_that_show_no_frame_are_noticed(real_file, tmp_path):
+    with av.open(str(real_file)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    first = bytes(packets[0])
+    # A packet with nothing but the sequence header, in front; and each packet's first frame in one of its own.
+    ahead = [(first[: first.index(b"\x32")], 0, True)]
+    ahead += [(bytes(packet), packet.pts + 512, packet.is_keyframe) for packet in packets]
+    apart = []
+    for packet in packets:
+        data = bytes(packet)
+        ends = [part.stop for kind, _, part, _ in _units(data) if kind in (3, 6)]
+        end = ends[0] if len(ends) > 1 else len(data)
+        apart += [(data[:end], 2 * packet.pts, packet.is_keyframe)]
+        apart += [(data[end:], 2 * packet.pts + 1, False)] if end < len(data) else []
+    for items in (ahead, apart) if len(apart) > len(packets) else (ahead,):
+        path = write_packets(tmp_path / f"{len(items)}.mp4", real_file, items)
+        images, _ = decode_all(path)
+        for index in (3, 33, 50, 70):
+            frames, metadata = read_video(path, lambda metadata, index=index: [index], num_threads=1)
+            assert metadata.total_num_frames == len(images) and (frames[0] == images[index]).all()
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

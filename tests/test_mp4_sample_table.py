@@ -190,6 +190,32 @@ def test_tables_that_contradict_ffmpegs_index_are_not_believed(tmp_path, monkeyp
     assert tables(path, "h264")[0] is None
 
 
+def put(data, kind, place, number):
+    """The file with four bytes of a box's content changed."""
+    start = data.index(kind) + 4 + place
+    return data[:start] + struct.pack(">I", number) + data[start + 4 :]
+
+
+def test_edits_that_ffmpeg_reads_otherwise_leave_out_what_it_leaves_out(tmp_path):
+    options = {"preset": "ultrafast"}
+    whole = write_video(tmp_path / "video.mp4", num_frames=250, gop_size=250, options=options).read_bytes()
+    ticks = {"video_track_timescale": "1000000000", "movie_timescale": "1000000000"}
+    fine = write_video(
+        tmp_path / "fine.mp4", num_frames=250, gop_size=250, options=options, container_options=ticks
+    ).read_bytes()
+    half = put(whole, b"elst", 8, 5000)
+    assert tables(half, "h264")[0].is_shown.sum() == 120  # of 24 a second
+    cases = {
+        "an edit list outside its box": half.replace(b"edts", b"udta", 1),
+        "no ticks in a second": put(put(whole, b"elst", 8, 5), b"mvhd", 12, 0),
+        "products beyond 64 bits": put(put(fine, b"elst", 8, 1), b"elst", 12, 5 * 10**9 - 2**32),
+    }
+    for name, data in cases.items():
+        by_samples, by_packets = tables(data, "h264")
+        assert by_packets.is_shown.sum() == 120, name
+        assert by_samples is None or (by_samples.is_shown == by_packets.is_shown).all(), name
+
+
 def test_mutated_files_whose_tables_are_believed_have_the_packets_that_ffmpeg_reads(tmp_path):
     options = {"preset": "medium", "x264-params": "bframes=3"}
     files = [
