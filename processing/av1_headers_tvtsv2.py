@@ -201,12 +201,14 @@ def _units(data: bytes | memoryview) -> Iterator[tuple[int, bool, slice, memoryv
         position += 1 + has_extension
         size = len(data) - position
         if has_size:
-            coded = bytes(data[position : position + MAX_SIZE_BYTES])
-            width = next((number for number, byte in enumerate(coded, start=1) if byte < 128), 0)
-            size = sum((byte & 127) << 7 * number for number, byte in enumerate(coded[:width]))
-            position += width
-            if not width:
-                raise UnusualStream
+            size, shift = 0, 0
+            while True:
+                if position >= len(data) or shift == 7 * MAX_SIZE_BYTES:
+                    raise UnusualStream
+                byte = data[position]
+                size, shift, position = size | (byte & 127) << shift, shift + 7, position + 1
+                if byte < 128:
+                    break
         num_units += 1
         if num_units > MAX_UNITS_IN_PACKET:
             raise UnusualStream
