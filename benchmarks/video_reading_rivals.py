@@ -9,7 +9,7 @@ from importlib import metadata as package_metadata
 import numpy as np
 
 from processing import interval_midpoint_indices, read_video
-from processing.taken_frames_tvtsv2 import ScaledSize
+from processing.reader_frames_tvtsv2 import ScaledSize
 
 NUM_FRAMES = 12
 SHORTEST_EDGE = 268  # what the evaluation preset scales to before its crop of 224 pixels

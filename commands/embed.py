@@ -160,7 +160,7 @@ def _build(arguments: argparse.Namespace, device):
 
 def _default_num_readers(device) -> int:
     """Returns enough readers to keep the model busy: on a CPU, which the model needs itself, that is two."""
-    from processing.video_reading_tvtsv2 import default_num_threads
+    from processing.reader_tvtsv2 import default_num_threads
 
     if device.type == "cpu":
         return 2

@@ -6,7 +6,7 @@ from commands.model_loading import hash_weights
 from commands.video_embedding import Windows
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor
-from processing.video_settings_tvtsv2 import TVTSv2VideosKwargs
+from processing.frame_settings_tvtsv2 import TVTSv2VideosKwargs
 
 EMBEDDING = "the class token of the last block, after the final layer norm and the projection"
 

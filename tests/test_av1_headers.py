@@ -6,10 +6,10 @@ import av
 import numpy as np
 import pytest
 
-import processing.frame_decoding_tvtsv2 as frame_decoding
+import processing.reader_decoding_tvtsv2 as frame_decoding
 from processing import read_video
-from processing.av1_headers_tvtsv2 import _units, is_shown_keyframe, needed_parts
-from processing.run_planning_tvtsv2 import needed_packets
+from processing.format_av1_tvtsv2 import _units, is_shown_keyframe, needed_parts
+from processing.reader_plan_tvtsv2 import needed_packets
 from tests.video_files import decode_all, write_video
 
 

@@ -8,10 +8,10 @@ import av
 import numpy as np
 import pytest
 
-import processing.packet_table_tvtsv2 as packet_table
+import processing.reader_packets_tvtsv2 as packet_table
 from processing import VideoLimits, VideoReadingError
-from processing.mp4_sample_table_tvtsv2 import read_sample_table
-from processing.video_container_tvtsv2 import open_video
+from processing.format_mp4_tvtsv2 import read_sample_table
+from processing.reader_container_tvtsv2 import open_video
 from tests.video_files import write_odd_file, write_video
 
 FIELDS = ("pts", "dts", "sizes", "is_keyframe", "is_shown", "display_order")

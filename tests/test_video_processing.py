@@ -11,7 +11,7 @@ from transformers.video_utils import VideoMetadata
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
 from processing.frame_geometry_tvtsv2 import pil_nearest_indices
-from processing.taken_frames_tvtsv2 import TakenFrames
+from processing.reader_frames_tvtsv2 import TakenFrames
 from tests.deterministic_weights import det
 from tests.video_files import decode_all, draw_frame, write_video
 

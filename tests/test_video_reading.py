@@ -14,11 +14,11 @@ import av
 import numpy as np
 import pytest
 
-import processing.frame_decoding_tvtsv2 as frame_decoding
-import processing.packet_reading_tvtsv2 as packet_reading
-import processing.packet_table_tvtsv2 as packet_table
+import processing.reader_decoding_tvtsv2 as frame_decoding
+import processing.reader_packet_access_tvtsv2 as packet_reading
+import processing.reader_packets_tvtsv2 as packet_table
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video, read_windows
-from processing.bitstream_headers_tvtsv2 import is_clean_start, num_shown_frames, temporal_layer
+from processing.format_bitstreams_tvtsv2 import is_clean_start, num_shown_frames, temporal_layer
 from tests.video_files import ODD_FILES, decode_all, draw_frame, write_odd_file, write_video
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
@@ -412,7 +412,7 @@ def test_a_data_loader_worker_decodes_with_one_thread(tmp_path):
     path = write_video(tmp_path / "video.mp4", num_frames=30)
     code = f"""
 import torch
-from processing.video_reading_tvtsv2 import default_num_threads, read_video
+from processing.reader_tvtsv2 import default_num_threads, read_video
 class Frames(torch.utils.data.Dataset):
     def __len__(self): return 2
     def __getitem__(self, index):
