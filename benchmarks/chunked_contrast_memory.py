@@ -1,4 +1,4 @@
-"""Peak memory of a contrastive step against the batch size, with chunks (training/chunked_contrast.py) and without.
+"""Peak memory of a contrastive step against the batch size, with chunks (training/contrast/chunked_contrast.py) and without.
 
     python -m benchmarks.chunked_contrast_memory --chunk_size 16 --seconds 300
 

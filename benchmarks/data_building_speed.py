@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 from benchmarks.video_reading_files import make_file
-from training.footage.transcripts import align_clean_text
-from training.footage.video_checks import VideoCheck, find_candidates
-from training.provenance import device_name
-from training.reading_speed import memory_mebibytes
+from training.transcripts.alignment import align_clean_text
+from training.data_building.video_checks import VideoCheck, find_candidates
+from training.runtime.machine import device_name
+from training.cost.reading_speed import memory_mebibytes
 
 RECORD = Path("benchmarks/records/data_building_speed.json")
 WORDS_PER_SECOND = 3
@@ -104,8 +104,8 @@ def measure_building(folder: Path, num_videos: int, height: int, seconds: int) -
     for number in (1, num_videos):
         videos = make_footage(folder / f"footage{number}", number, height=height, seconds=seconds)
         arguments = ("--videos", str(videos), "--output", str(folder / f"dataset{number}"), "--num_workers", "1")
-        costs[number] = run("training.build_dataset", *arguments, "--heldout_ratio", "0")
-    again = run("training.build_dataset", *arguments, "--heldout_ratio", "0")
+        costs[number] = run("training.data_building.build_dataset", *arguments, "--heldout_ratio", "0")
+    again = run("training.data_building.build_dataset", *arguments, "--heldout_ratio", "0")
     core_seconds = costs[num_videos].core_seconds - costs[1].core_seconds
     return {
         "num_videos": num_videos,
@@ -124,7 +124,7 @@ def measure_reading(folder: Path, num_videos: int, num_samples: int) -> dict:
     for shard_format in ("tar", "parquet"):
         output = folder / shard_format
         run(
-            "training.pack_shards",
+            "training.data_building.pack_shards",
             *("--dataset", str(dataset), "--videos", str(videos), "--output", str(output)),
             *("--shard_format", shard_format, "--shard_megabytes", "64"),
         )
@@ -154,7 +154,7 @@ def measure_memory(folder: Path, num_videos: int, row_counts: list[int], num_sam
         dataset = repeat_rows(folder / f"dataset{num_videos}", folder / f"rows{num_rows}", num_rows)
         source = {"format": "built", "dataset": str(dataset), "videos": str(videos)}
         checked, output = make_checked_footage(folder / f"checked{num_rows}", num_rows)
-        writing = run("training.build_dataset", "--videos", str(checked), "--output", str(output), "--num_workers", "1")
+        writing = run("training.data_building.build_dataset", "--videos", str(checked), "--output", str(output), "--num_workers", "1")
         reading = _read(source, num_samples)
         peaks[str(num_rows)] = {
             "writing": writing.anonymous_mebibytes,
@@ -181,7 +181,7 @@ def make_checked_footage(folder: Path, num_videos: int) -> tuple[Path, Path]:
 
 
 def _read(source: dict, num_samples: int) -> dict:
-    return json.loads(run("training.reading_speed", json.dumps(source), "--num_samples", str(num_samples)).output)
+    return json.loads(run("training.cost.reading_speed", json.dumps(source), "--num_samples", str(num_samples)).output)
 
 
 def main() -> None:

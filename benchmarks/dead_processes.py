@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks.resume_kills import SETTINGS, Run, kill
 from benchmarks.training_steps import write_record
-from training.liveness import WORKER_NAME
+from training.runtime.liveness import WORKER_NAME
 
 CASES = [(kind, number) for kind in ("worker", "process 0", "process 1") for number in (signal.SIGKILL, signal.SIGSTOP)]
 

@@ -28,7 +28,7 @@ from benchmarks.protocols.retrieval import rank_both_ways
 from benchmarks.records import describe_device, write_record
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
 from processing import TVTSv2VideoProcessor
-from training.reading_speed import memory_mebibytes
+from training.cost.reading_speed import memory_mebibytes
 
 VIDEO_HEIGHT, VIDEO_SECONDS = 360, 10
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.embeddings.sources import VideoEmbeddings
-from training.provenance import device_name
+from training.runtime.machine import device_name
 
 FORMAT_VERSION = 1
 COMPLETE, PARTIAL = "complete", "partial"

@@ -1,6 +1,6 @@
 """The captioned clips of a narrated-shapes corpus as benchmarks in the published formats.
 
-    python -m training.corpus.narrated_shapes --folder outputs/shapes --seed 1234 --num_train_videos 0 \
+    python -m training.narrated_shapes.corpus --folder outputs/shapes --seed 1234 --num_train_videos 0 \
         --num_heldout_videos 0 --num_train_captions 1500 --num_heldout_captions 600
     python -m benchmarks.shapes_sets --corpus outputs/shapes --folder outputs/shapes_sets
 
@@ -44,7 +44,7 @@ def read_clips(corpus: Path, part: str) -> list[tuple[str, Path, str, str]]:
     """Name, path, caption and colour of each clip of `train` or `test`."""
     table = corpus / "webvid" / f"{PARTS[part]}.tsv"
     if not table.is_file():
-        raise FileNotFoundError(f"There is no {table}; make a corpus with python -m training.corpus.narrated_shapes.")
+        raise FileNotFoundError(f"There is no {table}; make a corpus with python -m training.narrated_shapes.corpus.")
     clips = []
     with open(table, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
@@ -113,7 +113,7 @@ def _write_json(path: Path, content: list) -> None:
 def main() -> None:
     """Writes the sets of a corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="folder made by training.corpus.narrated_shapes")
+    parser.add_argument("--corpus", type=Path, required=True, help="folder made by training.narrated_shapes.corpus")
     parser.add_argument("--folder", type=Path, required=True, help="where the annotations go")
     arguments = parser.parse_args()
     write_sets(arguments.corpus, arguments.folder)

@@ -1,4 +1,4 @@
-"""Runs of `training/measure_step.py`, each in a process of its own, so that peaks of memory are its own.
+"""Runs of `training/cost/measure_step.py`, each in a process of its own, so that peaks of memory are its own.
 
 Training knows nothing of benchmarks; these here start it as users do, from the command line.
 """
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parent.parent / "training" / "measure_step.py"
+SCRIPT = Path(__file__).parent.parent / "training" / "cost" / "measure_step.py"
 
 
 def measure_step(*options: object, num_processes: int = 1, timeout_seconds: float | None = None) -> dict | None:

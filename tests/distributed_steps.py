@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from tests.conftest import make_tiny_config, randomized
 from training.arguments import PreTrainingArguments
-from training.gather import gather_batch_sizes, gather_with_gradient, num_processes
+from training.contrast.gather import gather_batch_sizes, gather_with_gradient, num_processes
 from training.trainer import TVTSv2Trainer
 
 TIMEOUT_SECONDS = 900

@@ -15,7 +15,7 @@ from benchmarks.embeddings.embedding_file import write_embedding_file
 from tests.deterministic_weights import official_state_dict
 from tests.small_folder import small_processor, write_small_folder
 from tests.video_files import write_video
-from training.corpus.narrated_shapes import CorpusConfig, build_corpus
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ("one", "two")

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from training.build_dataset import build_dataset
-from training.corpus.narrated_shapes import CorpusConfig, build_corpus
-from training.pack_shards import pack_shards
+from training.data_building.build_dataset import build_dataset
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus
+from training.data_building.pack_shards import pack_shards
 
 
 def pack_footage(folder: Path, num_videos: int) -> Path:

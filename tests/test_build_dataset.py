@@ -13,10 +13,10 @@ import pytest
 
 from processing import TVTSv2VideoProcessor
 from training import build_dataset as module
-from training.build_dataset import build_dataset, read_groups, split_of
-from training.clips.built_clips import BuiltClips
-from training.corpus.narrated_shapes import CorpusConfig, build_corpus
-from training.footage.video_checks import VideoCheck, check_video
+from training.data_building.build_dataset import build_dataset, read_groups, split_of
+from training.sources.built_dataset import BuiltClips
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus
+from training.data_building.video_checks import VideoCheck, check_video
 
 CONFIG = CorpusConfig(num_train_videos=3, num_heldout_videos=0, num_train_captions=1, num_heldout_captions=0)
 
@@ -213,7 +213,7 @@ def test_ledger_lines_survive(tmp_path):
 
 
 def test_command(footage, tmp_path):
-    command = [sys.executable, "-m", "training.build_dataset", "--videos", footage, "--output", tmp_path / "out"]
+    command = [sys.executable, "-m", "training.data_building.build_dataset", "--videos", footage, "--output", tmp_path / "out"]
     command += ["--num_workers", "1"]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
     assert "rejected, unreadable video: 1" in result.stdout and "checking videos: 100%" in result.stderr

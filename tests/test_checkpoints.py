@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from tests.test_trainer import make_samples, train
-from training.run_folder import LAST_SAVE_FILE, CheckpointError, RunFolder
+from training.runtime.run_folder import LAST_SAVE_FILE, CheckpointError, RunFolder
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}
 

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from tests.conftest import make_tiny_batch, make_tiny_config, randomized
-from training.chunked_contrast import backward_in_chunks, blockwise_contrastive_loss
+from training.contrast.chunked_contrast import backward_in_chunks, blockwise_contrastive_loss
 from training.losses import contrastive_loss
 
 TEMPERATURE = 0.05

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.clips.clip_sampling import TranscriptError
-from training.clips.clip_sources import WebVidClips, YTTemporalClips
-from training.clips.clip_spans import draw_span
-from training.corpus.narrated_shapes import CorpusConfig, build_corpus, plan_narrated_video
-from training.corpus.scene_drawing import COLORS
-from training.footage.transcripts import clean_subtitles
+from training.sources.clip_sampling import TranscriptError
+from training.sources.clip_sources import WebVidClips, YTTemporalClips
+from training.sources.clip_spans import draw_span
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus, plan_narrated_video
+from training.narrated_shapes.scene_drawing import COLORS
+from training.transcripts.alignment import clean_subtitles
 
 CONFIG = CorpusConfig(num_train_videos=4, num_heldout_videos=0, num_train_captions=2, num_heldout_captions=0)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.clips.clip_spans import ClipSpan, draw_span, fixed_spans
+from training.sources.clip_spans import ClipSpan, draw_span, fixed_spans
 
 
 def test_windows_by_hand():

@@ -18,8 +18,8 @@ from torch.distributed.tensor import DTensor
 
 from tests.test_chunked_contrast import TEMPERATURE, assert_same_gradients, make_batch, make_model
 from training.arguments import DEFAULT_CONFIG
-from training.chunked_contrast import backward_in_chunks
-from training.gather import gather_batch_sizes, gather_with_gradient
+from training.contrast.chunked_contrast import backward_in_chunks
+from training.contrast.gather import gather_batch_sizes, gather_with_gradient
 from training.losses import contrastive_loss
 from training.parameter_rules import ParameterPlan
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.figures import RIGHT, WRONG, draw_sorted_videos, plot_losses
+from training.callbacks.plots import RIGHT, WRONG, draw_sorted_videos, plot_losses
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.test_trainer import make_samples, train
-from training.finite_loss import FiniteLossGuard
+from training.callbacks.finite_loss import FiniteLossGuard
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.distributed_steps import steps_in_processes
-from training.gather import gather_batch_sizes, gather_with_gradient, num_processes
+from training.contrast.gather import gather_batch_sizes, gather_with_gradient, num_processes
 
 
 def test_one_process_gathers_nothing():

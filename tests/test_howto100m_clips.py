@@ -7,9 +7,9 @@ import pytest
 
 from processing import TVTSv2VideoProcessor
 from training.clips import howto100m_clips
-from training.clips.clip_sampling import TranscriptError
-from training.clips.howto100m_clips import HowTo100MClips, find_entries
-from training.corpus.narrated_shapes import CorpusConfig, build_corpus
+from training.sources.clip_sampling import TranscriptError
+from training.sources.howto100m import HowTo100MClips, find_entries
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 
 
 @pytest.fixture

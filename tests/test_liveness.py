@@ -16,7 +16,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from tests.test_trainer import make_samples, train
-from training.liveness import EXIT_CODE, DataLoadingError, _kill_if_here, _own_address, loading_errors_explained
+from training.runtime.liveness import EXIT_CODE, DataLoadingError, _kill_if_here, _own_address, loading_errors_explained
 
 LONG = 100_000  # steps; left alone, such a run would take hours
 

@@ -10,8 +10,8 @@ from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from processing import VideoReadingError
-from training.clips.clip_sampling import TranscriptError
-from training.clips.mixed_sources import MAX_REPLACEMENTS, MixedSources, SampleKey, TurnSampler
+from training.sources.clip_sampling import TranscriptError
+from training.sources.mixed_sources import MAX_REPLACEMENTS, MixedSources, SampleKey, TurnSampler
 
 NUM_PATCHES = 16
 

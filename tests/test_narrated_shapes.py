@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from training.corpus import narrated_shapes
-from training.corpus.narrated_shapes import CorpusConfig, build_corpus, plan_caption_clip, plan_narrated_video
-from training.corpus.narration import MISHEARINGS, MOTION_PHRASES, SHAPE_NAMES
-from training.corpus.scene_drawing import COLORS, MOTIONS, SCENES, SHAPES, Event, draw_video
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus, plan_caption_clip, plan_narrated_video
+from training.narrated_shapes.narration import MISHEARINGS, MOTION_PHRASES, SHAPE_NAMES
+from training.narrated_shapes.scene_drawing import COLORS, MOTIONS, SCENES, SHAPES, Event, draw_video
 
 SMALL = CorpusConfig(num_train_videos=3, num_heldout_videos=2, num_train_captions=3, num_heldout_captions=1)
 

@@ -14,10 +14,10 @@ from processing import TVTSv2VideoProcessor, VideoReadingError
 from tests.packed_footage import pack_footage
 from tests.shard_server import serve
 from training.clips import shard_files
-from training.clips.built_clips import BuiltClips
-from training.clips.clip_sampling import TranscriptError
-from training.clips.shard_clips import ShardClips
-from training.pack_shards import pack_shards
+from training.sources.built_dataset import BuiltClips
+from training.sources.clip_sampling import TranscriptError
+from training.sources.shards import ShardClips
+from training.data_building.pack_shards import pack_shards
 
 NUM_VIDEOS = 23
 

@@ -9,8 +9,8 @@ from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from tests.conftest import make_tiny_config
 from training import pretraining_setup
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
-from training.clips.clip_sources import WebVidClips, YTTemporalClips
-from training.corpus.narrated_shapes import CorpusConfig, build_corpus
+from training.sources.clip_sources import WebVidClips, YTTemporalClips
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 from training.pretraining_setup import (
     DataFiles,
     build_heldout_data,

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from training import preview_clips
-from training.corpus.narrated_shapes import CorpusConfig, build_corpus
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 
 
 @pytest.fixture(scope="module")

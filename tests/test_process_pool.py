@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from training.process_pool import run_in_processes
+from training.runtime.process_pool import run_in_processes
 
 
 def square(number):

@@ -5,7 +5,7 @@ import torch
 
 from tests.test_trainer import make_samples, train
 from training.cost.flops import count_step_flops
-from training.progress import TrainingProgress, contrastive_accuracy, peak_memory_bytes
+from training.callbacks.progress import TrainingProgress, contrastive_accuracy, peak_memory_bytes
 
 CPU = torch.device("cpu")
 
@@ -31,7 +31,7 @@ def test_means_start_over_after_each_look():
 
 def test_speed_leaves_pauses_out(monkeypatch):
     clock = iter([10.0, 11.0, 20.0, 25.0, 31.0, 31.0])
-    monkeypatch.setattr("training.progress.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("training.callbacks.progress.time.perf_counter", lambda: next(clock))
     progress = TrainingProgress(CPU, peak_tflops=1e-9)  # 1,000 operations a second
     with progress.waiting_for_data():  # 10 to 11
         pass

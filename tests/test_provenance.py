@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from training.provenance import PACKAGES, describe_run
+from training.runtime.machine import PACKAGES, describe_run
 
 
 def test_names_command_device_and_versions(monkeypatch):

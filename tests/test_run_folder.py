@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from training.run_folder import RESULTS_FILE, RUN_FILE, RunFolder, write_json
+from training.runtime.run_folder import RESULTS_FILE, RUN_FILE, RunFolder, write_json
 
 SETTINGS = {"seed": 1, "learning_rate": 1e-3, "sources": [{"format": "webvid"}], "dataloader_num_workers": 2}
 

@@ -8,11 +8,11 @@ import pytest
 
 from processing import TVTSv2VideoProcessor
 from training.arguments import DataArguments
-from training.build_dataset import build_dataset
-from training.corpus.narrated_shapes import CorpusConfig, build_corpus
-from training.pack_shards import pack_shards
+from training.data_building.build_dataset import build_dataset
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus
+from training.data_building.pack_shards import pack_shards
 from training.pretraining_setup import SOURCE_KEYS, DataFiles, build_heldout_data, build_source, build_training_data
-from training.run_folder import BROKEN_VIDEOS_FILE
+from training.runtime.run_folder import BROKEN_VIDEOS_FILE
 
 NUM_VIDEOS = 2
 SETTINGS = {"num_clips": 4, "min_words": 3, "seed": 0}

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 from processing import TVTSv2VideoProcessor
 from tests.packed_footage import pack_footage
 from tests.shard_server import serve
-from training.clips.shard_files import read_index
-from training.clips.streamed_clips import StreamedClips
+from training.sources.shard_files import read_index
+from training.sources.streamed_clips import StreamedClips
 
 NUM_VIDEOS = 11
 VIDEOS = Counter(f"train{index:06d}.mp4" for index in range(NUM_VIDEOS))

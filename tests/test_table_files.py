@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.footage.table_files import read_header, read_table, resolve_inside
+from training.sources.table_files import read_header, read_table, resolve_inside
 
 
 def write(tmp_path, name, content):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from training.corpus.narrated_shapes import Corpus, CorpusConfig
+from training.narrated_shapes.corpus import Corpus, CorpusConfig
 from training.train_tokenizer import END, START, convert_sentencepiece, train_sentencepiece, train_tokenizer
 
 ODD_TEXTS = [

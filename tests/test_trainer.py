@@ -29,7 +29,7 @@ from tests.distributed_steps import (
 )
 from tests.processes import exit_codes, start_processes
 from training.arguments import PreTrainingArguments
-from training.clips.broken_videos import TooManyBrokenVideosError
+from training.sources.unusable_videos import TooManyBrokenVideosError
 from training.evaluation import compute_metrics, retrieval_metrics, sorting_metrics
 from training.trainer import PLAN_FILE, TVTSv2Trainer
 

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from training.footage import transcripts
-from training.footage.transcript_files import Transcript, read_transcript
-from training.footage.transcripts import TimedWord
+from training.transcripts.transcript_files import Transcript, read_transcript
+from training.transcripts.alignment import TimedWord
 
 
 def read(tmp_path, name, content):

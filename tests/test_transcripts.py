@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from training.footage.transcripts import (
+from training.transcripts.alignment import (
     TimedWord,
     align_clean_text,
     clean_subtitles,

@@ -87,7 +87,7 @@ class PreTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Samples that a process takes through the model at once; negatives still are the whole batch "
-            "(training/chunked_contrast.py). None: the whole batch at once."
+            "(training/contrast/chunked_contrast.py). None: the whole batch at once."
         },
     )
     peak_tflops: float | None = field(

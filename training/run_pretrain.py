@@ -16,11 +16,11 @@ import torch
 from transformers import set_seed
 
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments, parse_arguments
-from training.clips.broken_videos import TooManyBrokenVideosError
-from training.cpu_threads import use_all_cores
-from training.liveness import DataLoadingError
-from training.provenance import describe_run
-from training.run_folder import RESULTS_FILE, CheckpointError, RunFolder, write_json
+from training.sources.unusable_videos import TooManyBrokenVideosError
+from training.runtime.cpu_threads import use_all_cores
+from training.runtime.liveness import DataLoadingError
+from training.runtime.machine import describe_run
+from training.runtime.run_folder import RESULTS_FILE, CheckpointError, RunFolder, write_json
 
 
 def main(command_line: list[str] | None = None) -> None:
@@ -156,7 +156,7 @@ def _last_evaluation(trainer) -> dict | None:
 
 def _draw(trainer, heldout, folder: Path) -> None:
     """Writes the loss curves, and a sheet of the first held-out videos as the model sorts them."""
-    from training.figures import draw_sorted_videos, plot_losses
+    from training.callbacks.plots import draw_sorted_videos, plot_losses
 
     config = trainer.accelerator.unwrap_model(trainer.model).config
     if trainer.is_world_process_zero():

@@ -11,16 +11,16 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainingArguments
 
 from training.arguments import PreTrainingArguments
-from training.chunked_contrast import backward_in_chunks
-from training.clips.broken_videos import TooManyBrokenVideosError
+from training.contrast.chunked_contrast import backward_in_chunks
+from training.sources.unusable_videos import TooManyBrokenVideosError
 from training.cost.flops import count_step_flops
-from training.finite_loss import FiniteLossGuard
-from training.gather import gather_batch_sizes, gather_pairs, sum_over_processes
-from training.liveness import Heartbeat, loading_errors_explained
+from training.callbacks.finite_loss import FiniteLossGuard
+from training.contrast.gather import gather_batch_sizes, gather_pairs, sum_over_processes
+from training.runtime.liveness import Heartbeat, loading_errors_explained
 from training.losses import contrastive_loss
 from training.parameter_rules import ParameterPlan
-from training.progress import TrainingProgress, contrastive_accuracy
-from training.safe_checkpoints import SafeCheckpointTrainer
+from training.callbacks.progress import TrainingProgress, contrastive_accuracy
+from training.runtime.safe_checkpoints import SafeCheckpointTrainer
 
 PLAN_FILE = "parameter_plan.json"
 NOT_FOR_THE_MODEL = ("num_broken", "video_ids")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.corpus.scene_drawing import COLORS
+from training.narrated_shapes.scene_drawing import COLORS
 
 ICON_SIZE = 6
 GRID_STEP = 2

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.corpus.narration import FILLERS, MISHEARINGS
+from training.narrated_shapes.narration import FILLERS, MISHEARINGS
 
 SPOKEN = "asr"
 MISHEARING_RATIO = 0.15  # of the spoken words that have a double

@@ -1,0 +1,1 @@
+"""What is watched and shown while training: logged metrics, finite losses, plots."""

@@ -1,1 +1,0 @@
-"""The default corpus: narrated videos of moving shapes, made on the spot."""

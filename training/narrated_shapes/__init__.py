@@ -1,0 +1,1 @@
+"""The generated corpus: videos of moving shapes and their narration."""

@@ -1,0 +1,1 @@
+"""A run as a process: its folder, checkpoints, threads, worker processes, timeouts."""

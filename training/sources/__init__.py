@@ -1,0 +1,1 @@
+"""Training samples: one file per data set format, and what they share."""
