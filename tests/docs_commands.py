@@ -37,7 +37,7 @@ def find_program(words: list[str]) -> Program:
         ValueError: it starts with another word than `tvtsv2`, `python`, `accelerate launch` and `torchrun`.
     """
     if words[0] == "tvtsv2":
-        return Program("commands.main", words[1:])
+        return Program("tvtsv2.main", words[1:])
     if words[0] not in ("python", "accelerate", "torchrun"):
         raise ValueError(f"only tvtsv2, python, accelerate launch and torchrun are known here, not {words[0]!r}")
     number = next((int(words[words.index(option) + 1]) for option in PROCESS_OPTIONS if option in words), 1)
@@ -46,7 +46,7 @@ def find_program(words: list[str]) -> Program:
             return Program(word.removesuffix(".py").replace("/", "."), words[place + 1 :], number)
         if word in ("-m", "--module"):
             module = words[place + 1]
-            return Program("commands.main" if module == "commands" else module, words[place + 2 :], number)
+            return Program("tvtsv2.main" if module == "tvtsv2" else module, words[place + 2 :], number)
     raise ValueError("it names neither a script nor a module")
 
 

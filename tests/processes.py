@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
-PRELOADED = ["tests.processes", "training.finetuning.models", "training.finetuning.trainer", "commands.segment_reading"]
+PRELOADED = ["tests.processes", "training.finetuning.models", "training.finetuning.trainer", "tvtsv2.reading.segment_reading"]
 
 
 def start_processes(number: int, function: Callable, *arguments) -> list[multiprocessing.Process]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from commands.main import main
+from tvtsv2.main import main
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
 from tests.small_folder import small_processor
 

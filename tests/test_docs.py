@@ -113,9 +113,9 @@ def test_what_is_run_instead_is_still_on_a_page():
 @pytest.mark.parametrize(
     ("line", "program"),
     [
-        ("tvtsv2 embed model videos store", Program("commands.main", ["embed", "model", "videos", "store"])),
+        ("tvtsv2 embed model videos store", Program("tvtsv2.main", ["embed", "model", "videos", "store"])),
         ("python -m benchmarks.run recognition", Program("benchmarks.run", ["recognition"])),
-        ("accelerate launch --multi_gpu --module commands embed", Program("commands.main", ["embed"])),
+        ("accelerate launch --multi_gpu --module tvtsv2 embed", Program("tvtsv2.main", ["embed"])),
         (
             "torchrun --nproc_per_node 2 training/run_finetune.py --data a",
             Program("training.run_finetune", ["--data", "a"], 2),

@@ -15,13 +15,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from commands.embedding_store import EmbeddingStore
-from commands.main import main
-from commands.model_loading import load_processor
-from commands.reading_processes import ReadingProcesses
-from commands.segment_reading import Segment, read_whole, read_windows
-from commands.video_embedding import VideoEmbedder, Windows
-from commands.video_list import VideoEntry
+from tvtsv2.store.embedding_store import EmbeddingStore
+from tvtsv2.main import main
+from tvtsv2.models.model_loading import load_processor
+from tvtsv2.reading.reading_processes import ReadingProcesses
+from tvtsv2.reading.segment_reading import Segment, read_whole, read_windows
+from tvtsv2.models.video_embedding import VideoEmbedder, Windows
+from tvtsv2.reading.video_list import VideoEntry
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor, read_video
 from tests.small_folder import small_processor, write_small_folder
@@ -147,9 +147,9 @@ def test_windows_reach_the_end(seconds, stride, video_seconds, expected):
 
 KILLED = """
 import multiprocessing, os, signal, sys
-from commands.embedding_store import ShardWriter
-from commands.main import main
-from commands.model_loading import load_processor
+from tvtsv2.store.embedding_store import ShardWriter
+from tvtsv2.main import main
+from tvtsv2.models.model_loading import load_processor
 add, calls = ShardWriter.add_video, []
 def add_or_die(self, *arguments):
     calls.append(arguments)
@@ -192,7 +192,7 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
 
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module"]
     finished = subprocess.run(
-        [*launcher, "commands", "embed", *arguments], env=environment, capture_output=True, text=True, check=False
+        [*launcher, "tvtsv2", "embed", *arguments], env=environment, capture_output=True, text=True, check=False
     )
     assert "could not be read" in finished.stderr, finished.stderr
     after = read_store(store)
@@ -273,7 +273,7 @@ def test_a_crash_of_the_decoder_costs_one_file(model_folder, videos, tmp_path, c
         return processor
 
     store = tmp_path / "store"
-    monkeypatch.setattr("commands.model_loading.load_processor", crashing)
+    monkeypatch.setattr("tvtsv2.models.model_loading.load_processor", crashing)
     assert embed(model_folder, videos, store, "--num_readers", 2) == 3
     assert "3 could not be read" in capsys.readouterr().err
     reasons = {Path(path).stem: reason for path, reason in EmbeddingStore(store).failures().items()}
@@ -325,8 +325,8 @@ def test_the_share_of_waiting_is_that_of_the_time_since_the_first_read(monkeypat
             clock.seconds += 3.0
             return SimpleNamespace(pooler_output=torch.zeros(len(pixels), 4))
 
-    monkeypatch.setattr("commands.video_embedding.time", clock)
-    monkeypatch.setattr("commands.video_embedding.ReadingProcesses", LateReads)
+    monkeypatch.setattr("tvtsv2.models.video_embedding.time", clock)
+    monkeypatch.setattr("tvtsv2.models.video_embedding.ReadingProcesses", LateReads)
     embedder = VideoEmbedder(SlowModel(), TVTSv2VideoProcessor(), batch_size=1)
     entries = [VideoEntry(str(index), Path(str(index))) for index in range(5)]
     assert len(list(embedder.embed(entries))) == 5

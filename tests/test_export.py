@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from commands.exported_towers import TextTower, VideoTower, check_tower
-from commands.main import main
+from tvtsv2.models.exported_towers import TextTower, VideoTower, check_tower
+from tvtsv2.main import main
 from modeling_tvtsv2 import TVTSv2Model
 from tests.small_folder import small_processor, write_small_folder
 

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from tests.hub_stand_in import start_hub
 from tests.small_folder import write_small_folder
 from tests.video_files import write_video
-from training.export_to_hub import main
+from tvtsv2.publish import main
 
 REPO_ID = "someone/small-model"
 RECORD = {
@@ -125,7 +125,7 @@ def test_push_uploads_the_folder(checkpoint, tmp_path):
         "HF_HOME": str(tmp_path / "home"),
         "NO_PROXY": "127.0.0.1",
     }
-    script = Path(sys.modules["training.export_to_hub"].__file__)
+    script = Path(sys.modules["tvtsv2.publish"].__file__)
     command = [sys.executable, str(script), str(checkpoint), REPO_ID, "--license", "mit", "--push", "--private"]
     try:
         finished = subprocess.run(

@@ -161,7 +161,7 @@ def test_unknown_arguments_and_unreadable_files_are_errors(classify, extract, vi
 
 STRANGER = """
 import json, sys
-for name in ("modeling_tvtsv2", "processing", "training", "benchmarks", "commands"):
+for name in ("modeling_tvtsv2", "processing", "training", "benchmarks", "tvtsv2"):
     sys.modules[name] = None
 import torch
 torch.set_num_threads(1)

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from commands import nearest
-from commands.embedding_store import EmbeddingStore, Row, ShardWriter
-from commands.main import main
-from commands.nearest import find_nearest
+from tvtsv2.store.embedding_store import EmbeddingStore, Row, ShardWriter
+from tvtsv2.main import main
+from tvtsv2.store.nearest import find_nearest
 from modeling_tvtsv2 import TVTSv2Model
 from tests.small_folder import small_processor, write_small_folder
 from tests.video_files import write_video

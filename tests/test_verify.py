@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from commands.main import main
+from tvtsv2.main import main
 from tests.small_folder import write_small_folder
 
 

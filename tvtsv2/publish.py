@@ -1,8 +1,8 @@
 """Turns a checkpoint into a folder for the Hugging Face hub: safetensors, code, processor, tokenizer, model card.
 
-    python training/export_to_hub.py outputs/pretrain your-name/tvtsv2-tiny --license apache-2.0 --datasets none \
+    python tvtsv2/publish.py outputs/pretrain your-name/tvtsv2-tiny --license apache-2.0 --datasets none \
         --training "Trained from scratch on the generated corpus of narrated shapes."
-    python training/export_to_hub.py outputs/b16 your-name/tvtsv2-b16 --license other --rights "…" \
+    python tvtsv2/publish.py outputs/b16 your-name/tvtsv2-b16 --license other --rights "…" \
         --results outputs/benchmarks --push --private
 
 The folder is written under the model's name (or --output_dir), whole or not at all; --push then uploads it. The sorter

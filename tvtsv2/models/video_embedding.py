@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from commands.reading_processes import ReadingFailed, ReadingProcesses
-from commands.segment_reading import Segment, measure_seconds, read_whole, read_windows
-from commands.video_list import VideoEntry
+from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses
+from tvtsv2.reading.segment_reading import Segment, measure_seconds, read_whole, read_windows
+from tvtsv2.reading.video_list import VideoEntry
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor
 

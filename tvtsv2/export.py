@@ -33,9 +33,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from commands.exported_towers import TOWERS, check_tower, export_onnx, export_program
-    from commands.model_loading import load_model, load_processor
-    from commands.new_folder import new_folder
+    from tvtsv2.models.exported_towers import TOWERS, check_tower, export_onnx, export_program
+    from tvtsv2.models.model_loading import load_model, load_processor
+    from tvtsv2.models.new_folder import new_folder
 
     model = load_model(arguments.model, revision=arguments.revision)
     processor = load_processor(arguments.model, revision=arguments.revision)

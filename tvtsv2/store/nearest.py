@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from commands.embedding_store import EmbeddingStore, Shard
+from tvtsv2.store.embedding_store import EmbeddingStore, Shard
 
 FAISS_FROM_ROWS = 500_000
 CANDIDATES_PER_HIT = 10

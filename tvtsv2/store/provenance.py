@@ -2,8 +2,8 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from commands.model_loading import hash_weights
-from commands.video_embedding import Windows
+from tvtsv2.models.model_loading import hash_weights
+from tvtsv2.models.video_embedding import Windows
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor
 from processing.frame_settings_tvtsv2 import TVTSv2VideosKwargs

@@ -2,6 +2,6 @@
 
 import sys
 
-from commands.main import main
+from tvtsv2.main import main
 
 sys.exit(main())

@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.top < 1:
         raise ValueError(f"--top must be at least 1, got {arguments.top}.")
 
-    from commands.embedding_store import EmbeddingStore
-    from commands.nearest import find_nearest
+    from tvtsv2.store.embedding_store import EmbeddingStore
+    from tvtsv2.store.nearest import find_nearest
 
     store = EmbeddingStore(arguments.store)
     query = _embed_query(store.provenance, arguments)
@@ -75,7 +75,7 @@ def _embed_query(provenance: dict, arguments: argparse.Namespace):
     """
     import torch
 
-    from commands.model_loading import hash_weights, load_model, load_processor
+    from tvtsv2.models.model_loading import hash_weights, load_model, load_processor
 
     source = provenance["model"]
     name = arguments.model or source["name"]
@@ -98,7 +98,7 @@ def _embed_query(provenance: dict, arguments: argparse.Namespace):
 
 
 def _add_thumbnails(results: list[dict], videos: Path, folder: Path) -> None:
-    from commands.thumbnails import write_thumbnail
+    from tvtsv2.reading.thumbnails import write_thumbnail
 
     folder.mkdir(parents=True, exist_ok=True)
     for rank, result in enumerate(results, start=1):

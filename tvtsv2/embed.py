@@ -67,8 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from accelerate import PartialState
 
-    from commands.reading_processes import prepare
-    from commands.video_list import list_videos
+    from tvtsv2.reading.reading_processes import prepare
+    from tvtsv2.reading.video_list import list_videos
 
     prepare()
     entries = list_videos(arguments.videos, root=arguments.root, column=arguments.column)
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _embed_share(arguments: argparse.Namespace, entries: list, state) -> int:
     from tqdm import tqdm
 
-    from commands.embedding_store import EmbeddingStore, ShardWriter
+    from tvtsv2.store.embedding_store import EmbeddingStore, ShardWriter
 
     embedder, provenance = _build(arguments, state.device)
     with state.main_process_first():
@@ -121,9 +121,9 @@ def _build(arguments: argparse.Namespace, device):
     """Returns the embedder and the provenance of what it makes."""
     from pathlib import Path
 
-    from commands.model_loading import load_model, load_processor
-    from commands.provenance import describe
-    from commands.video_embedding import VideoEmbedder, Windows
+    from tvtsv2.models.model_loading import load_model, load_processor
+    from tvtsv2.store.provenance import describe
+    from tvtsv2.models.video_embedding import VideoEmbedder, Windows
 
     windows = None
     if arguments.windows is not None:

@@ -41,8 +41,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from commands.model_checks import check_files, check_model, check_processor, compute_reference
-    from commands.model_loading import load_model, load_processor
+    from tvtsv2.models.model_checks import check_files, check_model, check_processor, compute_reference
+    from tvtsv2.models.model_loading import load_model, load_processor
 
     folder = Path(arguments.model)
     if arguments.write_reference and not folder.is_dir():
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.model, revision=arguments.revision, attn_implementation="eager").to(arguments.device)
     processor = load_processor(arguments.model, revision=arguments.revision)
     if arguments.write_reference:
-        from commands.embedding_store import write_whole
+        from tvtsv2.store.embedding_store import write_whole
 
         write_whole(folder / REFERENCE_FILE, json.dumps(compute_reference(model)) + "\n")
     checks = [

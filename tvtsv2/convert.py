@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from transformers import AutoTokenizer
 
-    from commands.new_folder import new_folder
+    from tvtsv2.models.new_folder import new_folder
     from modeling_tvtsv2 import TVTSv2Config
     from modeling_tvtsv2.convert_checkpoint import convert_checkpoint
     from processing import TVTSv2Processor, TVTSv2VideoProcessor

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from commands.embedding_store import Row
-from commands.video_list import VideoEntry
+from tvtsv2.store.embedding_store import Row
+from tvtsv2.reading.video_list import VideoEntry
 from processing import TVTSv2VideoProcessor, VideoFileMetadata, read_video
 
 

@@ -1,0 +1,1 @@
+"""Model folders: loading, checking, embedding, exporting."""

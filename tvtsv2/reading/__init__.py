@@ -1,0 +1,1 @@
+"""Which videos, in which windows, read by which process."""
