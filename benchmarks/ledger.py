@@ -16,7 +16,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from benchmarks.paper_numbers import COLUMNS, ROWS, Column, Row
+from benchmarks.evaluation.paper_tables import COLUMNS, ROWS, Column, Row
 from benchmarks.records import COMPLETE, read_records, top_figure
 
 DEFAULT_FOLDERS = (Path(__file__).parent / "records", Path("outputs/benchmarks"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.embeddings.sources import VideoEmbeddings
+from benchmarks.evaluation.embeddings.sources import VideoEmbeddings
 from training.runtime.machine import device_name
 
 FORMAT_VERSION = 1

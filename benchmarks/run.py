@@ -12,7 +12,7 @@
     python -m benchmarks.run linear_probe --data k400 --train_annotations train.csv --annotations val.csv --videos …
 
 `--model` is a folder or a hub name of a TVTSv2, CLIP, SigLIP, X-CLIP or VideoPrism, or a .safetensors file of
-embeddings made elsewhere (benchmarks/embeddings/embedding_file.py). Several GPUs:
+embeddings made elsewhere (benchmarks/evaluation/embeddings/embedding_file.py). Several GPUs:
 `accelerate launch -m benchmarks.run …`.
 `python -m benchmarks.ledger` puts the records beside the paper's numbers.
 """
@@ -25,22 +25,22 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.annotations import recognition as recognition_annotations
-from benchmarks.annotations import retrieval as retrieval_annotations
-from benchmarks.annotations.multiple_choice import read_ssv2_mc
-from benchmarks.embeddings.cache import this_process
-from benchmarks.embeddings.embedders import EmbedderOptions, load_embedder
-from benchmarks.embeddings.embedding_file import EmbeddingFile
-from benchmarks.embeddings.sources import FileSource, ModelSource, Source
-from benchmarks.embeddings.video_folder import VideoFolder
-from benchmarks.paper_numbers import ROWS, check_paper_row
-from benchmarks.protocols.linear_probe import run_linear_probe
-from benchmarks.protocols.multiple_choice import run_multiple_choice
-from benchmarks.protocols.prompts import DEFAULT_TEMPLATES, check_templates, fill
-from benchmarks.protocols.recognition import run_recognition
-from benchmarks.protocols.retrieval import run_retrieval
+from benchmarks.evaluation.annotations import recognition as recognition_annotations
+from benchmarks.evaluation.annotations import retrieval as retrieval_annotations
+from benchmarks.evaluation.annotations.multiple_choice import read_ssv2_mc
+from benchmarks.evaluation.embeddings.cache import this_process
+from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder
+from benchmarks.evaluation.embeddings.embedding_file import EmbeddingFile
+from benchmarks.evaluation.embeddings.sources import FileSource, ModelSource, Source
+from benchmarks.evaluation.embeddings.video_folder import VideoFolder
+from benchmarks.evaluation.paper_tables import ROWS, check_paper_row
+from benchmarks.evaluation.protocols.linear_probe import run_linear_probe
+from benchmarks.evaluation.protocols.multiple_choice import run_multiple_choice
+from benchmarks.evaluation.protocols.prompts import DEFAULT_TEMPLATES, check_templates, fill
+from benchmarks.evaluation.protocols.recognition import run_recognition
+from benchmarks.evaluation.protocols.retrieval import run_retrieval
 from benchmarks.records import count_videos, describe_device, make_record, run_state, write_record
-from benchmarks.report import write_report
+from benchmarks.evaluation.report import write_report
 
 DATA = {
     "retrieval": sorted(retrieval_annotations.READERS),

@@ -16,7 +16,7 @@ from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention, eager
 
 from .configuration_tvtsv2 import TVTSv2VisionConfig
 
-_CPU_ROWS = 2048  # tokens that pass through an MLP at once; 512 and 4,096 were no faster (benchmarks/tower_speed)
+_CPU_ROWS = 2048  # tokens that pass through an MLP at once; 512 and 4,096 were no faster (benchmarks/speed/towers)
 
 
 def attend(module: CLIPAttention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

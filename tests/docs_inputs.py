@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.embeddings.embedding_file import write_embedding_file
+from benchmarks.evaluation.embeddings.embedding_file import write_embedding_file
 from tests.deterministic_weights import official_state_dict
 from tests.small_folder import small_processor, write_small_folder
 from tests.video_files import write_video

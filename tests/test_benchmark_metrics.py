@@ -6,8 +6,8 @@ import evaluate
 import numpy as np
 import pytest
 
-from benchmarks.protocols.recognition_figures import label_ranks, recognition_figures
-from benchmarks.protocols.retrieval_figures import retrieval_figures, right_candidate_ranks
+from benchmarks.evaluation.protocols.recognition_figures import label_ranks, recognition_figures
+from benchmarks.evaluation.protocols.retrieval_figures import retrieval_figures, right_candidate_ranks
 
 METRICS = Path(__file__).parent.parent / "benchmarks" / "metrics"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.embeddings.embedding_file import write_embedding_file
+from benchmarks.evaluation.embeddings.embedding_file import write_embedding_file
 from benchmarks.ledger import make_ledger
 from benchmarks.records import read_records
 from benchmarks.run import make_parser, run

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.protocols.bootstrap import bootstrap_intervals
+from benchmarks.evaluation.protocols.bootstrap import bootstrap_intervals
 
 
 def mean_of(values):

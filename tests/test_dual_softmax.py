@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.protocols.dual_softmax import dual_softmax, dual_softmax_blocks
+from benchmarks.evaluation.protocols.dual_softmax import dual_softmax, dual_softmax_blocks
 
 
 def slow_dual_softmax(matrix: list[list[float]], temperature: float) -> list[list[float]]:

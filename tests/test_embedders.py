@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, VideoPrismClipModel
 
-from benchmarks.embeddings.embedders import EmbedderOptions, load_embedder, read_frames, weight_hash
+from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder, read_frames, weight_hash
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2Processor
 from tests.benchmark_models import FAMILIES, save_model

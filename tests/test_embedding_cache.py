@@ -12,8 +12,8 @@ import pytest
 import torch
 from accelerate import PartialState, debug_launcher
 
-from benchmarks.embeddings import cache as embedding_cache
-from benchmarks.embeddings.cache import EmbeddingCache, embed_files, fingerprint
+from benchmarks.evaluation.embeddings import cache as embedding_cache
+from benchmarks.evaluation.embeddings.cache import EmbeddingCache, embed_files, fingerprint
 from tests.video_files import write_video
 
 
@@ -171,7 +171,7 @@ def test_two_processes_share_the_work_and_both_get_all(tmp_path):
 
 def test_videos_are_read_by_their_own_reader(tmp_path):
     """A file that is no video is broken, and says so without a path of this machine."""
-    from benchmarks.embeddings.embedders import EmbedderOptions, load_embedder
+    from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder
     from tests.benchmark_models import save_model
 
     embedder = load_embedder(str(save_model("tvtsv2", tmp_path / "model")), EmbedderOptions())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from benchmarks.embeddings.embedding_file import EmbeddingFile, write_embedding_file
+from benchmarks.evaluation.embeddings.embedding_file import EmbeddingFile, write_embedding_file
 
 
 def test_round_trip(tmp_path):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.protocols import linear_classifier
-from benchmarks.protocols.linear_classifier import LinearClassifier
-from benchmarks.protocols.linear_probe import check_classes, choose_penalty, draw_validation_part
+from benchmarks.evaluation.protocols import linear_classifier
+from benchmarks.evaluation.protocols.linear_classifier import LinearClassifier
+from benchmarks.evaluation.protocols.linear_probe import check_classes, choose_penalty, draw_validation_part
 
 
 def make_features(num_rows=300, num_features=6, num_classes=4, noise=1.0):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.annotations.multiple_choice import read_ssv2_mc
+from benchmarks.evaluation.annotations.multiple_choice import read_ssv2_mc
 
 ENTRY = {"clip_name": "74225.webm", "options": ["opening something", "closing something"], "answer": "1"}
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.annotations.recognition import (
+from benchmarks.evaluation.annotations.recognition import (
     read_class_folders,
     read_hmdb51,
     read_kinetics,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.protocols.recognition_figures import confusion_matrix, label_ranks, recognition_figures
+from benchmarks.evaluation.protocols.recognition_figures import confusion_matrix, label_ranks, recognition_figures
 
 SCORES = np.array([[0.9, 0.1, 0.0], [0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [0.4, 0.5, 0.1]])
 LABELS = np.array([0, 1, 1, 0])

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.embeddings.sources import VideoEmbeddings
-from benchmarks.protocols.recognition import judge
-from benchmarks.protocols.retrieval import RetrievalResult, rank_both_ways
-from benchmarks.report import NUM_HARDEST, write_report
+from benchmarks.evaluation.embeddings.sources import VideoEmbeddings
+from benchmarks.evaluation.protocols.recognition import judge
+from benchmarks.evaluation.protocols.retrieval import RetrievalResult, rank_both_ways
+from benchmarks.evaluation.report import NUM_HARDEST, write_report
 from tests.video_files import write_video
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.annotations.retrieval import READERS
+from benchmarks.evaluation.annotations.retrieval import READERS
 
 MSRVTT = """key,vid_key,video_id,sentence
 ret0,msr9770,video9770,a person is connecting something to system

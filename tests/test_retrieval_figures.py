@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.embeddings import sources
-from benchmarks.embeddings.sources import normalise
-from benchmarks.protocols.retrieval_figures import (
+from benchmarks.evaluation.embeddings import sources
+from benchmarks.evaluation.embeddings.sources import normalise
+from benchmarks.evaluation.protocols.retrieval_figures import (
     ranks_of_blocks,
     retrieval_figures,
     right_candidate_ranks,

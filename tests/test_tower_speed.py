@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from benchmarks.tower_speed.measure import assert_equal
-from benchmarks.tower_speed.table import format_table
-from benchmarks.tower_speed.timing import time_alternately
-from benchmarks.tower_speed.workloads import (
+from benchmarks.speed.towers.measure import assert_equal
+from benchmarks.speed.towers.table import format_table
+from benchmarks.speed.towers.timing import time_alternately
+from benchmarks.speed.towers.workloads import (
     OURS,
     REFERENCE,
     make_model,

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from benchmarks.embeddings.video_folder import VideoFolder, content_hash
+from benchmarks.evaluation.embeddings.video_folder import VideoFolder, content_hash
 
 
 @pytest.fixture

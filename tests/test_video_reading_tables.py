@@ -1,6 +1,6 @@
 """The bars of the reading benchmark are judged from its rows."""
 
-from benchmarks.video_reading_tables import judge_bars, write_tables
+from benchmarks.speed.reading.tables import judge_bars, write_tables
 
 
 def row(**milliseconds):

@@ -5,9 +5,9 @@ Axes: V clips, N texts, C classes, D width of embeddings.
 
 import numpy as np
 
-from benchmarks.protocols.linear_classifier import LinearClassifier
-from benchmarks.protocols.recognition_figures import label_ranks
-from benchmarks.protocols.retrieval_figures import right_candidate_ranks
+from benchmarks.evaluation.protocols.linear_classifier import LinearClassifier
+from benchmarks.evaluation.protocols.recognition_figures import label_ranks
+from benchmarks.evaluation.protocols.retrieval_figures import right_candidate_ranks
 
 PROBE_PENALTY = 1e-2
 NUM_NEIGHBOURS = 10

@@ -8,7 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from benchmarks.protocols.recognition_figures import label_ranks, recognition_figures
+from benchmarks.evaluation.protocols.recognition_figures import label_ranks, recognition_figures
 
 _DESCRIPTION = """\
 How often a video's own class has the highest score, or one of the five highest; the mean over classes of the former.

@@ -8,7 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from benchmarks.protocols.retrieval_figures import retrieval_figures, right_candidate_ranks
+from benchmarks.evaluation.protocols.retrieval_figures import retrieval_figures, right_candidate_ranks
 
 _DESCRIPTION = """\
 Where in the order of similarity a query finds its right candidate: recall at 1, 5, 10 and 50, median and mean rank.

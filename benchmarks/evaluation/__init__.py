@@ -1,0 +1,1 @@
+"""The harness behind run.py: annotations, embeddings, protocols, report."""

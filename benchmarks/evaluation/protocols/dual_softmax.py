@@ -1,0 +1,50 @@
+"""Dual softmax: similarities re-weighted by how much a candidate prefers a query among all queries.
+
+It needs every query of the test set at once, which a search engine never has, so its figures stand beside the plain
+ones and never instead.
+
+Axes: Q queries, C candidates.
+Source: Cheng et al. 2021, arXiv 2109.04290, section 3.3: S * softmax over queries of S, S in units of a temperature.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from benchmarks.evaluation.protocols.retrieval_figures import Block
+
+NOTE = "needs all queries of the test set at once"
+
+
+def dual_softmax(similarities: np.ndarray, temperature: float) -> np.ndarray:
+    """The whole matrix (Q, C), float64, re-weighted.
+
+    Args:
+        similarities: (Q, C) cosine similarities.
+        temperature: They are divided by it, > 0.
+    """
+    blocks = [(similarities.astype(np.float64), np.arange(len(similarities)))]
+    return next(dual_softmax_blocks(lambda: iter(blocks), temperature))[0]
+
+
+def dual_softmax_blocks(make_blocks: Callable[[], Iterator[Block]], temperature: float) -> Iterator[Block]:
+    """The same in blocks of queries, in two passes: all of them for the sums over queries, then one by one.
+
+    Args:
+        make_blocks: Starts the similarities again, each time it is called.
+        temperature: They are divided by it, > 0.
+
+    Raises:
+        ValueError: the temperature is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"The temperature of the dual softmax must be positive, got {temperature!r}.")
+    log_sums = None
+    for block, _ in make_blocks():
+        logits = block / temperature
+        largest = logits.max(axis=0)
+        sums = largest + np.log(np.exp(logits - largest).sum(axis=0))
+        log_sums = sums if log_sums is None else np.logaddexp(log_sums, sums)
+    for block, numbers in make_blocks():
+        logits = block / temperature
+        yield logits * np.exp(logits - log_sums), numbers

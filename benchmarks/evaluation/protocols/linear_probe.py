@@ -1,0 +1,122 @@
+"""Linear probe: a linear classifier on frozen video embeddings.
+
+For every seed, the penalty is chosen by top-1 on a part of the training videos that the classifier did not see; then
+it is trained on all of them, and tested. The test videos choose nothing.
+
+Axes: N videos, C classes, D width of embeddings.
+"""
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.evaluation.annotations.recognition import RecognitionSet
+from benchmarks.evaluation.embeddings.sources import Source, VideoEmbeddings
+from benchmarks.evaluation.protocols.linear_classifier import MAX_ITERATIONS, PENALTIES, LinearClassifier
+from benchmarks.evaluation.protocols.recognition import RecognitionResult, judge, labels_of
+
+VALIDATION_RATIO = 0.2
+
+
+def run_linear_probe(
+    train: RecognitionSet,
+    test: RecognitionSet,
+    source: Source,
+    *,
+    seeds: list[int],
+    allow_missing: bool,
+    device: str = "cpu",
+) -> tuple[RecognitionResult, VideoEmbeddings, dict]:
+    """The result of the first seed, what was embedded for training, and what every seed chose and got.
+
+    Args:
+        seeds: Each draws another validation part.
+
+    Raises:
+        ValueError: train and test have different classes, share videos, or a class has fewer than two training videos.
+    """
+    if train.classes != test.classes:
+        differing = sorted(set(train.classes) ^ set(test.classes))
+        raise ValueError(f"Train and test have different classes: {differing[:5]} are only in one of them.")
+    shared = sorted(set(train.videos) & set(test.videos))
+    if shared:
+        raise ValueError(f"{len(shared)} videos are in train and in test, such as {shared[0]!r}.")
+    train_videos = source.embed_videos(train.videos, allow_missing=allow_missing)
+    test_videos = source.embed_videos(test.videos, allow_missing=allow_missing)
+    labels, test_labels = labels_of(train, train_videos), labels_of(test, test_videos)
+    check_classes(labels, train.classes)
+    first, runs = None, []
+    for seed in seeds:
+        penalty, validation = choose_penalty(train_videos.values, labels, len(train.classes), seed, device)
+        scores = train_and_score(train_videos.values, labels, test_videos.values, len(train.classes), penalty, device)
+        result = judge(scores, test_labels, test_videos, [test.classes] * len(test_labels), seed)
+        first = first or result
+        top_1 = result.figures["top_1"]["value"]
+        runs.append({"seed": seed, "penalty": penalty, "validation_top_1": validation, "top_1": top_1})
+    values = [run["top_1"] for run in runs]
+    summary = {"runs": runs, "top_1_mean": float(np.mean(values)), "top_1_std": float(np.std(values))}
+    return first, train_videos, summary | {"validation_ratio": VALIDATION_RATIO, "penalties": list(PENALTIES)}
+
+
+def check_classes(labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    """Raises `ValueError` for classes with fewer than two videos: one to train on, one to validate on."""
+    counts = np.bincount(labels, minlength=len(classes))
+    few = np.flatnonzero(counts < 2)
+    if len(few):
+        raise ValueError(
+            f"{len(few)} classes have fewer than 2 training videos, such as {classes[few[0]]!r}; a linear probe needs "
+            "one to train on and one to validate on."
+        )
+
+
+def choose_penalty(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, device: str
+) -> tuple[float, float]:
+    """The penalty with the best top-1 on a validation part of the training rows, and that top-1 in percent.
+
+    Of equally good ones the strongest. The part is drawn class by class.
+    """
+    is_validation = draw_validation_part(labels, seed)
+    fitted, held_out = np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
+    classifier = LinearClassifier(features, num_classes, device)
+    best = (0.0, PENALTIES[0])
+    with _progress(len(PENALTIES), f"choosing the penalty, seed {seed}") as step:
+        for penalty in PENALTIES:
+            classifier.fit(features, labels, penalty, fitted, step)
+            correct = classifier.scores(features, held_out).argmax(axis=1) == labels[held_out]
+            best = max(best, (100 * float(correct.mean()), penalty))
+    return best[1], best[0]
+
+
+def train_and_score(
+    features: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int, penalty: float, device: str
+) -> np.ndarray:
+    """Scores (N, C) of test rows by a classifier trained on all training rows, from the strongest penalty down."""
+    classifier = LinearClassifier(features, num_classes, device)
+    path = [value for value in PENALTIES if value >= penalty]
+    with _progress(len(path), "training the classifier") as step:
+        for value in path:
+            classifier.fit(features, labels, value, on_iteration=step)
+    return classifier.scores(test)
+
+
+def draw_validation_part(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Bool (N,): a fifth of every class, at least one of its videos and never all."""
+    rng = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        own = rng.permutation(np.flatnonzero(labels == label))
+        chosen[own[: min(max(1, round(VALIDATION_RATIO * len(own))), len(own) - 1)]] = True
+    return chosen
+
+
+class _progress:
+    """A bar of passes over the features; the end it shows is the most that there can be."""
+
+    def __init__(self, num_fits: int, text: str):
+        self.bar = tqdm(total=num_fits * MAX_ITERATIONS, desc=text, unit="pass", leave=False)
+
+    def __enter__(self):
+        return self.bar.update
+
+    def __exit__(self, *_):
+        self.bar.close()

@@ -1,0 +1,1 @@
+"""What is killed or damaged, and what is left."""

@@ -1,0 +1,154 @@
+"""Reads randomly mutated copies of video files in subprocesses: frames or a clear error, never anything else.
+
+    python -m benchmarks.faults.damaged_videos --sources ../shared/clips --num_mutations 1000 \
+        --record benchmarks/records/video_reading_fuzz.json
+
+Each mutation is a function of (seed, number), so a failure can be made again with --first NUMBER --num_mutations 1. A
+subprocess reads a batch of them under an address-space limit, and says which one it is at before it begins; one that
+dies or stays silent for too long is a crash or a hang of that mutation.
+"""
+
+import argparse
+import collections
+import json
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+
+from benchmarks.speed.reading.video_files import ENCODERS, VIDEO_EXTENSIONS, make_file
+from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video
+
+BATCH_SIZE = 50
+SILENT_SECONDS = 90
+MEMORY_LIMIT_BYTES = 6 * 2**30  # of addresses; torch alone reserves about 4 GiB
+NUM_FRAMES = 12
+
+
+def mutate(data: bytes, generator: random.Random) -> bytes:
+    """A damaged copy: changed bytes (anywhere, or in the headers), and sometimes lost, zeroed, doubled or cut parts."""
+    copy = bytearray(data)
+    for _ in range(generator.choice([1, 3, 10, 100])):
+        copy[generator.randrange(len(copy))] = generator.randrange(256)
+    if generator.random() < 0.5:
+        header = generator.choice([64, 1024, 16384])
+        for _ in range(generator.choice([1, 4, 16])):
+            copy[generator.randrange(min(header, len(copy)))] = generator.choice([0, 1, 127, 128, 255])
+    kind = generator.choice(["none", "none", "zero", "remove", "double", "cut"])
+    start = generator.randrange(len(copy))
+    end = min(len(copy), start + generator.choice([4, 256, 8192]))
+    if kind == "zero":
+        copy[start:end] = bytes(end - start)
+    elif kind == "remove":
+        del copy[start:end]
+    elif kind == "double":
+        copy[start:start] = copy[start:end]
+    elif kind == "cut":
+        del copy[start:]
+    return bytes(copy) or b"\0"
+
+
+def read_batch(sources: list[Path], seed: int, first: int, num_mutations: int) -> None:
+    """The subprocess: prints one line before and one after each mutation."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # FFmpeg complains about every broken byte
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+    limits = VideoLimits(max_decode_seconds=30, max_memory_bytes=2**30)
+    for number in range(first, first + num_mutations):
+        print(json.dumps({"number": number}), flush=True)
+        generator = random.Random(f"{seed} {number}")
+        data = mutate(generator.choice(sources).read_bytes(), generator)
+        started = time.monotonic()
+        try:
+            frames, metadata = read_video(
+                data,
+                lambda metadata: interval_midpoint_indices(metadata.total_num_frames, NUM_FRAMES),
+                strict=generator.random() < 0.5,
+                limits=limits,
+            )
+            enough = len(frames) == min(NUM_FRAMES, metadata.total_num_frames)
+            outcome, detail = ("frames" if enough else "silently short"), metadata.reading_method
+        except VideoReadingError as error:
+            outcome, detail = "error", str(error).split(":", 1)[-1].strip()[:60]
+        except Exception as error:
+            outcome, detail = "other exception", repr(error)[:200]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        seconds = time.monotonic() - started
+        print(json.dumps({"outcome": outcome, "detail": detail, "seconds": seconds, "peak": peak}), flush=True)
+
+
+def run_batch(arguments: argparse.Namespace, first: int, num_mutations: int) -> list[dict]:
+    """The outcomes of one batch; restarts behind a mutation that killed its subprocess."""
+    outcomes: list[dict] = []
+    while len(outcomes) < num_mutations:
+        command = [sys.executable, "-m", "benchmarks.faults.damaged_videos", "--worker"]
+        command += ["--sources", *map(str, arguments.sources), "--cache_dir", str(arguments.cache_dir)]
+        command += ["--seed", str(arguments.seed), "--first", str(first + len(outcomes))]
+        command += ["--num_mutations", str(num_mutations - len(outcomes))]
+        try:
+            limit = SILENT_SECONDS * (num_mutations - len(outcomes))
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+            output, failure = done.stdout, f"crash {done.returncode}"
+        except subprocess.TimeoutExpired as expired:
+            output, failure = (expired.stdout or b"").decode(), "hang"
+        lines = [json.loads(line) for line in output.splitlines()]
+        finished = [line for line in lines if "outcome" in line]
+        outcomes += finished
+        if len(outcomes) < num_mutations:
+            outcomes.append({"outcome": failure, "detail": str(lines[-1:]), "seconds": 0.0, "peak": 0})
+    for offset, outcome in enumerate(outcomes):
+        outcome["number"] = first + offset
+    return outcomes
+
+
+def collect_sources(arguments: argparse.Namespace) -> list[Path]:
+    """The files to damage: those of the folders given, and one made file of each codec."""
+    given = [path for folder in arguments.sources for path in folder.iterdir() if path.suffix in VIDEO_EXTENSIONS]
+    made = [make_file(arguments.cache_dir, codec, 144, 30, 10) for codec in ENCODERS]
+    return sorted(given) + made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sources", type=Path, nargs="*", default=[], help="folders of video files to damage")
+    parser.add_argument("--cache_dir", type=Path, default=Path("outputs/video_reading_benchmark"))
+    parser.add_argument("--num_mutations", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    sources = collect_sources(arguments)
+    if arguments.worker:
+        read_batch(sources, arguments.seed, arguments.first, arguments.num_mutations)
+        return
+    outcomes: list[dict] = []
+    end = arguments.first + arguments.num_mutations
+    for first in range(arguments.first, end, BATCH_SIZE):
+        outcomes += run_batch(arguments, first, min(BATCH_SIZE, end - first))
+        print(len(outcomes), dict(collections.Counter(outcome["outcome"] for outcome in outcomes)), flush=True)
+    record = {
+        "command": " ".join(["python -m benchmarks.faults.damaged_videos", *sys.argv[1:]]),
+        "device": f"{platform.machine()}, Python {platform.python_version()}, PyAV {av.__version__}",
+        "sources": [path.name for path in sources],
+        "outcomes": collections.Counter(outcome["outcome"] for outcome in outcomes),
+        "details": collections.Counter(
+            f"{outcome['outcome']}: {outcome['detail']}" for outcome in outcomes
+        ).most_common(30),
+        "longest_seconds": round(max(outcome["seconds"] for outcome in outcomes), 2),
+        "peak_resident_bytes": max(outcome["peak"] for outcome in outcomes),
+        "failures": [outcome for outcome in outcomes if outcome["outcome"] not in ("frames", "error")],
+    }
+    print(json.dumps(record, indent=1))
+    if arguments.record:
+        arguments.record.parent.mkdir(parents=True, exist_ok=True)
+        arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Reading frames: this reader beside others."""

@@ -1,0 +1,171 @@
+"""Time to take 12 frames from a video file: this project's reader beside others, in alternation, frames compared.
+
+    python -m benchmarks.speed.reading.video_reading --clips ../shared/clips --prepare
+    python -m benchmarks.speed.reading.video_reading --clips ../shared/clips
+    python -m benchmarks.speed.reading.video_reading --heights 1080 --seconds 600 --memory
+
+`--prepare` only makes the files and the frames to compare with, which take many minutes; they are kept under
+--cache_dir. Measured files are kept in the record and skipped when the command is run again, so that it may be filled
+in pieces. `--memory` measures peak memory instead of time. Readers that are not installed
+(`pip install tvtsv2[bench]`) or cannot load are left out and named in the record. Beside the record, a table of the
+same name ending in `.md` is written.
+
+A frame is "same" when it differs from the reference, a full sequential decode, by less than 2 levels on average. The
+frames of `approximate_resize`, which FFmpeg scales, are not exact and are not compared.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.speed.reading.video_files import ENCODERS, VIDEO_EXTENSIONS, file_name, make_file
+from benchmarks.speed.reading.reference import count_same, find_reference
+from benchmarks.speed.reading.rivals import READERS, find_readers, list_runs
+from benchmarks.speed.reading.tables import write_tables
+
+# The whole set of made files.
+HEIGHTS, GOP_SIZES, SECONDS = [360, 1080], [30, 250], [10, 60, 600]
+MAX_REPEATS = 15
+SECONDS_PER_READER = 2.0  # repeats stop here; every reader runs at least once
+
+
+def measure_file(path: Path, runs: dict[str, tuple[str, int]], reference: np.ndarray) -> dict:
+    """Median milliseconds of each run (reader and threads) on one file, in alternation, and what its frames were.
+
+    Beside the time passed stands that of all processor cores, which other work on the machine disturbs less.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    core_seconds: dict[str, list[float]] = {name: [] for name in runs}
+    results: dict[str, dict] = {}
+    active = list(runs)
+    path.read_bytes()  # whoever comes first would otherwise pay for bringing the file into memory
+    order = random.Random(path.name)  # nobody is always first, behind what another one left in the caches
+    while active:
+        for name in order.sample(active, len(active)):
+            reader, num_threads = runs[name]
+            started, cores_started = time.perf_counter(), time.process_time()
+            try:
+                frames = READERS[reader](str(path), num_threads)
+            except Exception as error:
+                results[name] = {"error": f"{type(error).__name__}: {str(error).strip()[:100]}"}
+                active.remove(name)
+                continue
+            seconds[name].append(time.perf_counter() - started)
+            core_seconds[name].append(time.process_time() - cores_started)
+            results.setdefault(name, count_same(frames, reference))
+            del frames
+            if len(seconds[name]) >= MAX_REPEATS or sum(seconds[name]) >= SECONDS_PER_READER:
+                active.remove(name)
+    for name, times in seconds.items():
+        if times and "error" not in results[name]:
+            cores_ms = round(1000 * statistics.median(core_seconds[name]), 1)
+            results[name] |= {"median_ms": round(1000 * statistics.median(times), 1), "cores_ms": cores_ms}
+            results[name]["repeats"] = len(times)
+    return results
+
+
+def measure_peak_memory(path: Path, name: str, num_threads: int, cache_dir: Path) -> int:
+    """Bytes a fresh process holds at most beyond what it held before it read. Linux only."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from benchmarks.speed.reading.rivals import READERS\n"
+        "def held(kind):\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return 1024 * int(next(line for line in lines if line.startswith(kind)).split()[1])\n"
+        "read = READERS[sys.argv[2]]\n"
+        "read(sys.argv[4], int(sys.argv[3]))\n"  # loads what is loaded once, on a small file
+        "Path('/proc/self/clear_refs').write_text('5')\n"  # the peak begins anew
+        "before = held('VmRSS')\n"
+        "frames = read(sys.argv[1], int(sys.argv[3]))\n"
+        "print(held('VmHWM') - before)\n"
+    )
+    small = make_file(cache_dir, "h264", 144, 30, 10)
+    command = [sys.executable, "-c", code, str(path), name, str(num_threads), str(small)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def list_not_run(rows: dict) -> list[str]:
+    """The made files of the whole set whose time was not measured."""
+    whole_set = itertools.product(ENCODERS, HEIGHTS, GOP_SIZES, SECONDS)
+    names = [file_name(*specification) for specification in whole_set]
+    return [name for name in names if "load_before" not in rows.get(name, {})]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=Path, help="a folder of real files to read besides the made ones")
+    parser.add_argument("--codecs", nargs="*", default=list(ENCODERS), choices=list(ENCODERS))
+    parser.add_argument("--heights", nargs="*", type=int, default=HEIGHTS)
+    parser.add_argument("--gop_sizes", nargs="*", type=int, default=GOP_SIZES)
+    parser.add_argument("--seconds", nargs="*", type=int, default=SECONDS)
+    parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
+    parser.add_argument("--cache_dir", type=Path, default=Path("outputs/video_reading_benchmark"))
+    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/video_reading_speed.json"))
+    parser.add_argument("--note", default="", help="what a reader of the record should know about this run")
+    parser.add_argument("--prepare", action="store_true", help="only make the files and what they are compared with")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory, one process per reader, not time")
+    return parser.parse_args()
+
+
+def find_jobs(arguments: argparse.Namespace) -> list[tuple[Path | tuple, int | None]]:
+    """The files to read: paths of clips, and specifications of made files with their length in seconds."""
+    clips = arguments.clips.iterdir() if arguments.clips else []
+    specifications = itertools.product(arguments.codecs, arguments.heights, arguments.gop_sizes, arguments.seconds)
+    jobs = [(path, None) for path in sorted(clips) if path.suffix in VIDEO_EXTENSIONS]
+    return jobs + [(specification, specification[-1]) for specification in specifications]
+
+
+def open_record(arguments: argparse.Namespace, notes: dict[str, str]) -> dict:
+    """The record so far, which may be filled in several runs, each of some of the files."""
+    record = json.loads(arguments.record.read_text()) if arguments.record.exists() else {"rows": {}}
+    command = " ".join(["python -m benchmarks.speed.reading.video_reading", *sys.argv[1:]])
+    record["commands"] = [*record.get("commands", []), command]
+    record["device"] = f"{os.cpu_count()} cores, {platform.machine()}, PyAV {av.__version__}"
+    record["readers"] = notes
+    record["note"] = arguments.note or record.get("note", "")
+    return record
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    readers, notes = find_readers(arguments.readers)
+    record = open_record(arguments, notes)
+    runs = list_runs(readers, arguments.threads)
+    for source, seconds in tqdm(find_jobs(arguments), desc="files"):
+        path = source if isinstance(source, Path) else make_file(arguments.cache_dir, *source)
+        reference = find_reference(path, arguments.cache_dir, seconds)
+        if arguments.prepare:
+            continue
+        row = record["rows"].setdefault(path.name, {"readers": {}})
+        if arguments.memory:
+            for name, run in runs.items():
+                result = row["readers"].setdefault(name, {})
+                if "error" not in result and "peak_bytes" not in result:
+                    result["peak_bytes"] = measure_peak_memory(path, *run, arguments.cache_dir)
+        elif "load_before" not in row:
+            row |= {"megabytes": round(path.stat().st_size / 1e6, 1), "load_before": round(os.getloadavg()[0], 2)}
+            for name, result in measure_file(path, runs, reference).items():
+                row["readers"][name] = row["readers"].get(name, {}) | result
+        record["not_run"] = list_not_run(record["rows"])
+        arguments.record.parent.mkdir(parents=True, exist_ok=True)
+        arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+        write_tables(record, arguments.record.with_suffix(".md"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Runs workloads over presets, dtypes and batch sizes, asserts equality, and keeps a record."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import transformers
+
+from benchmarks.speed.towers import peers
+from benchmarks.speed.towers.timing import matmul_peak, time_alternately
+from benchmarks.speed.towers.workloads import (
+    OURS,
+    REFERENCE,
+    Workload,
+    count_flops,
+    make_model,
+    text_forward,
+    training_step,
+    video_forward,
+)
+
+RECORDS = Path("benchmarks/records/tower_speed")
+# Relative distance of what is compared. In bfloat16 it is the distance of either from the float32 result, and ours may
+# be no further from it than the reference is, but for this factor of chance and one rounding: a loss is one number.
+FLOAT32_TOLERANCE = 1e-4
+BFLOAT16_FACTOR, BFLOAT16_ROUNDING = 1.5, 2**-9
+SCALING_FRAMES = (1, 2, 4, 8, 12)
+
+
+class Measurement:
+    """One run of the benchmark: its options, the device's peaks and the rows so far."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.device = torch.device(options.device)
+        self.record_path = options.record or RECORDS / f"{self.device.type}.json"
+        self.rows: list[dict] = []
+        self.peaks = {
+            name: matmul_peak(self.device, getattr(torch, name), clock=options.clock) for name in options.dtypes
+        }
+
+    def run(self) -> None:
+        """Measures every part asked for; the record is written after each row."""
+        for part in self.options.parts:
+            for preset in self.options.presets:
+                for row in PARTS[part](self, preset):
+                    self.rows.append({"part": part, "preset": preset, **row})
+                    self._write()
+
+    def compare(self, make: Callable[[torch.dtype, int], Workload]) -> Iterator[dict]:
+        """Yields a row for each dtype and batch size of what `make` returns."""
+        for batch_size in self.options.batch_sizes:
+            exact = None
+            for name in self.options.dtypes:
+                workload = make(getattr(torch, name), batch_size)
+                if exact is None:
+                    exact = make(torch.float32, batch_size).outputs[REFERENCE]().float()
+                yield {
+                    "dtype": name,
+                    "batch_size": batch_size,
+                    "gflop": round(workload.flops / 1e9, 1),
+                    "distances": assert_equal(workload, exact, name),
+                    **self.time(workload.contenders, workload.flops, name),
+                }
+
+    def time(self, contenders: dict[str, Callable], flops: int, dtype: str) -> dict:
+        """Returns timings and MFU by contender, and how many times as fast as the reference each is."""
+        timings = time_alternately(contenders, self.device, self.options.repeats, self.options.clock)
+        results = {}
+        for name, timing in timings.items():
+            results[name] = timing.record()
+            results[name]["mfu"] = round(flops / timing.median / self.peaks[dtype], 3)
+            if REFERENCE in timings:
+                results[name]["speedup"] = round(timings[REFERENCE].median / timing.median, 2)
+        return {"results": results}
+
+    def _write(self) -> None:
+        record = {
+            "command": " ".join(["python -m benchmarks.speed.towers", *sys.argv[1:]]),
+            "device": describe_device(self.device),
+            "matmul_peak_tflops": {name: round(peak / 1e12, 3) for name, peak in self.peaks.items()},
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            "num_threads": torch.get_num_threads(),
+            "clock": self.options.clock,
+            "load_at_the_end": round(os.getloadavg()[0], 2),
+            "rows": self.rows,
+        }
+        self.record_path.parent.mkdir(parents=True, exist_ok=True)
+        self.record_path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def assert_equal(workload: Workload, exact: torch.Tensor, dtype: str) -> dict[str, float]:
+    """Returns each contender's distance from the reference's float32 result.
+
+    Raises:
+        AssertionError: ours is further away than its dtype's rounding explains.
+    """
+    distances = {name: distance(output().float(), exact) for name, output in workload.outputs.items()}
+    limit = FLOAT32_TOLERANCE if dtype == "float32" else BFLOAT16_FACTOR * distances[REFERENCE] + BFLOAT16_ROUNDING
+    for name, value in distances.items():
+        assert value <= limit, f"{name} in {dtype} is {value:.2g} away from the reference, more than {limit:.2g}"
+    return {name: float(f"{value:.2g}") for name, value in distances.items()}
+
+
+def distance(output: torch.Tensor, exact: torch.Tensor) -> float:
+    """Returns the length of the difference relative to the length of `exact`."""
+    return ((output - exact).norm() / exact.norm()).item()
+
+
+def measure_video(run: Measurement, preset: str) -> Iterator[dict]:
+    """The video tower's forward pass."""
+    model = make_model(preset, run.device, run.options.num_layers)
+
+    def make(dtype: torch.dtype, batch_size: int) -> Workload:
+        return video_forward(model, batch_size, dtype, run.options.compile)
+
+    yield from run.compare(make)
+
+
+def measure_text(run: Measurement, preset: str) -> Iterator[dict]:
+    """The text tower's forward pass, eight texts a video."""
+    model = make_model(preset, run.device, run.options.num_layers)
+    yield from run.compare(lambda dtype, batch_size: text_forward(model, 8 * batch_size, dtype))
+
+
+def measure_step(run: Measurement, preset: str) -> Iterator[dict]:
+    """A training step by the preset's recipe."""
+
+    def make(dtype: torch.dtype, batch_size: int) -> Workload:
+        return training_step(make_model(preset, run.device, run.options.num_layers), preset, batch_size, dtype)
+
+    yield from run.compare(make)
+
+
+def measure_peers(run: Measurement, preset: str) -> Iterator[dict]:
+    """The video tower beside transformers' own models; they do not compute the same, so compare MFU."""
+    model = make_model(preset, run.device, run.options.num_layers)
+    for dtype in run.options.dtypes:
+        for batch_size in run.options.batch_sizes:
+            ours = video_forward(model, batch_size, getattr(torch, dtype), False)
+            contenders, flops = {OURS: ours.contenders[OURS]}, {OURS: ours.flops}
+            for name, make in peers.PEERS.items():
+                with torch.device("meta"):
+                    meta_input = peers.make_input(name, batch_size, torch.float32, torch.device("meta"))
+                    flops[name] = count_flops(make(), meta_input)
+                peer = make().to(run.device, getattr(torch, dtype)).eval()
+                videos = peers.make_input(name, batch_size, getattr(torch, dtype), run.device)
+                contenders[name] = torch.no_grad()(lambda peer=peer, videos=videos: peer(videos))
+            timings = time_alternately(contenders, run.device, run.options.repeats, run.options.clock)
+            results = {
+                name: timing.record()
+                | {
+                    "gflop": round(flops[name] / 1e9, 1),
+                    "mfu": round(flops[name] / timing.median / run.peaks[dtype], 3),
+                }
+                for name, timing in timings.items()
+            }
+            yield {"dtype": dtype, "batch_size": batch_size, "results": results}
+
+
+def measure_scaling(run: Measurement, preset: str) -> Iterator[dict]:
+    """The video tower against the number of frames, and against the share of patches kept."""
+    model = make_model(preset, run.device, run.options.num_layers)
+    vision = model.config.vision_config
+    dtype = run.options.dtypes[0]
+    model.to(getattr(torch, dtype))
+    size = (1, vision.num_frames, vision.num_channels, vision.image_size, vision.image_size)
+    videos = torch.randn(size, device=run.device).to(getattr(torch, dtype))
+
+    def embed(num_frames: int, kept_share: float) -> Callable:
+        num_masked = vision.num_patches - round(kept_share * vision.num_patches)
+        mask = (torch.arange(vision.num_patches, device=run.device) < num_masked)[None]
+        options = {"bool_masked_pos": mask, "num_masked_patches": num_masked} if num_masked else {}
+        return torch.no_grad()(lambda: model.vision_model(videos[:, :num_frames], class_token_only=True, **options))
+
+    frames = {count: embed(count, 1.0) for count in SCALING_FRAMES if count <= vision.num_frames}
+    shares = {share: embed(vision.num_frames, share) for share in (0.1, 0.3, 0.5, 0.7, 1.0)}
+    for axis, contenders in (("frames", frames), ("share of patches kept", shares)):
+        timings = time_alternately(contenders, run.device, run.options.repeats, run.options.clock)
+        results = {str(place): timing.record() for place, timing in timings.items()}
+        yield {"dtype": dtype, "batch_size": 1, "axis": axis, "results": results}
+
+
+def measure_trace(run: Measurement, preset: str) -> Iterator[dict]:
+    """Where the time of the video tower goes: the share of each operator's own time."""
+    model = make_model(preset, run.device, run.options.num_layers)
+    for dtype in run.options.dtypes:
+        workload = video_forward(model, run.options.batch_sizes[0], getattr(torch, dtype), False)
+        shares = {name: trace(contender, run.device) for name, contender in workload.contenders.items()}
+        yield {"dtype": dtype, "batch_size": run.options.batch_sizes[0], "shares": shares}
+
+
+def trace(contender: Callable, device: torch.device, num_rows: int = 10) -> dict[str, float]:
+    """Returns the operators that take most, with their shares of all time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    contender()
+    on_cuda = device.type == "cuda"
+    activity = ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU
+    with profile(activities=[activity]) as profiler:
+        contender()
+    times = {
+        event.key: event.self_device_time_total if on_cuda else event.self_cpu_time_total
+        for event in profiler.key_averages()
+    }
+    total = sum(times.values())
+    longest = sorted(times, key=times.get, reverse=True)[:num_rows]
+    return {name: round(times[name] / total, 3) for name in longest}
+
+
+PARTS: dict[str, Callable[[Measurement, str], Iterator[dict]]] = {
+    "video": measure_video,
+    "text": measure_text,
+    "step": measure_step,
+    "peers": measure_peers,
+    "scaling": measure_scaling,
+    "trace": measure_trace,
+}
+
+
+def describe_device(device: torch.device) -> str:
+    """Returns the device's name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with open("/proc/cpuinfo") as file:
+        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    extensions = [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if name in _cpu_flags()]
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor()} ({', '.join(extensions)})"
+
+
+def _cpu_flags() -> set[str]:
+    with open("/proc/cpuinfo") as file:
+        return next((set(line.split(":")[1].split()) for line in file if line.startswith("flags")), set())

@@ -1,0 +1,42 @@
+"""A run's rows as a Markdown table, for the terminal and the README."""
+
+from benchmarks.speed.towers.workloads import OURS, REFERENCE
+
+PART_NAMES = {"video": "video tower", "text": "text tower", "step": "training step"}
+
+
+def format_table(rows: list[dict]) -> str:
+    """Returns the rows that have a reference, a line each, and the peers below."""
+    lines = [
+        "| | size | dtype | batch | the release's way | TVTSv2 | times as fast | peak memory | MFU |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        if REFERENCE not in row.get("results", {}):
+            continue
+        for name, ours in row["results"].items():
+            if name == REFERENCE:
+                continue
+            slow = row["results"][REFERENCE]
+            cells = (
+                PART_NAMES[row["part"]] + ("" if name == OURS else f", {name.removeprefix(OURS).strip(' ,')}"),
+                row["preset"],
+                row["dtype"],
+                row["batch_size"],
+                f"{slow['median_ms']:,.0f} ms",
+                f"{ours['median_ms']:,.0f} ms",
+                f"{ours['speedup']:.2f}",
+                f"{ours['peak_mib'] / max(slow['peak_mib'], 1e-9):.0%}",
+                f"{ours['mfu']:.0%}",
+            )
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    peers = [row for row in rows if row["part"] == "peers"]
+    if peers:
+        lines += ["", "| video tower | dtype | batch | GFLOP | ms | MFU |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in peers:
+        for name, result in row["results"].items():
+            label = f"{name} {row['preset']}" if name == OURS else name
+            cells = (label, row["dtype"], row["batch_size"], f"{result['gflop']:,.0f}")
+            cells += (f"{result['median_ms']:,.0f}", f"{result['mfu']:.0%}")
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
