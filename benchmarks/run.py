@@ -39,8 +39,8 @@ from benchmarks.evaluation.protocols.multiple_choice import run_multiple_choice
 from benchmarks.evaluation.protocols.prompts import DEFAULT_TEMPLATES, check_templates, fill
 from benchmarks.evaluation.protocols.recognition import run_recognition
 from benchmarks.evaluation.protocols.retrieval import run_retrieval
-from benchmarks.records import count_videos, describe_device, make_record, run_state, write_record
 from benchmarks.evaluation.report import write_report
+from benchmarks.records import count_videos, describe_device, make_record, run_state, write_record
 
 DATA = {
     "retrieval": sorted(retrieval_annotations.READERS),

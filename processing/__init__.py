@@ -6,10 +6,10 @@ from modeling_tvtsv2 import TVTSv2Config
 
 from .frame_sampling_tvtsv2 import interval_midpoint_indices, linspace_indices, random_interval_indices
 from .processing_tvtsv2 import TVTSv2Processor
-from .video_container_tvtsv2 import VideoLimits, VideoReadingError
-from .video_metadata_tvtsv2 import VideoFileMetadata, VideoWindowError
+from .reader_container_tvtsv2 import VideoLimits, VideoReadingError
+from .reader_metadata_tvtsv2 import VideoFileMetadata, VideoWindowError
+from .reader_tvtsv2 import read_video, read_windows
 from .video_processing_tvtsv2 import TVTSv2VideoProcessor
-from .video_reading_tvtsv2 import read_video, read_windows
 
 TVTSv2VideoProcessor.register_for_auto_class("AutoVideoProcessor")
 TVTSv2Processor.register_for_auto_class("AutoProcessor")

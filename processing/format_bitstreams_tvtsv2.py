@@ -6,7 +6,7 @@ full decode. So the flag is believed only where the bitstream agrees. Whatever i
 
 from collections.abc import Iterator
 
-from .av1_headers_tvtsv2 import is_shown_keyframe
+from .format_av1_tvtsv2 import is_shown_keyframe
 
 # Codecs whose every packet is one shown frame that depends on no other.
 INTRA_CODECS = frozenset({"mjpeg", "prores"})

@@ -13,10 +13,10 @@ from transformers.video_utils import VideoMetadata
 
 from .frame_geometry_tvtsv2 import FrameGeometry, geometry_for, resized_size
 from .frame_sampling_tvtsv2 import random_interval_indices
-from .taken_frames_tvtsv2 import ScaledSize
-from .video_container_tvtsv2 import VideoLimits
-from .video_metadata_tvtsv2 import VideoFileMetadata
-from .video_reading_tvtsv2 import read_video, read_windows
+from .reader_container_tvtsv2 import VideoLimits
+from .reader_frames_tvtsv2 import ScaledSize
+from .reader_metadata_tvtsv2 import VideoFileMetadata
+from .reader_tvtsv2 import read_video, read_windows
 
 # FFmpeg's scalers that do what PIL's filters do; its bilinear and bicubic ones average when they shrink, as PIL's do.
 FFMPEG_SCALERS = {

@@ -10,7 +10,7 @@ import torch
 from transformers.image_processing_base import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from .video_settings_tvtsv2 import TVTSv2VideosKwargs
+from .frame_settings_tvtsv2 import TVTSv2VideosKwargs
 
 # A tokenizer without a limit carries a huge number instead.
 LARGEST_MODEL_MAX_LENGTH = 10**6

@@ -11,8 +11,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from .video_container_tvtsv2 import OpenVideo, reading_errors
-from .video_metadata_tvtsv2 import VideoFileMetadata
+from .reader_container_tvtsv2 import OpenVideo, reading_errors
+from .reader_metadata_tvtsv2 import VideoFileMetadata
 
 
 class ScaledSize(NamedTuple):

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import av
 
-from .packet_table_tvtsv2 import MAX_KEPT_BYTES, PacketTable, UncertainTable
-from .video_container_tvtsv2 import OpenVideo
+from .reader_container_tvtsv2 import OpenVideo
+from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, PacketTable, UncertainTable
 
 # With so few, reading all at once costs less than what a seek undoes: the first frames would be decoded again.
 MAX_KEPT_PACKETS = 500

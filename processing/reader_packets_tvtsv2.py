@@ -11,16 +11,16 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from .bitstream_headers_tvtsv2 import (
+from .format_bitstreams_tvtsv2 import (
     HIDING_CODECS,
     SHOWN_BY_FIRST_BYTE,
     TABLE_CODECS,
     may_be_superframe,
     num_shown_frames,
 )
-from .matroska_blocks_tvtsv2 import BlockTable, read_block_table
-from .mp4_sample_table_tvtsv2 import read_sample_table
-from .video_container_tvtsv2 import OpenVideo, reading_errors
+from .format_matroska_tvtsv2 import BlockTable, read_block_table
+from .format_mp4_tvtsv2 import read_sample_table
+from .reader_container_tvtsv2 import OpenVideo, reading_errors
 
 # Packets are kept while the table is read, up to this many bytes; beyond it they are read again by seeking. Frames are
 # kept likewise where the whole stream is decoded; beyond it that is done a second time.

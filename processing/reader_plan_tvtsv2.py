@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from .av1_headers_tvtsv2 import needed_parts
-from .bitstream_headers_tvtsv2 import SKIPPING_CODECS, is_clean_start, temporal_layer
-from .packet_table_tvtsv2 import PacketTable, UncertainTable, codec_of
-from .video_container_tvtsv2 import OpenVideo
+from .format_av1_tvtsv2 import needed_parts
+from .format_bitstreams_tvtsv2 import SKIPPING_CODECS, is_clean_start, temporal_layer
+from .reader_container_tvtsv2 import OpenVideo
+from .reader_packets_tvtsv2 import PacketTable, UncertainTable, codec_of
 
 
 @dataclass

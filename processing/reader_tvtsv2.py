@@ -15,13 +15,13 @@ import av
 import numpy as np
 import torch
 
-from .frame_decoding_tvtsv2 import Damage, decode_beginning, decode_runs, decode_sequentially
-from .packet_reading_tvtsv2 import PacketReader
-from .packet_table_tvtsv2 import MAX_KEPT_BYTES, UncertainTable, read_packet_table
-from .run_planning_tvtsv2 import plan_runs
-from .taken_frames_tvtsv2 import ScaledSize, TakenFrames, quarter_turns
-from .video_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
-from .video_metadata_tvtsv2 import VideoFileMetadata
+from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
+from .reader_decoding_tvtsv2 import Damage, decode_beginning, decode_runs, decode_sequentially
+from .reader_frames_tvtsv2 import ScaledSize, TakenFrames, quarter_turns
+from .reader_metadata_tvtsv2 import VideoFileMetadata
+from .reader_packet_access_tvtsv2 import PacketReader
+from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, UncertainTable, read_packet_table
+from .reader_plan_tvtsv2 import plan_runs
 
 logger = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .file_levels_tvtsv2 import read_file_levels, read_training_levels, sample_indices
 from .frame_arrays_tvtsv2 import as_frames, list_videos
+from .frame_files_tvtsv2 import read_file_levels, read_training_levels, sample_indices
 from .frame_geometry_tvtsv2 import geometry_for
-from .video_container_tvtsv2 import VideoReadingError
-from .video_metadata_tvtsv2 import VideoFileMetadata
-from .video_reading_tvtsv2 import default_num_threads
-from .video_settings_tvtsv2 import PRESETS, TVTSv2VideosKwargs, check_names
+from .frame_settings_tvtsv2 import PRESETS, TVTSv2VideosKwargs, check_names
+from .reader_container_tvtsv2 import VideoReadingError
+from .reader_metadata_tvtsv2 import VideoFileMetadata
+from .reader_tvtsv2 import default_num_threads
 
 
 class TVTSv2VideoProcessor(BaseVideoProcessor):

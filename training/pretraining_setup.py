@@ -9,13 +9,13 @@ from transformers import AutoTokenizer
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus
+from training.runtime.run_folder import BROKEN_VIDEOS_FILE
 from training.sources.built_dataset import BuiltClips
 from training.sources.clip_sources import WebVidClips, YTTemporalClips
 from training.sources.howto100m import HowTo100MClips
 from training.sources.mixed_sources import MixedSources, TurnSampler
 from training.sources.shards import ShardClips
-from training.narrated_shapes.corpus import CorpusConfig, build_corpus
-from training.runtime.run_folder import BROKEN_VIDEOS_FILE
 from training.train_tokenizer import train_tokenizer
 
 SOURCE_KEYS = {

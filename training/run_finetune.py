@@ -15,10 +15,10 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from training.sources.unusable_videos import TooManyBrokenVideosError
-from training.runtime.cpu_threads import use_all_cores
 from training.finetuning.arguments import FinetuningArguments, FinetuningTrainingArguments, parse_arguments
+from training.runtime.cpu_threads import use_all_cores
 from training.runtime.run_folder import BROKEN_VIDEOS_FILE, RESULTS_FILE, CheckpointError, RunFolder, write_json
+from training.sources.unusable_videos import TooManyBrokenVideosError
 
 
 def main(command_line: list[str] | None = None) -> None:

@@ -16,11 +16,11 @@ import torch
 from transformers import set_seed
 
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments, parse_arguments
-from training.sources.unusable_videos import TooManyBrokenVideosError
 from training.runtime.cpu_threads import use_all_cores
 from training.runtime.liveness import DataLoadingError
 from training.runtime.machine import describe_run
 from training.runtime.run_folder import RESULTS_FILE, CheckpointError, RunFolder, write_json
+from training.sources.unusable_videos import TooManyBrokenVideosError
 
 
 def main(command_line: list[str] | None = None) -> None:

@@ -11,16 +11,16 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, TrainingArguments
 
 from training.arguments import PreTrainingArguments
-from training.contrast.chunked_contrast import backward_in_chunks
-from training.sources.unusable_videos import TooManyBrokenVideosError
-from training.cost.flops import count_step_flops
 from training.callbacks.finite_loss import FiniteLossGuard
+from training.callbacks.progress import TrainingProgress, contrastive_accuracy
+from training.contrast.chunked_contrast import backward_in_chunks
 from training.contrast.gather import gather_batch_sizes, gather_pairs, sum_over_processes
-from training.runtime.liveness import Heartbeat, loading_errors_explained
+from training.cost.flops import count_step_flops
 from training.losses import contrastive_loss
 from training.parameter_rules import ParameterPlan
-from training.callbacks.progress import TrainingProgress, contrastive_accuracy
+from training.runtime.liveness import Heartbeat, loading_errors_explained
 from training.runtime.safe_checkpoints import SafeCheckpointTrainer
+from training.sources.unusable_videos import TooManyBrokenVideosError
 
 PLAN_FILE = "parameter_plan.json"
 NOT_FOR_THE_MODEL = ("num_broken", "video_ids")

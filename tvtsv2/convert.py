@@ -34,10 +34,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from transformers import AutoTokenizer
 
-    from tvtsv2.models.new_folder import new_folder
     from modeling_tvtsv2 import TVTSv2Config
     from modeling_tvtsv2.convert_checkpoint import convert_checkpoint
     from processing import TVTSv2Processor, TVTSv2VideoProcessor
+    from tvtsv2.models.new_folder import new_folder
 
     tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer) if arguments.tokenizer else None
     with new_folder(arguments.output_dir) as folder:

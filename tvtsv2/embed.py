@@ -122,8 +122,8 @@ def _build(arguments: argparse.Namespace, device):
     from pathlib import Path
 
     from tvtsv2.models.model_loading import load_model, load_processor
-    from tvtsv2.store.provenance import describe
     from tvtsv2.models.video_embedding import VideoEmbedder, Windows
+    from tvtsv2.store.provenance import describe
 
     windows = None
     if arguments.windows is not None:

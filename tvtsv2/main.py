@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from commands import convert, embed, export, search, verify
+from tvtsv2 import convert, embed, export, search, verify
 
 COMMANDS = (embed, search, verify, export, convert)
 

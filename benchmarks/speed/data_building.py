@@ -25,10 +25,10 @@ import numpy as np
 import torch
 
 from benchmarks.speed.reading.video_files import make_file
-from training.transcripts.alignment import align_clean_text
+from training.cost.reading_speed import memory_mebibytes
 from training.data_building.video_checks import VideoCheck, find_candidates
 from training.runtime.machine import device_name
-from training.cost.reading_speed import memory_mebibytes
+from training.transcripts.alignment import align_clean_text
 
 RECORD = Path("benchmarks/records/data_building_speed.json")
 WORDS_PER_SECOND = 3
@@ -154,7 +154,15 @@ def measure_memory(folder: Path, num_videos: int, row_counts: list[int], num_sam
         dataset = repeat_rows(folder / f"dataset{num_videos}", folder / f"rows{num_rows}", num_rows)
         source = {"format": "built", "dataset": str(dataset), "videos": str(videos)}
         checked, output = make_checked_footage(folder / f"checked{num_rows}", num_rows)
-        writing = run("training.data_building.build_dataset", "--videos", str(checked), "--output", str(output), "--num_workers", "1")
+        writing = run(
+            "training.data_building.build_dataset",
+            "--videos",
+            str(checked),
+            "--output",
+            str(output),
+            "--num_workers",
+            "1",
+        )
         reading = _read(source, num_samples)
         peaks[str(num_rows)] = {
             "writing": writing.anonymous_mebibytes,

@@ -20,12 +20,12 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from benchmarks.speed.data_building import make_footage
 from benchmarks.evaluation.embeddings.cache import embed_files
 from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, TVTSv2Embedder
 from benchmarks.evaluation.protocols.linear_classifier import LinearClassifier
 from benchmarks.evaluation.protocols.retrieval import rank_both_ways
 from benchmarks.records import describe_device, write_record
+from benchmarks.speed.data_building import make_footage
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
 from processing import TVTSv2VideoProcessor
 from training.cost.reading_speed import memory_mebibytes

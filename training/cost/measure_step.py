@@ -19,9 +19,9 @@ from transformers import PrinterCallback, TrainerCallback
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from training.arguments import PreTrainingArguments
+from training.callbacks.progress import peak_memory_bytes
 from training.cost.flops import count_step_flops
 from training.masking import count_masked_patches, draw_tube_mask
-from training.callbacks.progress import peak_memory_bytes
 from training.trainer import TVTSv2Trainer
 
 

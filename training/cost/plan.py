@@ -11,13 +11,13 @@ import torch
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
-from training.sources.mixed_sources import TurnSampler
 from training.cost.flops import count_step_flops
 from training.cost.memory_estimate import activation_bytes, state_bytes
 from training.cost.paper_recipe import PAPER_SIZES, compare_with_paper
 from training.masking import count_masked_patches
 from training.parameter_rules import ParameterPlan
 from training.pretraining_setup import CAPTIONED_FORMATS, build_source
+from training.sources.mixed_sources import TurnSampler
 
 GIB = 2**30
 

@@ -17,8 +17,8 @@ import yaml
 from torch.utils.data import Dataset
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.sources.clip_sampling import TranscriptError
 from training.pretraining_setup import build_source
+from training.sources.clip_sampling import TranscriptError
 
 
 def measure(source: Dataset, num_samples: int, seed: int = 0) -> dict[str, float]:

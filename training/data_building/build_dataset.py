@@ -29,7 +29,6 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from training.data_building.check_ledger import find_results, read_checks
-from training.sources.table_files import read_table
 from training.data_building.video_checks import (
     UNREADABLE_VIDEO,
     Candidate,
@@ -39,6 +38,7 @@ from training.data_building.video_checks import (
     find_candidates,
 )
 from training.runtime.process_pool import run_in_processes
+from training.sources.table_files import read_table
 
 ROWS_PER_FILE = 5000
 ROWS_PER_GROUP = 100  # what is in memory at a time; transcripts can be long

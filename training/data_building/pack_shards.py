@@ -207,7 +207,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Pack a built data set into shards.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--dataset", type=Path, required=True, help="folder made by training.data_building.build_dataset")
+    parser.add_argument(
+        "--dataset", type=Path, required=True, help="folder made by training.data_building.build_dataset"
+    )
     parser.add_argument("--videos", type=Path, required=True, help="the folder of videos it was built from")
     parser.add_argument("--output", type=Path, required=True, help="empty, new, or holding part of these shards")
     parser.add_argument("--shard_format", default="tar", choices=SHARD_FORMATS, help="of the shards")

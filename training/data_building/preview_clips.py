@@ -3,7 +3,7 @@
 python -m training.data_building.preview_clips built footage_dataset --videos footage
 python -m training.data_building.preview_clips yt_temporal train.csv --root data/YTTemporal
 python -m training.data_building.preview_clips webvid results_2M_train.csv --root data/WebVid
-python -m training.data_building.preview_clips howto100m HowTo100M_v1.csv --captions caption.json --videos data/HowTo100M
+python -m training.data_building.preview_clips howto100m HowTo100M_v1.csv --captions caption.json --videos data
 """
 
 import argparse

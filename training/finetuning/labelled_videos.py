@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from processing import TVTSv2Processor, TVTSv2VideoProcessor, VideoReadingError
-from training.sources.unusable_videos import BrokenVideos
 from training.sources.table_files import read_table, resolve_inside
+from training.sources.unusable_videos import BrokenVideos
 
 VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
 MAX_REPLACEMENTS = 20  # in a row; more broken videos than that are no accident

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from transformers import EvalPrediction
 
-from training.sources.unusable_videos import TooManyBrokenVideosError
+from training.contrast.gather import gather_batch_sizes, gather_pairs
 from training.evaluation import retrieval_metrics
 from training.finetuning.labelled_videos import ShuffledVideos
-from training.contrast.gather import gather_batch_sizes, gather_pairs
 from training.losses import contrastive_loss
 from training.runtime.safe_checkpoints import SafeCheckpointTrainer
+from training.sources.unusable_videos import TooManyBrokenVideosError
 
 MIN_SAMPLES_TO_JUDGE = 200  # before that, a share of broken videos means nothing
 

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 from processing import TVTSv2VideoProcessor
 from training.sources.clip_sampling import ClipSampler, TranscriptError
 from training.sources.table_files import read_table, resolve_inside
-from training.transcripts.transcript_files import MAX_BYTES, read_howto100m
 from training.transcripts.alignment import TimedWord
+from training.transcripts.transcript_files import MAX_BYTES, read_howto100m
 
 _ENTRY = re.compile(rb'"([^"\\]+)":\s*\{')
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv")

@@ -15,9 +15,9 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from processing import VideoReadingError
-from training.sources.unusable_videos import BrokenVideos
-from training.sources.clip_sampling import TranscriptError
 from training.masking import count_masked_patches, draw_tube_mask
+from training.sources.clip_sampling import TranscriptError
+from training.sources.unusable_videos import BrokenVideos
 
 MAX_REPLACEMENTS = 20  # in a row; more than that is not bad luck
 

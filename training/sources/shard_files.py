@@ -1,4 +1,4 @@
-"""The shards that `training.data_building.pack_shards` writes, as files: the index, the bytes of a part, the words of a sample.
+"""Shards written by `training.data_building.pack_shards`: the index, the bytes of a part, the words of a sample.
 
 Shards lie in a folder, or behind any URL that fsspec knows.
 """
@@ -29,7 +29,9 @@ def read_index(shards: str, split: str) -> tuple[dict[str, np.ndarray], str]:
     try:
         table = pq.read_table(pa.BufferReader(read_range(url, None, None)))
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no index {url}; was it packed by training.data_building.pack_shards?") from error
+        raise FileNotFoundError(
+            f"there is no index {url}; was it packed by training.data_building.pack_shards?"
+        ) from error
     except pa.ArrowInvalid as error:
         raise ValueError(f"{url} is no index of shards: {error}") from error
     suffix = (table.schema.metadata or {}).get(b"shard_format", b"tar").decode()

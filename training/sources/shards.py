@@ -1,4 +1,4 @@
-"""Clips from shards that `training.data_building.pack_shards` made, each sample read at its place: what `run_pretrain.py` uses.
+"""Clips from shards made by `training.data_building.pack_shards`, with random access through their index.
 
 Shards come with an index, so a sample is two reads at known places and this source is map-style like all others. That
 makes order a matter of numbers: mixing sources, splitting by process and worker, and resuming are done by the samplers,

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from modeling_tvtsv2 import TVTSv2Model
+from processing import TVTSv2VideoProcessor
 from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses
 from tvtsv2.reading.segment_reading import Segment, measure_seconds, read_whole, read_windows
 from tvtsv2.reading.video_list import VideoEntry
-from modeling_tvtsv2 import TVTSv2Model
-from processing import TVTSv2VideoProcessor
 
 WINDOWS_PER_READ = 8  # bounds the memory of a long video's windows; each read goes through the file's index anew
 READS_AHEAD = 2  # per reading process

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-PRELOADED = ["tvtsv2.reading.segment_reading"]  # by the server that the processes are forked from: each starts in no time
+PRELOADED = ["tvtsv2.reading.segment_reading"]  # by the forkserver, so that workers start quickly
 
 
 def prepare() -> None:

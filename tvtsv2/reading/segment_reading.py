@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvtsv2.store.embedding_store import Row
-from tvtsv2.reading.video_list import VideoEntry
 from processing import TVTSv2VideoProcessor, VideoFileMetadata, read_video
+from tvtsv2.reading.video_list import VideoEntry
+from tvtsv2.store.embedding_store import Row
 
 
 @dataclass

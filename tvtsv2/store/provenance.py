@@ -2,11 +2,11 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
-from tvtsv2.models.model_loading import hash_weights
-from tvtsv2.models.video_embedding import Windows
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor
 from processing.frame_settings_tvtsv2 import TVTSv2VideosKwargs
+from tvtsv2.models.model_loading import hash_weights
+from tvtsv2.models.video_embedding import Windows
 
 EMBEDDING = "the class token of the last block, after the final layer norm and the projection"
 

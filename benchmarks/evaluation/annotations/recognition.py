@@ -8,7 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.evaluation.annotations.files import check_unique, read_json, read_lines, read_table, split_checksum, text_field
+from benchmarks.evaluation.annotations.files import (
+    check_unique,
+    read_json,
+    read_lines,
+    read_table,
+    split_checksum,
+    text_field,
+)
 from benchmarks.evaluation.embeddings.video_folder import VIDEO_SUFFIXES
 
 PARTS = ("train", "test")

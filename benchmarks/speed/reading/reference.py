@@ -9,8 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from benchmarks.speed.reading.video_files import FPS, MAX_SECONDS_ENCODED
 from benchmarks.speed.reading.rivals import NUM_FRAMES
+from benchmarks.speed.reading.video_files import FPS, MAX_SECONDS_ENCODED
 from processing import interval_midpoint_indices
 
 # Readers round colours differently; the next frame is further away than this.

@@ -30,10 +30,10 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.speed.reading.video_files import ENCODERS, VIDEO_EXTENSIONS, file_name, make_file
 from benchmarks.speed.reading.reference import count_same, find_reference
 from benchmarks.speed.reading.rivals import READERS, find_readers, list_runs
 from benchmarks.speed.reading.tables import write_tables
+from benchmarks.speed.reading.video_files import ENCODERS, VIDEO_EXTENSIONS, file_name, make_file
 
 # The whole set of made files.
 HEIGHTS, GOP_SIZES, SECONDS = [360, 1080], [30, 250], [10, 60, 600]

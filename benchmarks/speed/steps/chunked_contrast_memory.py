@@ -1,4 +1,4 @@
-"""Peak memory of a contrastive step against the batch size, with chunks (training/contrast/chunked_contrast.py) and without.
+"""Peak memory of a contrastive step against the batch size, with and without chunks (training/contrast).
 
     python -m benchmarks.speed.steps.chunked_contrast_memory --chunk_size 16 --seconds 300
 

@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed.steps.training_speed --corpus outputs/narrated_shapes/seed0
 
-A process has one thread. Both measure steps of the tiny model on random samples (training/cost/measure_step.py) with the
-same batch a process, so two processes have twice the work; the bar is 1.85 times the samples a second. The third case
-is one process that logs every step to tensorboard, where the others log once at the end: no step is to wait for that.
+A process has one thread. Both measure steps of the tiny model on random samples (training/cost/measure_step.py) with
+the same batch per process, so two processes have twice the work; the bar is 1.85 times the samples per second. The
+third case is one process that logs every step to tensorboard, where the others log once at the end: no step should
+wait for that.
 The data path (read, sample, crop, normalise) is that of a pre-training run, on the generated corpus's videos: in this
 process, and in loading workers for an accelerator that takes no time, which waits for data all the time.
 Measured in turns; the load of the machine is in the record: above 0.5 at the start, the numbers mean little.

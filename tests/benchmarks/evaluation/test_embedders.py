@@ -1,0 +1,121 @@
+"""Every family's adapter on a small random model: against the model called by hand, strict loading, short videos."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoProcessor, VideoPrismClipModel
+
+from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder, read_frames, weight_hash
+from modeling_tvtsv2 import TVTSv2Model
+from processing import TVTSv2Processor
+from tests.support.benchmark_models import FAMILIES, save_model
+from tests.support.video_files import write_video
+
+TEXTS = ["a red thing", "a person waving", "a person waving a red thing and more words than there are places for"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return {family: save_model(family, root / family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    root = tmp_path_factory.mktemp("videos")
+    return [write_video(root / f"{n}.mp4", num_frames=n, height=32, width=48, options={"bf": "0"}) for n in (9, 2)]
+
+
+def features_by_hand(family, folder, path):
+    """(D,) of a video and (M, D) of texts, with the model's own calls."""
+    if family == "tvtsv2":
+        model, processor = TVTSv2Model.from_pretrained(folder), TVTSv2Processor.from_pretrained(folder)
+        pixels = processor(videos=str(path), return_tensors="pt")["pixel_values_videos"]
+        return model.get_video_features(pixels).pooler_output[0], model.get_text_features(
+            **processor(text=TEXTS, return_tensors="pt")
+        ).pooler_output
+    model = (VideoPrismClipModel if family == "videoprism" else AutoModel).from_pretrained(folder).eval()
+    processor = AutoProcessor.from_pretrained(folder)
+    length = 20 if family in ("clip", "xclip") else 12
+    padding = True if family in ("clip", "xclip") else "max_length"
+    tokens = processor.tokenizer(TEXTS, padding=padding, truncation=True, max_length=length, return_tensors="pt")
+    if family == "videoprism":
+        frames = read_frames(path, 4, exact=True)
+        pixels = processor(videos=[frames], do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
+        outputs = model(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"], pixel_values_videos=pixels
+        )
+        return outputs.video_embeds[0], outputs.text_embeds
+    if family == "xclip":
+        frames = read_frames(path, 4, exact=True)
+        pixels = processor.image_processor(images=list(frames), return_tensors="pt")["pixel_values"]
+        outputs = model(pixel_values=pixels.reshape(1, 4, 3, 24, 24), **tokens)
+        # The model's output adds video-specific prompts to texts; without them:
+        texts = model.text_projection(model.text_model(**tokens).pooler_output)
+        return outputs.video_embeds[0], texts
+    frames = [frame.numpy() for frame in read_frames(path, 12, exact=False)]
+    pixels = processor.image_processor(images=frames, return_tensors="pt", input_data_format="channels_first")
+    names = ["input_ids"] if family == "siglip" else ["input_ids", "attention_mask"]
+    outputs = model(**{name: tokens[name] for name in names}, **pixels)
+    return outputs.image_embeds.mean(dim=0), outputs.text_embeds
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
+def test_embeddings_are_the_model_s_own(family, folders, videos):
+    embedder = load_embedder(str(folders[family]), EmbedderOptions())
+    together = embedder.embed_videos([embedder.reader(path) for path in videos])
+    texts = embedder.embed_texts(TEXTS)
+    for path, embedding in zip(videos, together, strict=True):
+        video_by_hand, texts_by_hand = features_by_hand(family, folders[family], path)
+        for ours, theirs in ((embedding[None], video_by_hand[None]), (texts, texts_by_hand)):
+            ours, theirs = (torch.nn.functional.normalize(torch.as_tensor(e), dim=-1) for e in (ours, theirs))
+            torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
+    assert not np.allclose(texts[0], texts[1]) and not np.allclose(together[0], together[1])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_description_says_where_an_embedding_comes_from(family, folders):
+    description = load_embedder(str(folders[family]), EmbedderOptions()).description
+    assert description["family"] == family and description["name"] == family
+    assert description["num_frames"] == (12 if family in ("clip", "siglip") else 4)
+    assert str(folders[family].parent) not in json.dumps(description)
+    mean = description["transform"].get("image_mean")
+    if family == "tvtsv2":
+        assert mean == [0.485, 0.456, 0.406] and description["transform"]["preset"] == "evaluation"
+    if family == "siglip":
+        assert mean == [0.5, 0.5, 0.5]
+    if family == "videoprism":
+        assert description["transform"]["do_normalize"] is False
+
+
+def test_missing_weights_are_an_error(folders, tmp_path):
+    folder = save_model("clip", tmp_path / "clip")
+    weights = load_file(folder / "model.safetensors")
+    del weights["visual_projection.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 weights, such as visual_projection\.weight"):
+        load_embedder(str(folder), EmbedderOptions())
+
+
+def test_other_models_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match="'bert' model; known are"):
+        load_embedder(str(tmp_path), EmbedderOptions())
+
+
+@pytest.mark.parametrize(("family", "num_frames"), [("tvtsv2", 5), ("tvtsv2", 0), ("xclip", 3), ("clip", 0)])
+def test_numbers_of_frames_a_model_cannot_take(folders, family, num_frames):
+    with pytest.raises(ValueError, match="frame"):
+        load_embedder(str(folders[family]), EmbedderOptions(num_frames=num_frames))
+
+
+def test_weight_hash_depends_on_every_weight_and_on_nothing_else(tiny_model):
+    before = weight_hash(tiny_model)
+    assert weight_hash(tiny_model) == before
+    with torch.no_grad():
+        tiny_model.visual_projection.weight[0, 0] += 1e-3
+    assert weight_hash(tiny_model) != before

@@ -1,0 +1,139 @@
+"""The README and the pages of docs/: every block of Python and every command runs, in order, as it stands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from modeling_tvtsv2 import TVTSv2Config
+from tests.support.deterministic_weights import golden_config
+from tests.support.docs_commands import Program, find_program
+from tests.support.docs_inputs import make_inputs
+from tests.support.hub_stand_in import start_hub
+from tests.support.paths import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# A page that uses what another one leaves.
+AFTER = {"search": "embed"}
+# What sets the project up: the gate runs the tests by the README's own line (.ci/run), and benchmarks/records/main_job
+# holds runs of the main job from a fresh clone.
+SET_UP = re.compile(r"^python3 -m venv \.venv && ")
+# Commands that cannot run here as they stand: what is run instead, and why.
+INSTEAD = [
+    (
+        re.compile(r"training/run_pretrain\.py .*configs/(b32|b16|h14)\.yaml(?!.*--plan)"),
+        ["--plan"],
+        "needs YT-Temporal, WebVid, CLIP's weights and many GPUs. The plan reads the same recipe to the end.",
+    ),
+    (
+        re.compile(r"benchmarks\.study "),
+        ["--seconds", "0"],
+        "takes minutes to hours. Without time it only lists its cells; tests/benchmarks/study runs each claim, small.",
+    ),
+]
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """The language and the content of every block of shell or Python, in order."""
+    return re.findall(r"^```(bash|python)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands(block: str) -> list[str]:
+    lines = block.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#") and not SET_UP.match(line)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """One folder for all pages; the hub is a stand-in, and the release's B/32 a model of a test's size."""
+    place = tmp_path_factory.mktemp("docs")
+    make_inputs(place)
+    hub = start_hub("your-name/your-other-model")
+    presets = {name: TVTSv2Config.from_preset(name) for name in ("tiny", "b16", "h14")} | {"b32": golden_config("B")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(TVTSv2Config, "from_preset", presets.__getitem__)
+        patch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        patch.setenv("HF_TOKEN", "hf_for_the_stand_in")
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        yield place
+    hub.shutdown()
+
+
+@pytest.fixture(scope="module")
+def run_page(place):
+    """Runs a page once, after the pages it needs."""
+    finished = set()
+
+    def run(page: Path) -> None:
+        if page.stem in AFTER:
+            run(page.with_stem(AFTER[page.stem]))
+        if page in finished:
+            return
+        names = {"__name__": f"page_{page.stem}"}
+        for language, block in blocks(page):
+            if language == "python":
+                exec(compile(block, str(page), "exec"), names)
+            else:
+                for line in commands(block):
+                    run_command(page, line)
+        finished.add(page)
+
+    return run
+
+
+def run_command(page: Path, line: str) -> None:
+    for pattern, options, _ in INSTEAD:
+        if pattern.search(line):
+            line = shlex.join([*shlex.split(line), *options])
+    code = find_program(shlex.split(line, comments=True)).run()
+    assert code == 0, (
+        f"{page.name}: exit code {code} of\n  {line}\nThe page may be wrong. If the command needs files that are not "
+        "there, make them in tests/support/docs_inputs.py; if it cannot run here at all, say in INSTEAD "
+        "what is run in its place, and why."
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_runs_in_order(page, run_page):
+    run_page(page)
+
+
+def test_what_is_run_instead_is_still_on_a_page():
+    lines = [
+        line for page in PAGES for language, block in blocks(page) if language == "bash" for line in commands(block)
+    ]
+    assert len(lines) > 20
+    for pattern, _, _ in INSTEAD:
+        assert any(map(pattern.search, lines)), f"no page has a command for {pattern.pattern}"
+
+
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [
+        ("tvtsv2 embed model videos store", Program("tvtsv2.main", ["embed", "model", "videos", "store"])),
+        ("python -m benchmarks.run recognition", Program("benchmarks.run", ["recognition"])),
+        ("accelerate launch --multi_gpu --module tvtsv2 embed", Program("tvtsv2.main", ["embed"])),
+        (
+            "torchrun --nproc_per_node 2 training/run_finetune.py --data a",
+            Program("training.run_finetune", ["--data", "a"], 2),
+        ),
+    ],
+)
+def test_programs_of_commands(line, program):
+    assert find_program(shlex.split(line)) == program
+
+
+def test_a_command_that_is_not_known_or_fails_is_told(place):
+    with pytest.raises(ValueError, match="not 'curl'"):
+        run_command(ROOT / "README.md", "curl example.org")
+    with pytest.raises(AssertionError, match=r"(?s)README\.md: exit code 1 of.*search nowhere x.*docs_inputs"):
+        run_command(ROOT / "README.md", "tvtsv2 search nowhere x")
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(((?!https?:)[\w/.-]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,196 @@
+"""Both pipelines against the model called by hand; batches, mixed inputs, errors; from a folder, as a stranger."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch.nn.functional import normalize
+from transformers import pipeline
+
+from modeling_tvtsv2 import TVTSv2Model
+from processing import VideoReadingError
+from tests.support.small_folder import small_processor, write_small_folder
+from tests.support.video_files import draw_frame, write_video
+
+LABELS = ["red circle", "blue square", "green star"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_small_folder(tmp_path_factory.mktemp("pipelines") / "model")
+
+
+@pytest.fixture(scope="module")
+def videos(folder):
+    """Three files of different length and size."""
+    sizes = ((30, 48, 64), (9, 40, 40), (3, 64, 48))
+    return [
+        str(write_video(folder.parent / f"{index}.mp4", num_frames=length, height=height, width=width))
+        for index, (length, height, width) in enumerate(sizes)
+    ]
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return TVTSv2Model.from_pretrained(folder).eval()
+
+
+@pytest.fixture(scope="module")
+def classify(model):
+    return pipeline("zero-shot-video-classification", model=model, processor=small_processor(), device="cpu")
+
+
+@pytest.fixture(scope="module")
+def extract(model):
+    return pipeline("video-feature-extraction", model=model, processor=small_processor(), device="cpu")
+
+
+@torch.no_grad()
+def embed_by_hand(model, video) -> torch.Tensor:
+    return model.get_video_features(**small_processor()(videos=video, return_tensors="pt")).pooler_output[0]
+
+
+@torch.no_grad()
+def cosines_by_hand(model, video, templates) -> dict[str, float]:
+    """Label by label and text by text."""
+    scores = {}
+    for label in LABELS:
+        rows = []
+        for template in templates:
+            inputs = small_processor()(text=[template.format(label)], return_tensors="pt")
+            rows.append(normalize(model.get_text_features(**inputs).pooler_output[0], dim=0))
+        mean = normalize(torch.stack(rows).mean(dim=0), dim=0)
+        scores[label] = float(mean @ normalize(embed_by_hand(model, video), dim=0))
+    return scores
+
+
+def scores_of(results: list[dict]) -> dict[str, float]:
+    return {result["label"]: result["score"] for result in results}
+
+
+@pytest.mark.parametrize("templates", ["{}", ["a person {}", "a {} moves"]])
+def test_scores_are_the_cosines_with_the_mean_of_the_templates(classify, model, videos, templates):
+    results = classify(videos[0], candidate_labels=LABELS, templates=templates, function_to_apply="none")
+    expected = cosines_by_hand(model, videos[0], [templates] if isinstance(templates, str) else templates)
+    assert scores_of(results) == pytest.approx(expected, abs=1e-5)
+    scores = [result["score"] for result in results]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_softmax_uses_the_models_temperature_and_the_papers_prompt(classify, model, videos):
+    results = classify(videos[0], candidate_labels=LABELS)
+    cosines = torch.tensor(list(cosines_by_hand(model, videos[0], ["a person {}"]).values()))
+    expected = (cosines / model.config.contrastive_temperature).softmax(dim=0).tolist()
+    assert scores_of(results) == pytest.approx(dict(zip(LABELS, expected, strict=True)), abs=1e-5)
+
+
+def test_top_k_and_settings_of_the_constructor(model, videos):
+    classify = pipeline(
+        "zero-shot-video-classification",
+        model=model,
+        processor=small_processor(),
+        device="cpu",
+        candidate_labels=LABELS,
+        templates="{}",
+        top_k=2,
+    )
+    assert len(classify(videos[0])) == 2
+    assert len(classify(videos[0], top_k=1)) == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_batches_of_mixed_inputs_give_what_each_gives_alone(extract, model, videos, batch_size):
+    array = np.stack([draw_frame(index, 40, 56) for index in range(6)])
+    inputs = [videos[0], PIL.Image.fromarray(array[0]), array, videos[2]]
+    results = extract(inputs, batch_size=batch_size, return_tensors=True)
+    for result, video in zip(results, inputs, strict=True):
+        torch.testing.assert_close(result, embed_by_hand(model, video), atol=1e-5, rtol=1e-5)
+
+
+def test_a_generator_is_read_as_it_is_needed(extract, videos):
+    taken = []
+
+    def stream():
+        for video in videos:
+            taken.append(video)
+            yield video
+
+    results = extract(stream())
+    assert len(next(iter(results))) == 20
+    assert len(taken) < len(videos)
+
+
+def test_embeddings_are_as_the_model_gives_them_or_of_length_one(extract, model, videos):
+    plain = extract(videos[1])
+    assert plain == pytest.approx(embed_by_hand(model, videos[1]).tolist(), abs=1e-5)
+    scaled = torch.tensor(extract(videos[1], normalize=True))
+    torch.testing.assert_close(scaled, normalize(torch.tensor(plain), dim=0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "candidate_labels"),
+        ({"candidate_labels": []}, "at least one"),
+        ({"candidate_labels": "red"}, "list"),
+        ({"candidate_labels": ["red", " "]}, "none empty"),
+        ({"candidate_labels": LABELS, "templates": "a person"}, "one {} each"),
+        ({"candidate_labels": LABELS, "templates": []}, "one {} each"),
+        ({"candidate_labels": LABELS, "function_to_apply": "sigmoid"}, "softmax"),
+        ({"candidate_labels": LABELS, "top_k": 0}, "at least 1"),
+    ],
+)
+def test_wrong_values_are_errors(classify, videos, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        classify(videos[0], **arguments)
+
+
+def test_unknown_arguments_and_unreadable_files_are_errors(classify, extract, videos, tmp_path):
+    with pytest.raises(TypeError, match="hypothesis_template"):
+        classify(videos[0], candidate_labels=LABELS, hypothesis_template="{}")
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    with pytest.raises(VideoReadingError, match=r"broken\.mp4"):
+        extract([videos[0], str(broken)])
+
+
+STRANGER = """
+import json, sys
+for name in ("modeling_tvtsv2", "processing", "training", "benchmarks", "tvtsv2"):
+    sys.modules[name] = None
+import torch
+torch.set_num_threads(1)
+from transformers import pipeline
+folder, *videos = sys.argv[1:]
+arguments = {"model": folder, "device": "cpu"}
+try:
+    pipeline("video-feature-extraction", **arguments, trust_remote_code=False)
+except ValueError as error:
+    refusal = str(error)
+extract = pipeline("video-feature-extraction", **arguments, trust_remote_code=True)
+classify = pipeline("zero-shot-video-classification", **arguments, trust_remote_code=True)
+scores = classify(videos, candidate_labels=["red circle", "blue square"], templates="{}", batch_size=2)
+print(json.dumps({"refusal": refusal, "embeds": extract(videos), "scores": scores, "class": str(type(extract))}))
+"""
+
+
+def test_from_a_folder_where_the_project_is_not_installed(folder, videos, extract, classify, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+        "HF_HOME": str(tmp_path),
+        "HF_MODULES_CACHE": str(tmp_path / "modules"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-c", STRANGER, str(folder), *videos]
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert finished.returncode == 0, finished.stderr
+    results = json.loads(finished.stdout.splitlines()[-1])
+    assert "transformers_modules" in results["class"] and "trust_remote_code" in results["refusal"]
+    assert np.allclose(results["embeds"], extract(videos), atol=1e-5)
+    expected = classify(videos, candidate_labels=["red circle", "blue square"], templates="{}")
+    for actual, wanted in zip(results["scores"], expected, strict=True):
+        assert scores_of(actual) == pytest.approx(scores_of(wanted), abs=1e-5)

@@ -1,0 +1,360 @@
+"""Axis legend: T frames, H height, W width."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from transformers.video_utils import VideoMetadata
+
+from processing import TVTSv2VideoProcessor, VideoReadingError
+from processing.frame_geometry_tvtsv2 import pil_nearest_indices
+from processing.reader_frames_tvtsv2 import TakenFrames
+from tests.support.deterministic_weights import det
+from tests.support.paths import GOLDEN_FOLDER
+from tests.support.video_files import decode_all, draw_frame, write_video
+
+GOLDEN = json.loads((GOLDEN_FOLDER / "preprocessing.json").read_text())
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+ONE_LEVEL = 1.001 / 255 / 0.224
+
+
+def golden_frames(case) -> np.ndarray:
+    """(T, 3, H, W) uint8."""
+    height, width = case["H"], case["W"]
+    y, x = np.mgrid[0:height, 0:width]
+    base = np.stack([255 * x / width, 255 * y / height, 255 * (x + y) / (height + width)])
+    noise = 70 * (det(case["tag"], (case["T"], 3, height, width)) + 0.5)
+    step = 3 * np.arange(case["T"]).reshape(-1, 1, 1, 1)
+    return np.clip(0.7 * base + noise + step, 0, 255).astype(np.uint8)
+
+
+def levels(pixel_values: torch.Tensor) -> np.ndarray:
+    """Normalised (T, 3, H, W) back to levels (T, H, W, 3)."""
+    return ((pixel_values.movedim(1, -1) * STD + MEAN) * 255).round().to(torch.uint8).numpy()
+
+
+def process(videos, **settings) -> torch.Tensor:
+    return TVTSv2VideoProcessor(**settings)(videos, return_tensors="pt").pixel_values_videos
+
+
+@pytest.mark.parametrize("case", GOLDEN["eval"], ids=lambda case: case["tag"])
+def test_evaluation_preset_equals_the_release(case):
+    frames = process(golden_frames(case))[0, : case["T"]]
+    assert list(frames.shape) == case["shape"]
+    assert frames.mean().item() == pytest.approx(case["mean"], abs=1e-6)
+    assert frames.std(correction=0).item() == pytest.approx(case["std"], abs=2e-6)
+    for channel, y, x, value in case["px"]:
+        assert frames[1, channel, y, x].item() == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", GOLDEN["squash"], ids=lambda case: case["tag"])
+def test_feature_extraction_preset_is_within_one_level_of_the_release(case):
+    # PIL and torch round the filter's fixed-point weights differently, so single levels may differ.
+    frames = process(golden_frames(case), preset="feature_extraction", do_sample_frames=False)[0]
+    assert frames.mean().item() == pytest.approx(case["mean"], abs=1e-4)
+    for channel, y, x, value in case["px"]:
+        assert frames[1, channel, y, x].item() == pytest.approx(value, abs=ONE_LEVEL)
+
+
+@pytest.mark.parametrize("height, width", [(271, 481), (320, 240), (90, 161)])
+def test_feature_extraction_pixels_are_within_one_level_of_pil(height, width):
+    image = PIL.Image.fromarray(draw_frame(3, height, width))
+    ours = levels(process(image, preset="feature_extraction")[0])[0].astype(int)
+    theirs = np.asarray(image.resize((224, 224), PIL.Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(ours - theirs).max() <= 1
+
+
+def test_nearest_indices_are_those_of_pil_at_every_size():
+    for source_size in [*range(1, 700), 1080, 1386, 1920, 3026]:
+        rows = np.arange(source_size, dtype=np.int32)[None]
+        for target_size in (64, 76, 224, 268, 345):
+            expected = np.asarray(PIL.Image.fromarray(rows).resize((target_size, 1), PIL.Image.Resampling.NEAREST))[0]
+            assert (pil_nearest_indices(source_size, target_size).numpy() == expected).all(), (source_size, target_size)
+
+
+def test_a_file_gives_the_middle_frames_resized_and_cropped_like_pil(tmp_path):
+    path = write_video(tmp_path / "video.mp4", num_frames=25, height=90, width=130)
+    images, _ = decode_all(path)
+    expected = []
+    processor = TVTSv2VideoProcessor(crop_size=64)
+    features = processor([path], return_tensors="pt", return_metadata=True)
+    metadata = features["video_metadata"][0]
+    assert metadata.frames_indices == GOLDEN["indices_interval_mid"]["25"] == processor.sample_frames(metadata).tolist()
+    for index in metadata.frames_indices:
+        resized = PIL.Image.fromarray(images[index]).resize((76 * 130 // 90, 76), PIL.Image.Resampling.NEAREST)
+        left, top = round((resized.width - 64) / 2), round((resized.height - 64) / 2)
+        expected.append(np.asarray(resized.crop((left, top, left + 64, top + 64))))
+    assert (levels(features.pixel_values_videos[0]) == np.stack(expected)).all()
+
+
+@pytest.mark.parametrize("rotation", [0, 90])
+@pytest.mark.parametrize("preset", ["evaluation", "feature_extraction"])
+def test_approximate_resize_is_off_unless_asked_for_and_then_near(tmp_path, monkeypatch, preset, rotation):
+    path = write_video(tmp_path / "video.mp4", num_frames=24, height=120, width=200, rotation=rotation)
+    exact = process(str(path), preset=preset, crop_size=32)
+    assert (process(str(path), preset=preset, crop_size=32, approximate_resize=False) == exact).all()
+    converted = []
+    original = TakenFrames._keep
+    monkeypatch.setattr(
+        TakenFrames, "_keep", lambda self, index, image: (converted.append(image.shape), original(self, index, image))
+    )
+    near = process(str(path), preset=preset, crop_size=32, approximate_resize=True)
+    resized = {
+        "evaluation": {0: (38, 63, 3), 90: (63, 38, 3)},
+        "feature_extraction": dict.fromkeys((0, 90), (32, 32, 3)),
+    }
+    assert set(converted) == {resized[preset][rotation]}
+    difference = np.abs(levels(near[0]).astype(int) - levels(exact[0]))
+    # An image turned or mirrored would differ by some 60 levels.
+    assert near.shape == exact.shape and 0 < difference.mean() < 12
+
+
+def test_approximate_resize_leaves_frames_that_would_grow_and_is_saved(tmp_path):
+    path = write_video(tmp_path / "video.mp4", num_frames=12, height=30, width=40)
+    processor = TVTSv2VideoProcessor(approximate_resize=True, crop_size=48)
+    approximate = processor(str(path), return_tensors="pt").pixel_values_videos
+    assert (approximate == process(str(path), crop_size=48)).all()
+    processor.save_pretrained(tmp_path)
+    assert TVTSv2VideoProcessor.from_pretrained(tmp_path).approximate_resize is True
+    assert json.loads((tmp_path / "video_preprocessor_config.json").read_text())["approximate_resize"] is True
+
+
+def test_short_videos_are_padded_with_zeros_after_normalisation():
+    video = np.zeros((5, 70, 80, 3), np.uint8)
+    frames = process(video)[0]
+    assert frames.shape == (12, 3, 224, 224)
+    assert torch.allclose(frames[:5], (-MEAN / STD).view(3, 1, 1))
+    assert (frames[5:] == 0).all()
+    assert process(video, do_pad=False).shape[1] == 5
+
+
+def test_the_other_preset_repeats_frames_of_short_videos():
+    video = np.stack([np.full((70, 80, 3), 50 * index, np.uint8) for index in range(3)])
+    frames = levels(process(video, preset="feature_extraction")[0])
+    assert frames[:, 0, 0, 0].tolist() == [50 * index for index in GOLDEN["indices_linspace"]["3"]]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [PIL.Image.fromarray(draw_frame(0, 70, 80)), draw_frame(0, 70, 80), torch.from_numpy(draw_frame(0, 70, 80))],
+    ids=["pil", "array", "tensor"],
+)
+def test_an_image_is_one_frame_without_padding(image):
+    expected = process(draw_frame(0, 70, 80)[None], do_pad=False)
+    assert torch.equal(process(image), expected)
+
+
+def test_layouts_are_found_for_each_video_by_itself():
+    last = np.stack([draw_frame(index, 40, 60) for index in range(12)])
+    first = np.stack([draw_frame(index, 50, 30) for index in range(12)]).transpose(0, 3, 1, 2)
+    batch = process([last, torch.from_numpy(first), list(last)])
+    assert torch.equal(batch[0], process(last)[0])
+    assert torch.equal(batch[1], process(first.transpose(0, 2, 3, 1))[0])
+    assert torch.equal(batch[2], batch[0])
+
+
+def test_a_layout_that_fits_both_ways_has_to_be_named():
+    video = np.random.default_rng(0).integers(0, 256, (12, 3, 40, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="input_data_format"):
+        process(video)
+    first = process(video, input_data_format="channels_first", preset="feature_extraction")
+    last = process(video, input_data_format="channels_last", preset="feature_extraction")
+    assert not torch.equal(first, last)
+
+
+def test_batches_of_five_axes_and_mixed_lengths_and_sizes(tmp_path):
+    assert process(np.zeros((2, 4, 40, 50, 3), np.uint8)).shape == (2, 12, 3, 224, 224)
+    path = write_video(tmp_path / "video.mp4", num_frames=20, height=48, width=80)
+    batch = process([str(path), path, np.zeros((3, 60, 40, 3), np.uint8), path.read_bytes()])
+    assert batch.shape == (4, 12, 3, 224, 224)
+    assert torch.equal(batch[0], batch[1]) and torch.equal(batch[0], batch[3])
+
+
+def test_floats_in_the_unit_interval_equal_levels():
+    video = np.stack([draw_frame(index, 40, 60) for index in range(12)])
+    assert torch.allclose(process(video.astype(np.float32) / 255), process(video), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "videos, message",
+    [
+        ([], "empty"),
+        (np.zeros((4, 4), np.uint8), "axes"),
+        (np.zeros((4, 40, 40, 4), np.uint8), "layouts"),
+        (np.zeros((0, 40, 40, 3), np.uint8), "no pixels"),
+        (np.full((4, 40, 40, 3), 255.0), "floats in"),
+        (np.zeros((4, 40, 40, 3), np.int64), "uint8"),
+        ([np.zeros((40, 40, 3), np.uint8), np.zeros((4, 40, 40, 3), np.uint8)], "mixes"),
+        ("https://example.org/video.mp4", "URLs"),
+        (3, "int"),
+    ],
+)
+def test_what_is_no_video_is_refused(videos, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        process(videos)
+
+
+def test_videos_that_do_not_stack_are_refused_with_advice():
+    videos = [np.zeros((length, 40, 40, 3), np.uint8) for length in (3, 5)]
+    with pytest.raises(ValueError, match="do_pad"):
+        process(videos, do_pad=False)
+    unstacked = TVTSv2VideoProcessor(do_pad=False)(videos).pixel_values_videos
+    assert [len(video) for video in unstacked] == [3, 5]
+
+
+def test_unreadable_files_are_errors_that_name_them(tmp_path):
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"this is no video")
+    with pytest.raises(VideoReadingError, match=r"broken\.mp4"):
+        process(path)
+
+
+def test_lists_of_files_keep_their_order_when_read_in_parallel(tmp_path):
+    paths = [write_video(tmp_path / f"{n}.mp4", num_frames=20 + n, height=40 + 2 * n, width=60) for n in range(6)]
+    processor = TVTSv2VideoProcessor(crop_size=32)
+    batch = processor(paths, num_workers=3, return_tensors="pt").pixel_values_videos
+    for path, pixels in zip(paths, batch, strict=True):
+        assert torch.equal(processor(path, return_tensors="pt").pixel_values_videos[0], pixels)
+
+
+def test_errors_can_be_collected(tmp_path):
+    good, broken = write_video(tmp_path / "good.mp4", num_frames=12), tmp_path / "broken.mp4"
+    broken.write_bytes(b"this is no video")
+    processor = TVTSv2VideoProcessor(crop_size=32)
+    features = processor([good, broken, good], on_error="collect", return_tensors="pt")
+    assert features.pixel_values_videos.shape[0] == 2
+    assert [type(error) for error in features["video_errors"]] == [type(None), VideoReadingError, type(None)]
+    for videos, on_error in [([good, broken], "raise"), ([broken], "collect")]:
+        with pytest.raises(VideoReadingError, match=r"broken\.mp4"):
+            processor(videos, on_error=on_error)
+
+
+def test_windows_of_a_file_equal_the_frames_they_name(tmp_path):
+    path = write_video(tmp_path / "video.mp4", num_frames=96, fps=24)
+    processor = TVTSv2VideoProcessor(crop_size=32)
+    features = processor.process_windows(
+        path, [(0.0, 1.0), (2.0, 4.0), (3.9, 4.0)], return_tensors="pt", return_metadata=True
+    )
+    assert features.pixel_values_videos.shape == (3, 12, 3, 32, 32)
+    images, _ = decode_all(path)
+    for pixels, metadata in zip(features.pixel_values_videos, features["video_metadata"], strict=True):
+        frames = np.stack([images[index] for index in metadata.frames_indices])
+        assert torch.equal(process(frames, crop_size=32)[0], pixels)
+    second = features["video_metadata"][1].frames_indices
+    assert second == [48 + index for index in processor.sample_frames(VideoMetadata(total_num_frames=48))]
+    assert (features.pixel_values_videos[2, 3:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"do_pad": False},
+        {"do_rescale": False},
+        {"do_normalize": False},
+        {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "rescale_factor": 1 / 200},
+        {"approximate_resize": True},
+        {"preset": "feature_extraction"},
+    ],
+)
+def test_levels_of_a_file_normalise_to_what_the_processor_returns(tmp_path, settings):
+    path = write_video(tmp_path / "video.mp4", num_frames=48, fps=24, height=80, width=100)
+    processor, windows = TVTSv2VideoProcessor(crop_size=32, **settings), [(0.0, 1.0), (1.0, 1.2), (1.9, 2.0)]
+    whole, parts = processor.read_levels(path), processor.read_levels(path, windows)
+    features = [processor(path, return_metadata=True)]
+    features.append(processor.process_windows(path, windows, return_metadata=True))
+    for read, expected in zip((whole, parts), features, strict=True):
+        assert [metadata for _, metadata in read] == expected["video_metadata"]
+        for (frames, metadata), pixels in zip(read, expected["pixel_values_videos"], strict=True):
+            assert frames.dtype == torch.uint8 and frames.shape == (len(metadata.frames_indices), 32, 32, 3)
+            assert torch.equal(processor.normalize_levels(frames), pixels)
+            together = processor.normalize_levels(torch.stack([frames, 255 - frames]))
+            assert torch.equal(together[0], pixels) and together.shape[1:] == pixels.shape
+    if processor.preset == "evaluation":  # the other repeats frames
+        assert len({len(frames) for frames, _ in parts}) == 3  # so there is something to pad, or not to
+    assert processor.normalize_levels(whole[0][0].to("meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_normalising_leaves_its_input_alone_and_rounds_step_by_step(kind):
+    frames = torch.arange(256, dtype=kind).repeat_interleave(3).view(1, 16, 16, 3).movedim(-1, 1).contiguous()
+    frames, before = frames.movedim(1, -1), frames.movedim(1, -1).clone()  # float32 channels first: nothing to convert
+    pixels = TVTSv2VideoProcessor(do_pad=False).normalize_levels(frames)
+    assert torch.equal(frames, before)
+    assert torch.equal(pixels, ((before.float() * (1 / 255) - MEAN) / STD).movedim(-1, 1))
+    raw = TVTSv2VideoProcessor(do_pad=False, do_rescale=False, do_normalize=False).normalize_levels(frames)
+    assert torch.equal(raw, before.float().movedim(-1, 1))
+
+
+def test_limits_and_strictness_reach_the_reader(tmp_path):
+    path = write_video(tmp_path / "video.mkv", num_frames=60)
+    with pytest.raises(VideoReadingError, match="max_duration_seconds=1"):
+        process(path, limits={"max_duration_seconds": 1})
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(VideoReadingError, match="truncated"):
+        process(path)
+    assert process(path, strict=False).shape[1] == 12
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [({"num_frame": 3}, "num_frames"), ({"preset": "train"}, "preset"), ({"num_frames": 0}, "num_frames")],
+)
+def test_wrong_settings_are_refused_at_once_and_per_call(settings, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        TVTSv2VideoProcessor(**settings)
+    with pytest.raises((TypeError, ValueError), match=message):
+        TVTSv2VideoProcessor()(np.zeros((4, 40, 40, 3), np.uint8), **settings)
+
+
+def test_numbers_can_be_set_and_are_saved(tmp_path):
+    processor = TVTSv2VideoProcessor(num_frames=4, crop_size=64, image_mean=[0.5, 0.5, 0.5], image_std=[1, 1, 1])
+    video = np.stack([draw_frame(index, 70, 80) for index in range(9)])
+    pixels = processor(video, return_tensors="pt").pixel_values_videos
+    assert pixels.shape == (1, 4, 3, 64, 64) and pixels.min() >= -0.5 and pixels.max() <= 0.5
+    processor.save_pretrained(tmp_path)
+    loaded = TVTSv2VideoProcessor.from_pretrained(tmp_path)
+    assert torch.equal(loaded(video, return_tensors="pt").pixel_values_videos, pixels)
+
+
+def test_a_saved_processor_loads_with_the_other_preset(tmp_path):
+    TVTSv2VideoProcessor(crop_size=64).save_pretrained(tmp_path)
+    video = np.stack([draw_frame(index, 70, 80) for index in range(9)])
+    loaded = TVTSv2VideoProcessor.from_pretrained(tmp_path, preset="feature_extraction")
+    expected = process(video, crop_size=64, preset="feature_extraction")
+    assert torch.equal(loaded(video, return_tensors="pt").pixel_values_videos, expected)
+
+
+def test_training_clips_follow_their_generator_and_stay_in_their_span(tmp_path):
+    path = write_video(tmp_path / "video.mp4", num_frames=72, fps=24, height=80, width=100)
+    processor = TVTSv2VideoProcessor(crop_size=64)
+    images, _ = decode_all(path)
+
+    def draw(seed):
+        return processor.sample_training_clip(path, 1.0, 2.0, generator=np.random.default_rng(seed))
+
+    clip = draw((0, 1, 2))
+    assert clip.shape == (12, 3, 64, 64) and clip.dtype == torch.float32
+    assert torch.equal(clip, draw((0, 1, 2))) and not torch.equal(clip, draw((0, 1, 3)))
+    # Each frame is the one crop of some frame of its own twelfth of the second.
+    resized = [np.asarray(PIL.Image.fromarray(i).resize((95, 76), PIL.Image.Resampling.NEAREST)) for i in images]
+    offsets = {
+        (top, left)
+        for top in range(13)
+        for left in range(32)
+        if all(
+            any((resized[24 + 2 * t + k][top : top + 64, left : left + 64] == frame).all() for k in (0, 1))
+            for t, frame in enumerate(levels(clip))
+        )
+    }
+    assert len(offsets) == 1
+
+
+def test_training_clips_take_whole_videos_by_default_and_refuse_empty_spans(tmp_path):
+    path = write_video(tmp_path / "video.mp4", num_frames=24, fps=24)
+    processor = TVTSv2VideoProcessor(crop_size=32)
+    assert processor.sample_training_clip(path, generator=np.random.default_rng(0)).shape == (12, 3, 32, 32)
+    with pytest.raises(ValueError, match="window"):
+        processor.sample_training_clip(path, 5.0, 6.0, generator=np.random.default_rng(0))

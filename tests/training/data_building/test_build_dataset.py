@@ -1,0 +1,251 @@
+"""From a folder of videos to Parquet: what is taken, what is refused and why, what a second run does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tracemalloc
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+
+from processing import TVTSv2VideoProcessor
+from training.data_building import build_dataset as module
+from training.data_building.build_dataset import build_dataset, read_groups, split_of
+from training.data_building.video_checks import VideoCheck, check_video
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus
+from training.sources.built_dataset import BuiltClips
+
+CONFIG = CorpusConfig(num_train_videos=3, num_heldout_videos=0, num_train_captions=1, num_heldout_captions=0)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return build_corpus(tmp_path_factory.mktemp("corpus"), CONFIG, num_workers=1)
+
+
+@pytest.fixture
+def footage(corpus, tmp_path):
+    """A folder with three good videos and one of each kind that is refused."""
+    folder = tmp_path / "footage"
+    (folder / "channel").mkdir(parents=True)
+    source = corpus.folder / "videos" / "train"
+    for index, name in enumerate(["a", "b", "channel/c"]):
+        shutil.copyfile(source / "data" / f"train{index:06d}.mp4", folder / f"{name}.mp4")
+    annotation = json.loads((source / "annotations" / "train000000.json").read_text())
+    (folder / "a.json").write_text(json.dumps(annotation))
+    words = [word["word"] for word in annotation["subtitles"] if word["word"].isalpha()]
+    cues = [
+        f"{k}\n00:00:{k:02d},000 --> 00:00:{k + 1:02d},000\n{' '.join(words[3 * k : 3 * k + 3])}" for k in range(27)
+    ]
+    (folder / "b.en.srt").write_text("\n\n".join(cues))
+    (folder / "b.info.json").write_text('{"title": "no transcript"}')
+    chunks = [{"timestamp": [0.3 * k, 0.3 * k + 0.2], "text": word} for k, word in enumerate(words)]
+    (folder / "channel" / "c.json").write_text(json.dumps({"chunks": chunks}))
+
+    def refused(name, transcript, video=None):
+        (folder / f"{name}.mp4").write_bytes(
+            (folder / "b.mp4").read_bytes() + name.encode() if video is None else video
+        )
+        (folder / f"{name}.vtt").write_text(transcript)
+
+    (folder / "silent.mp4").write_bytes(b"x")
+    refused("copy", (folder / "b.en.srt").read_text(), (folder / "b.mp4").read_bytes())
+    refused("broken_transcript", "00:00.000 --> never\nhi")
+    refused("cut", "00:00.000 --> 00:09.000\nhi", (folder / "b.mp4").read_bytes()[:3000])
+    refused("few", "00:00.000 --> 00:09.000\nhi there")
+    refused("late", "00:00.000 --> 00:09.000\nhi\n\n01:00.000 --> 01:09.000\nthere")
+    (folder / "outside.mp4").symlink_to(source / "data" / "train000000.mp4")
+    (folder / "outside.srt").write_text("00:00.000 --> 00:09.000\nhi")
+    (folder / "loop").symlink_to(folder)
+    return folder
+
+
+def test_takes_the_good_and_names_the_bad(footage, tmp_path):
+    report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+    assert report["accepted"] == {"train": 3, "heldout": 0} and report["num_with_spread_times"] == 1
+    assert report["num_rejected"] == {
+        "broken transcript": 1,
+        "leads out of the folder": 1,
+        "no transcript of that name": 1,
+        "same content as another video": 1,
+        "too short, or too few words for the clips": 1,
+        "unreadable video": 1,
+        "words outside the video": 1,
+    }
+    assert report["rejected"]["same content as another video"] == [{"video": "copy.mp4", "detail": "as b.mp4"}]
+    assert "line 1: broken times" in report["rejected"]["broken transcript"][0]["detail"]
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+
+    rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows["video"][:] == ["a.mp4", "b.mp4", "channel/c.mp4"]
+    assert rows["times_are_spread"][:] == [False, True, False]
+    assert rows[2]["words"][1]["time"] == pytest.approx(0.3) and 27 < rows[0]["duration"] < 32
+    assert "| unreadable video | 1 |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footage, tmp_path):
+    """Links in circles and out of the folder, pipes, huge files, endless nesting, other encodings, impossible times."""
+    good = (footage / "b.mp4").read_bytes()
+
+    def video(name):
+        (footage / f"{name}.mp4").write_bytes(good + name.encode())
+        return footage / name
+
+    (footage / "circle.mp4").symlink_to(footage / "circle.mp4")
+    (footage / "circle.srt").write_text("00:00.000 --> 00:09.000\nhi")
+    os.mkfifo(footage / "pipe.mp4")
+    (footage / "pipe.srt").write_text("00:00.000 --> 00:09.000\nhi")
+    os.mkfifo(video("piped").with_suffix(".srt"))
+    with open(video("huge").with_suffix(".srt"), "wb") as file:
+        file.truncate(100 * 2**20)
+    video("nested").with_suffix(".json").write_text("[" * 200_000)
+    video("latin").with_suffix(".srt").write_bytes("00:00.000 --> 00:09.000\nhällo".encode("latin-1"))
+    video("negative").with_suffix(".json").write_text('{"segments": [{"start": -1, "end": 2, "text": "a"}]}')
+    video("overlap").with_suffix(".srt").write_text("00:05.0 --> 00:09.0\na\n\n00:04.0 --> 00:06.0\nb")
+    (tmp_path / "secret.srt").write_text("00:00.000 --> 00:09.000\nhi")
+    video("stolen").with_suffix(".srt").symlink_to(tmp_path / "secret.srt")
+    with open(os.fsencode(footage) + b"/caf\xe9.mp4", "wb") as file:
+        file.write(good)
+    report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+    assert report["accepted"]["train"] == 3
+    assert report["rejected"]["name is not UTF-8"][0]["video"] == "caf\\udce9.mp4"
+    reasons = {row["video"]: (reason, row["detail"]) for reason, rows in report["rejected"].items() for row in rows}
+    expected = {
+        "circle": ("leads out of the folder", "cannot be followed"),
+        "pipe": ("unreadable video", "regular file"),
+        "piped": ("broken transcript", "no regular file"),
+        "huge": ("broken transcript", "larger than 32 MiB"),
+        "nested": ("broken transcript", "recursion"),
+        "latin": ("broken transcript", "is not utf-8"),
+        "negative": ("broken transcript", "a time of -1 s"),
+        "overlap": ("broken transcript", "overlapping times"),
+        "stolen": ("leads out of the folder", "leads out of"),
+    }
+    for name, (reason, detail) in expected.items():
+        assert reasons[f"{name}.mp4"][0] == reason and detail in reasons[f"{name}.mp4"][1], reasons[f"{name}.mp4"]
+
+
+def test_several_processes_give_the_same(footage, tmp_path):
+    assert build_dataset(footage, tmp_path / "one", num_workers=1) == build_dataset(
+        footage, tmp_path / "two", num_workers=2
+    )
+    for name in ("report.json", "README.md"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_second_run_checks_only_what_changed(footage, tmp_path, monkeypatch):
+    checked = []
+
+    def count(candidate, **arguments):
+        checked.append(candidate.video)
+        return check_video(candidate, **arguments)
+
+    monkeypatch.setattr(module, "check_video", count)
+    first = build_dataset(footage, tmp_path / "out", num_workers=1)
+    assert len(checked) == 10
+    checked.clear()
+    assert build_dataset(footage, tmp_path / "out", num_workers=1) == first and checked == []
+    with open(tmp_path / "out" / "checks.jsonl", "ab") as file:
+        file.write(b'{"video": "half a li')
+    (footage / "silent.vtt").write_text("00:00.000 --> 00:09.000\nhi")
+    (footage / "copy.mp4").unlink()
+    second = build_dataset(footage, tmp_path / "out", num_workers=1)
+    assert checked == ["silent.mp4"]
+    assert second["num_rejected"]["unreadable video"] == 2 and "same content as another video" not in second["rejected"]
+
+
+def test_transcripts_in_a_folder_of_their_own(footage, tmp_path):
+    apart = tmp_path / "transcripts"
+    (apart / "channel").mkdir(parents=True)
+    shutil.move(footage / "a.json", apart / "a.json")
+    shutil.move(footage / "channel" / "c.json", apart / "channel" / "c.json")
+    report = build_dataset(footage, tmp_path / "out", transcripts=apart, num_workers=1)
+    assert sum(report["accepted"].values()) == 2
+
+
+def test_splits_are_stable_and_keep_groups_together(footage, tmp_path):
+    splits = [split_of(f"video {number}", 0.2) for number in range(2000)]
+    assert 0.16 < splits.count("heldout") / 2000 < 0.24
+    assert split_of("video 1", 0.0) == "train"
+    held = next(name for name in (f"channel {k}" for k in range(100)) if split_of(name, 0.3) == "heldout")
+    table = tmp_path / "groups.csv"
+    table.write_text(f"video,channel\na.mp4,{held}\nb.mp4,{held}\nchannel/c.mp4,{held}\n")
+    report = build_dataset(
+        footage, tmp_path / "out", num_workers=1, heldout_ratio=0.3, groups=read_groups(table, "channel")
+    )
+    assert report["accepted"] == {"train": 0, "heldout": 3}
+
+
+def test_built_clips(footage, tmp_path):
+    build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+    video_processor = TVTSv2VideoProcessor(crop_size=32)
+    clips = BuiltClips(tmp_path / "out", footage, video_processor=video_processor)
+    item = clips[0]
+    assert item["pixel_values_videos"].shape == (12, 3, 32, 32) and len(item["transcripts"]) == 4
+    assert item["video_id"] == "a.mp4" and item["transcripts"] == clips[0]["transcripts"]
+    clips.set_epoch(1)
+    assert item["transcripts"] != clips[0]["transcripts"]
+    with pytest.raises(FileNotFoundError, match=r"no heldout-\*\.parquet"):
+        BuiltClips(tmp_path / "out", footage, "heldout", video_processor=video_processor)
+    with pytest.raises(FileNotFoundError, match=r"is .* the folder it was built from"):
+        BuiltClips(tmp_path / "out", tmp_path, video_processor=video_processor)
+
+
+def test_refuses_foreign_and_empty_folders(footage, tmp_path):
+    with pytest.raises(ValueError, match="holds other files"):
+        build_dataset(footage, footage)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        build_dataset(tmp_path / "none", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="there is no video"):
+        build_dataset(tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(ValueError, match="heldout_ratio"):
+        build_dataset(footage, tmp_path / "out", heldout_ratio=1.0)
+
+
+def test_ledger_lines_survive(tmp_path):
+    check = VideoCheck("ä.mp4", "1 2", duration=3.5, words=(("hé", 0.25),), content_hash="ff")
+    again = VideoCheck.from_json(check.to_json())
+    assert [tuple(word) for word in again.words] == [("hé", 0.25)] and again.video == "ä.mp4"
+
+
+def test_command(footage, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "training.data_building.build_dataset",
+        "--videos",
+        footage,
+        "--output",
+        tmp_path / "out",
+    ]
+    command += ["--num_workers", "1"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    assert "rejected, unreadable video: 1" in result.stdout and "checking videos: 100%" in result.stderr
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path):
+    """Ten times the rows may cost their names, not their transcripts."""
+    words = tuple((f"word{number}", float(number)) for number in range(300))
+
+    def peak_bytes(num_rows):
+        folder = tmp_path / str(num_rows)
+        folder.mkdir()
+        places = []
+        with open(folder / "checks.jsonl", "wb") as file:
+            for index in range(num_rows):
+                places.append(file.tell())
+                check = VideoCheck(f"{index}.mp4", "1", duration=400.0, content_hash=str(index), words=words)
+                file.write(check.to_json().encode() + b"\n")
+        tracemalloc.start()
+        module._write_output(folder, folder / "checks.jsonl", places, 0.0, {})
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert sum(pq.read_metadata(file).num_rows for file in (folder / "data").iterdir()) == num_rows
+        return peak
+
+    peak_bytes(10)  # what is loaded once
+    assert peak_bytes(2000) < 1.3 * peak_bytes(200)

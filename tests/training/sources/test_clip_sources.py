@@ -1,0 +1,243 @@
+"""Clip sources on a small generated corpus and on broken files in the published formats."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from processing import TVTSv2VideoProcessor, VideoReadingError
+from training.narrated_shapes.corpus import CorpusConfig, build_corpus, plan_narrated_video
+from training.narrated_shapes.scene_drawing import COLORS
+from training.sources.clip_sampling import TranscriptError
+from training.sources.clip_sources import WebVidClips, YTTemporalClips
+from training.sources.clip_spans import draw_span
+from training.transcripts.alignment import clean_subtitles
+
+CONFIG = CorpusConfig(num_train_videos=4, num_heldout_videos=0, num_train_captions=2, num_heldout_captions=0)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return build_corpus(tmp_path_factory.mktemp("corpus"), CONFIG, num_workers=1)
+
+
+@pytest.fixture
+def broken(corpus, tmp_path):
+    """A copy of the narrated videos to break."""
+    for file in (corpus.folder / "videos").rglob("*0000[01].*"):
+        target = tmp_path / file.relative_to(corpus.folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    (tmp_path / "list.csv").write_text("Name\ntrain/train000000\ntrain/train000001\n")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def video_processor():
+    return TVTSv2VideoProcessor(crop_size=32)
+
+
+def narrated(corpus, video_processor, **options):
+    return YTTemporalClips(corpus.list_file("train"), corpus.folder, video_processor=video_processor, **options)
+
+
+def edit(broken, change, video_id="train000000"):
+    file = broken / "videos" / "train" / "annotations" / f"{video_id}.json"
+    annotation = json.loads(file.read_text())
+    change(annotation)
+    file.write_text(json.dumps(annotation))
+
+
+def open_broken(broken, video_processor, **options):
+    return YTTemporalClips(broken / "list.csv", broken, video_processor=video_processor, **options)
+
+
+def test_items_depend_on_seed_epoch_and_index_alone(corpus, video_processor):
+    source, again = narrated(corpus, video_processor), narrated(corpus, video_processor)
+    again[3], again[0]
+    item, same = source[1], again[1]
+    assert item["pixel_values_videos"].shape == (12, 3, 32, 32)
+    assert item["pixel_values_videos"].dtype == torch.uint8
+    assert narrated(corpus, video_processor, deterministic=True)[1]["pixel_values_videos"].dtype == torch.float32
+    assert len(item["transcripts"]) == 4 and item["video_id"] == "train/train000001"
+    assert torch.equal(item["pixel_values_videos"], same["pixel_values_videos"])
+    assert item["transcripts"] == same["transcripts"]
+    again.set_epoch(1)
+    assert again[1]["transcripts"] != item["transcripts"]
+    assert narrated(corpus, video_processor, seed=1)[1]["transcripts"] != item["transcripts"]
+
+
+def test_transcripts_are_runs_of_the_narration_in_order(corpus, video_processor):
+    source = narrated(corpus, video_processor)
+    for index in range(len(source)):
+        script = plan_narrated_video(CONFIG, "train", index)
+        said = " ".join(word.cleaned for word in script.words if word.cleaned)
+        pattern = ".*".join(re.escape(transcript) for transcript in source[index]["transcripts"])
+        assert re.search(pattern, said)
+
+
+def test_frames_show_the_span_of_the_transcripts(corpus, video_processor):
+    """Each frame shows an event of its twelfth of the span that the same draws give."""
+    source = narrated(corpus, TVTSv2VideoProcessor(crop_size=64))
+    matches = []
+    for index in range(len(source)):
+        script = plan_narrated_video(CONFIG, "train", index)
+        duration = json.loads(source.paths(index)[1].read_text())["info"]["duration"]
+        span = draw_span(duration, 4, np.random.default_rng([0, 0, index]))
+        frames = source[index]["pixel_values_videos"]
+        length = (span.end_seconds - span.start_seconds) / 12
+        for t, frame in enumerate(frames):
+            begin, end = (
+                span.start_seconds + (t - 0.05) * length - 0.25,
+                span.start_seconds + (t + 1.05) * length + 0.25,
+            )
+            shown = {e.color for e in script.events if e.start_seconds < end and e.end_seconds > begin}
+            close = {
+                color: (
+                    (frame.float() - torch.tensor(rgb, dtype=torch.float32)[:, None, None]).abs().amax(0) < 40
+                ).sum()
+                for color, rgb in COLORS.items()
+            }
+            matches.append(max(close, key=close.get) in shown)
+    assert np.mean(matches) > 0.9  # a blinking shape is invisible at times
+
+
+def test_deterministic_items_stay(corpus, video_processor):
+    source = narrated(corpus, video_processor, deterministic=True)
+    item = source[2]
+    source.set_epoch(5)
+    assert item["transcripts"] == source[2]["transcripts"]
+    assert torch.equal(item["pixel_values_videos"], source[2]["pixel_values_videos"])
+    assert item["pixel_values_videos"].shape == (12, 3, 32, 32)
+    annotation = json.loads(source.paths(2)[1].read_text())
+    start = annotation["info"]["duration"] / 2 - 9.5
+    heard = [word for word in clean_subtitles(annotation["subtitles"]) if start <= word.time < start + 4]
+    assert abs(len(item["transcripts"][0].split()) - len(heard)) <= 3
+
+
+def test_spans_with_silent_clips_are_drawn_again(broken, video_processor):
+    def silence_the_first_half(annotation):
+        annotation["subtitles"] = [word for word in annotation["subtitles"] if word["time"] > 11.0]
+        annotation["denoised"] = []
+
+    edit(broken, silence_the_first_half)
+    source = open_broken(broken, video_processor)
+    for epoch in range(5):
+        source.set_epoch(epoch)
+        assert all(len(transcript.split()) >= 3 for transcript in source[0]["transcripts"])
+
+    edit(broken, lambda annotation: annotation.update(subtitles=annotation["subtitles"][-10:]))
+    for deterministic in (False, True):
+        source = open_broken(broken, video_processor, deterministic=deterministic)
+        with pytest.raises(TranscriptError, match=r"list\.csv, line 2, train000000: no 4 clips with at least 3"):
+            source[0]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda a: a.pop("info"), "'info' of type Mapping"),
+        (lambda a: a["info"].update(duration=9.0), "too short for 4 clips"),
+        (lambda a: a["subtitles"].append({"word": "late"}), "'time' of type number"),
+    ],
+)
+def test_broken_annotations_name_list_and_line(broken, video_processor, change, message):
+    edit(broken, change, "train000001")
+    source = open_broken(broken, video_processor)
+    assert source[0]["transcripts"]
+    with pytest.raises(TranscriptError, match=r"list\.csv, line 3.*" + message):
+        source[1]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 200_000, b'{"info": "\xff"}', b"null"])
+def test_annotations_that_are_no_json(broken, video_processor, content):
+    (broken / "videos" / "train" / "annotations" / "train000000.json").write_bytes(content)
+    with pytest.raises(TranscriptError, match=r"line 2: annotation .*train000000\.json is broken"):
+        open_broken(broken, video_processor)[0]
+
+
+def test_missing_files_name_the_line(broken, video_processor):
+    source = open_broken(broken, video_processor)
+    (broken / "videos" / "train" / "annotations" / "train000000.json").unlink()
+    with pytest.raises(TranscriptError, match=r"line 2: there is no annotation"):
+        source[0]
+    (broken / "videos" / "train" / "data" / "train000001.mp4").unlink()
+    with pytest.raises(VideoReadingError, match=r"line 3.*there is no video"):
+        source[1]
+    (broken / "videos" / "train" / "data" / "train000000.mp4").unlink()
+    with pytest.raises(FileNotFoundError, match=r"is .* the right root"):
+        open_broken(broken, video_processor)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_unreadable_videos_raise_the_readers_error(broken, video_processor, deterministic):
+    video = broken / "videos" / "train" / "data" / "train000000.mp4"
+    video.write_bytes(video.read_bytes()[:2000])
+    with pytest.raises(VideoReadingError, match=r"train000000\.mp4"):
+        open_broken(broken, video_processor, deterministic=deterministic)[0]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_annotations_longer_than_the_video(broken, video_processor, deterministic):
+    def stretch(annotation):
+        annotation["info"]["duration"] = 4000.0
+        annotation["subtitles"] = [{"word": "so", "time": float(second)} for second in range(0, 4000)]
+        annotation["denoised"] = []
+
+    edit(broken, stretch)
+    with pytest.raises(VideoReadingError, match=r"line 2.*The window .* is empty or outside the video"):
+        open_broken(broken, video_processor, deterministic=deterministic)[0]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_wrong_setting_is_no_fault_of_the_video(corpus, deterministic):
+    source = narrated(corpus, TVTSv2VideoProcessor(crop_size=64, size=32), deterministic=deterministic)
+    with pytest.raises(ValueError, match="choose a larger `size` or a smaller `crop_size`") as caught:
+        source[0]
+    assert not isinstance(caught.value, VideoReadingError | TranscriptError)
+
+
+@pytest.mark.parametrize("name", ["train000000", "../x/y", "train/a/b", "/etc/passwd", "train/"])
+def test_names_that_are_no_subset_and_id(broken, video_processor, name):
+    (broken / "list.csv").write_text(f"Name\n{name}\n")
+    with pytest.raises(ValueError, match=r"line 2: "):
+        open_broken(broken, video_processor)
+
+
+def test_webvid_of_the_release(corpus, video_processor):
+    source = WebVidClips(corpus.caption_table("train"), corpus.caption_root, video_processor=video_processor)
+    item = source[1]
+    assert len(source) == 2 and item["video_id"] == "videos/train/000001"
+    assert item["transcripts"] == [corpus.caption_table("train").read_text().splitlines()[2].split("\t")[0]]
+    assert item["pixel_values_videos"].shape == (12, 3, 32, 32)
+    assert torch.equal(item["pixel_values_videos"], source[1]["pixel_values_videos"])
+    source.set_epoch(1)
+    assert not torch.equal(item["pixel_values_videos"], source[1]["pixel_values_videos"])
+    fixed = WebVidClips(
+        corpus.caption_table("train"), corpus.caption_root, video_processor=video_processor, deterministic=True
+    )
+    assert fixed[0]["pixel_values_videos"].shape == (12, 3, 32, 32)
+
+
+def test_webvid_as_published_and_paths_without_suffix(corpus, video_processor, tmp_path):
+    table = tmp_path / "results_2M_train.csv"
+    table.write_text("videoid,contentUrl,duration,page_dir,name\n000000,http://x/y.mp4,PT00H00M04S,train,A red star\n")
+    source = WebVidClips(table, corpus.caption_root / "videos", video_processor=video_processor)
+    assert source[0]["transcripts"] == ["A red star"] and source[0]["video_id"] == "train/000000"
+    table = tmp_path / "release.tsv"
+    table.write_text("caption\tpath\nA red star\ttrain/000000\n")
+    source = WebVidClips(table, corpus.caption_root / "videos", video_processor=video_processor)
+    assert source[0]["video_id"] == "train/000000"
+
+
+def test_webvid_errors_name_file_line_and_column(corpus, video_processor, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("caption\tpath\nA star\tx.mp4\n")
+    with pytest.raises(ValueError, match=r"table\.csv, line 1: expected a column 'caption'.*looks like '\\t'"):
+        WebVidClips(table, tmp_path, video_processor=video_processor)
+    table.write_text("caption,path\nA star,../x.mp4\n")
+    with pytest.raises(ValueError, match=r"table\.csv, line 2: '\.\./x\.mp4' is not a path inside"):
+        WebVidClips(table, tmp_path, video_processor=video_processor)

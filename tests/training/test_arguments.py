@@ -1,0 +1,116 @@
+"""Where settings come from, who wins, and what is said about those that do not exist."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.paths import ROOT
+from training.arguments import DEFAULT_CONFIG, parse_arguments, read_config
+
+
+def write_config(folder, text):
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def error_of(capsys, command_line):
+    """What is said on the way out."""
+    with pytest.raises(SystemExit) as stop:
+        parse_arguments(command_line)
+    assert stop.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_without_arguments_the_tiny_recipe():
+    model, data, args = parse_arguments([])
+    assert (model.preset, data.mask_ratio, args.per_device_train_batch_size) == ("tiny", 0.5, 32)
+    assert args.parameter_rules[0] == {"match": "text_model.encoder.layers.0.*", "frozen": True}
+    assert args.report_to == ["tensorboard"]
+    assert (args.eval_strategy, args.eval_steps, args.save_steps) == ("steps", 200, 200)
+    assert DEFAULT_CONFIG.is_file()
+
+
+def test_the_command_line_wins_over_yaml_and_yaml_over_defaults(tmp_path):
+    config = write_config(
+        tmp_path, "preset: b32\nlearning_rate: 2.0e-4\nmask_ratio: 0.25\nseed: 5\nlr_milestones: [6, 8]\n"
+    )
+    model, data, args = parse_arguments([config, "--learning_rate", "3e-4", "--min_words", "2"])
+    assert model.preset == "b32"  # YAML
+    assert args.learning_rate == 3e-4  # both
+    assert (data.mask_ratio, data.min_words) == (0.25, 2)
+    assert (args.seed, args.lr_milestones, args.lr_milestone_factor) == (5, [6, 8], 0.1)
+    assert args.max_steps == -1  # neither: the tiny recipe's steps are not mixed in
+
+
+def test_of_several_yaml_files_the_later_ones_win(tmp_path):
+    for name, text in (("one.yaml", "preset: b32\nseed: 5\nmin_words: 2\n"), ("two.yaml", "seed: 6\n")):
+        (tmp_path / name).write_text(text)
+    files = [str(tmp_path / "one.yaml"), str(tmp_path / "two.yaml")]
+    model, data, args = parse_arguments([*files, "--min_words", "4"])
+    assert (model.preset, args.seed, data.min_words) == ("b32", 6, 4)
+
+
+def test_rates_in_yaml_without_a_point(tmp_path):
+    # YAML reads 1e-4 as a string.
+    args = parse_arguments([write_config(tmp_path, "learning_rate: 1e-4\n")])[2]
+    assert args.learning_rate == 1e-4
+
+
+def test_a_bare_no_in_yaml_is_a_strategy(tmp_path):
+    args = parse_arguments([write_config(tmp_path, "eval_strategy: no\nsave_strategy: no\n")])[2]
+    assert (args.eval_strategy, args.save_strategy) == ("no", "no")
+
+
+def test_unknown_yaml_key_shows_near_misses(tmp_path, capsys):
+    config = write_config(tmp_path, "mask_ration: 0.5\n")
+    with pytest.raises(ValueError, match=r"unknown key 'mask_ration'; did you mean 'mask_ratio'"):
+        read_config(config)
+    assert "did you mean 'mask_ratio'" in error_of(capsys, [config])
+
+
+def test_unknown_yaml_key_without_near_misses(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown key 'qqqq'; see run_pretrain\.py --help"):
+        read_config(write_config(tmp_path, "qqqq: 1\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- preset\n", "must hold settings by name, got a list"), ("a: [", "cannot be read"), ("just words", "got a str")],
+)
+def test_yaml_that_holds_no_settings(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_config(write_config(tmp_path, text))
+
+
+def test_missing_yaml_file_is_named(tmp_path, capsys):
+    assert "nowhere.yaml" in error_of(capsys, [str(tmp_path / "nowhere.yaml")])
+
+
+def test_empty_yaml_is_all_defaults(tmp_path):
+    assert read_config(write_config(tmp_path, "# nothing\n")) == {}
+
+
+@pytest.mark.parametrize(
+    ("command_line", "message"),
+    [
+        (["--mask_ration", "0.5"], "There is no option --mask_ration; did you mean 'mask_ratio'"),
+        (["--mask_ration=0.5"], "There is no option --mask_ration; did you mean 'mask_ratio'"),
+        (["--seed", "many"], "invalid int value"),
+        (["--remove_unused_columns", "true"], "remove_unused_columns must be false"),
+        (["--heartbeat_seconds", "-1"], "heartbeat_seconds must be at least 0 and finite, got -1"),
+        (["--dataloader_timeout", "inf"], "dataloader_timeout must be at least 0 and finite, got inf"),
+        (["--lr_milestones", "8", "6"], "ascending epochs"),
+        (["--lr_milestones", "0"], "ascending epochs"),
+    ],
+)
+def test_bad_settings_are_errors_without_a_traceback(capsys, command_line, message):
+    assert message in error_of(capsys, command_line)
+
+
+def test_help_lists_every_group_of_settings():
+    command = [sys.executable, str(ROOT / "training" / "run_pretrain.py"), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    for name in ("config", "--preset", "--mask_ratio", "--parameter_rules", "--lr_milestones", "--learning_rate"):
+        assert name in result.stdout

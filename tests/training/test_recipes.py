@@ -1,0 +1,114 @@
+"""The paper's recipes, built at full size on the meta device."""
+
+import re
+
+import pytest
+import torch
+
+from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
+from tests.support.paths import ROOT
+from training.arguments import parse_arguments
+from training.masking import count_masked_patches
+from training.parameter_rules import ParameterPlan
+
+CONFIGS = ROOT / "training" / "configs"
+# Source: paper, section 4.1 and Table 1; released configurations.
+PAPER = {
+    "b32": {"mask_ratio": 0.0, "num_kept": 49, "batch": 24, "num_blocks": 12, "num_frozen": 9},
+    "b16": {"mask_ratio": 0.5, "num_kept": 98, "batch": 12, "num_blocks": 12, "num_frozen": 9},
+    "h14": {"mask_ratio": 0.7, "num_kept": 76, "batch": 2, "num_blocks": 24, "num_frozen": 18},
+}
+NEW = re.compile(r".*\.(temporal_attn|layer_norm3)\..*|sorter\..*")
+
+
+@pytest.fixture(scope="module", params=PAPER)
+def recipe(request):
+    """(name, model on the meta device, arguments, plan) of a recipe."""
+    name = request.param
+    model_args, data_args, args = parse_arguments([str(CONFIGS / f"{name}.yaml"), "--use_cpu", "True"])
+    with torch.device("meta"):
+        model = TVTSv2ForPreTraining(TVTSv2Config.from_preset(model_args.preset))
+    plan = ParameterPlan(
+        model,
+        args.parameter_rules,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        no_weight_decay=args.no_weight_decay,
+    )
+    return name, model, (model_args, data_args, args), plan
+
+
+def test_exactly_the_shallow_text_blocks_are_frozen(recipe):
+    name, model, _, plan = recipe
+    size = PAPER[name]
+    assert len(model.text_model.encoder.layers) == size["num_blocks"]
+    prefixes = tuple(f"text_model.encoder.layers.{block}." for block in range(size["num_frozen"]))
+    expected = {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
+    assert len(expected) == 16 * size["num_frozen"]
+    plan.apply(model)
+    assert {name for name, parameter in model.named_parameters() if not parameter.requires_grad} == expected
+
+
+def test_what_is_new_learns_a_thousand_times_faster(recipe):
+    *_, plan = recipe
+    rates = {name: group.learning_rate for group in plan.groups if not group.rule.frozen for name in group.names}
+    assert rates == {name: 1e-4 if NEW.fullmatch(name) else 1e-7 for name in rates}
+    assert sum(NEW.fullmatch(name) is not None for name in rates) > 100
+    for released_at_clip_s_rate in (
+        "vision_model.embeddings.temporal_embedding.weight",
+        "text_model.embeddings.token_embedding.weight",
+        "text_model.embeddings.position_embedding.weight",
+        "text_model.final_layer_norm.weight",
+        "text_projection.weight",
+    ):
+        assert rates[released_at_clip_s_rate] == 1e-7
+
+
+def test_weight_decay_spares_biases_and_norms(recipe):
+    *_, plan = recipe
+    for group in plan.groups:
+        for name in group.names:
+            spared = group.rule.frozen or name.endswith(".bias") or "norm" in name
+            assert group.weight_decay == (0.0 if spared else 0.05), name
+
+
+def test_sizes_masks_batches_and_milestones(recipe):
+    name, model, (model_args, data_args, args), _ = recipe
+    size = PAPER[name]
+    assert model_args.preset == name and model_args.clip_checkpoint
+    vision = model.config.vision_config
+    assert (vision.num_frames, vision.image_size, vision.patch_size) == (12, 224, int(name[1:]))
+    assert data_args.mask_ratio == size["mask_ratio"]
+    assert vision.num_patches - count_masked_patches(vision.num_patches, data_args.mask_ratio) == size["num_kept"]
+    assert args.per_device_train_batch_size == size["batch"]
+    assert (args.num_train_epochs, args.lr_milestones, args.lr_milestone_factor) == (10, [6, 8], 0.1)
+    assert args.optim.startswith("adamw") and args.warmup_steps == 0
+    assert [source["format"] for source in data_args.sources] == ["yt_temporal", "webvid"]
+
+
+def test_the_main_job_s_rules_fit_the_tiny_model():
+    model_args, _, args = parse_arguments([])
+    model = TVTSv2ForPreTraining(TVTSv2Config.from_preset(model_args.preset))
+    ParameterPlan(model, args.parameter_rules, learning_rate=1e-3).apply(model)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith("text_model.encoder.layers.0.")}
+
+
+@pytest.mark.parametrize(("name", "rules"), [("b32", "b"), ("b16", "b"), ("h14", "h14")])
+def test_rules_that_end_the_backward_pass_where_training_begins(name, rules):
+    files = [str(CONFIGS / f"{name}.yaml"), str(CONFIGS / "rules" / f"{rules}_embeddings_frozen.yaml")]
+    model_args, data_args, args = parse_arguments([*files, "--use_cpu", "True"])
+    assert data_args.mask_ratio == PAPER[name]["mask_ratio"]  # the recipe's other settings stay
+    with torch.device("meta"):
+        model = TVTSv2ForPreTraining(TVTSv2Config.from_preset(model_args.preset))
+    ParameterPlan(model, args.parameter_rules, learning_rate=args.learning_rate).apply(model)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    blocks = tuple(f"text_model.encoder.layers.{block}." for block in range(PAPER[name]["num_frozen"]))
+    expected = {each for each, _ in model.named_parameters() if each.startswith((*blocks, "text_model.embeddings."))}
+    assert frozen == expected
+    seen = []
+    layers = model.text_model.encoder.layers
+    for layer in (layers[PAPER[name]["num_frozen"] - 1], layers[PAPER[name]["num_frozen"]]):
+        layer.register_forward_hook(lambda _, inputs, output: seen.append(output.requires_grad))
+    model.get_text_features(torch.zeros(1, 8, dtype=torch.long, device="meta"))
+    assert seen == [False, True]  # nothing is kept for a way back through the frozen blocks

@@ -1,0 +1,482 @@
+"""TVTSv2Trainer: exact over processes, faithful to its rules, and open about what it saw."""
+
+import copy
+import json
+import os
+import re
+import socket
+import tempfile
+import traceback
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import SequentialSampler
+from transformers import TrainerCallback, TrainingArguments
+
+from modeling_tvtsv2 import TVTSv2ForPreTraining
+from processing import TVTSv2VideoProcessor
+from tests.conftest import make_tiny_config, randomized
+from tests.support.distributed_steps import (
+    loss_and_gradients,
+    make_joined_batch,
+    make_trainer,
+    part_of,
+    steps_in_processes,
+)
+from tests.support.processes import exit_codes, start_processes
+from training.arguments import PreTrainingArguments
+from training.evaluation import compute_metrics, retrieval_metrics, sorting_metrics
+from training.sources.unusable_videos import TooManyBrokenVideosError
+from training.trainer import PLAN_FILE, TVTSv2Trainer
+
+FROZEN_RULES = [{"match": "text_model.encoder.layers.0.*", "frozen": True}, {"match": "*"}]
+
+
+def relative_error(one, other):
+    return float((one - other).norm() / other.norm().clamp_min(1e-30))
+
+
+def make_samples(num_samples, num_transcripts=4):
+    """A list of samples, their batch axis taken off."""
+    batch = make_joined_batch(num_samples, num_transcripts)
+    batch["pixel_values_videos"] = batch["pixel_values_videos"].float()
+    return [
+        {name: value for name, value in part_of(batch, index).items() if name != "num_broken"}
+        for index in range(num_samples)
+    ]
+
+
+def collate(samples):
+    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0] if name != "video_ids"}
+    return {**batch, "video_ids": [sample["video_ids"] for sample in samples]}
+
+
+def train(
+    folder,
+    samples,
+    *,
+    model=None,
+    trainer_class=TVTSv2Trainer,
+    callbacks=None,
+    train_sampler=None,
+    eval_dataset=None,
+    processing_class=None,
+    resume_from=None,
+    **settings,
+):
+    """A trainer that has trained; settings as for PreTrainingArguments."""
+    model = model or TVTSv2ForPreTraining(
+        make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2})
+    )
+    defaults = {
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "per_device_train_batch_size": 4,
+        "lr_scheduler_type": "constant",
+        "learning_rate": 1e-3,
+        "parameter_rules": FROZEN_RULES,
+    }
+    args = PreTrainingArguments(output_dir=str(folder), **(defaults | settings))
+    trainer = trainer_class(
+        model,
+        args,
+        train_dataset=samples,
+        eval_dataset=eval_dataset,
+        data_collator=collate,
+        processing_class=processing_class,
+        callbacks=callbacks,
+        train_sampler=train_sampler,
+    )
+    trainer.train(resume_from_checkpoint=resume_from)
+    return trainer
+
+
+# --- frames as levels ---
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_levels_train_and_evaluate_as_the_pixels_made_of_them(tmp_path, chunk_size):
+    samples = make_samples(8)
+    shape = samples[0]["pixel_values_videos"].shape
+    video_processor = TVTSv2VideoProcessor(num_frames=shape[0])
+    generator, as_levels, as_pixels = torch.Generator().manual_seed(0), [], []
+    for sample in samples:
+        levels = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+        as_levels.append(sample | {"pixel_values_videos": levels})
+        as_pixels.append(sample | {"pixel_values_videos": video_processor.normalize_levels(levels.movedim(-3, -1))})
+    model = TVTSv2ForPreTraining(make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2}))
+    processor, outcomes = SimpleNamespace(video_processor=video_processor), []
+    for name, data in (("levels", as_levels), ("pixels", as_pixels)):
+        options = {"chunk_size": chunk_size, "max_steps": 2, "eval_dataset": data, "processing_class": processor}
+        trainer = train(tmp_path / name, data, model=copy.deepcopy(model), **options)
+        outcomes.append((trainer.evaluate()["eval_loss"], trainer.model.state_dict()))
+    (loss, weights), (expected_loss, expected_weights) = outcomes
+    assert loss == expected_loss
+    assert all(torch.equal(weight, expected_weights[name]) for name, weight in weights.items())
+    assert not all(torch.equal(weight, model.state_dict()[name]) for name, weight in weights.items())
+
+
+def test_levels_without_a_processor_are_refused(tmp_path):
+    samples = make_samples(4)
+    for sample in samples:
+        sample["pixel_values_videos"] = torch.zeros(sample["pixel_values_videos"].shape, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="give it as processing_class, which is NoneType"):
+        train(tmp_path, samples, max_steps=1)
+
+
+# --- several processes are one ---
+
+
+@pytest.mark.parametrize("num_transcripts", [4, 1])
+@pytest.mark.parametrize("batch_sizes", [(3, 2), (2, 1, 3)])
+def test_processes_equal_one_on_the_joined_batch(tmp_path, batch_sizes, num_transcripts):
+    processes = steps_in_processes(batch_sizes)
+    # There were as many, they knew of each other, and their gradients went through DDP.
+    assert len({seen["process_id"] for seen in processes}) == len(batch_sizes)
+    for seen in processes:
+        assert seen["world_size"] == seen["num_processes"] == len(batch_sizes) and seen["is_ddp"]
+
+    trainer = make_trainer(tmp_path)
+    alone = loss_and_gradients(trainer, trainer.model, make_joined_batch(sum(batch_sizes), num_transcripts))
+    losses = [seen[num_transcripts]["loss"] for seen in processes]
+    assert relative_error(torch.stack(losses).mean(), alone["loss"]) <= 1e-6
+    num_compared = 0
+    for name, gradient in alone["gradients"].items():
+        for seen in processes:
+            other = seen[num_transcripts]["gradients"][name]
+            assert (other is None) == (gradient is None), name
+            # What softmax cancels (a bias of all keys) is rounding alone.
+            if gradient is not None and gradient.norm() > 1e-8:
+                assert relative_error(other, gradient) <= 1e-6, name
+                num_compared += 1
+    assert num_compared > 40 * len(batch_sizes)
+
+
+def test_one_process_has_the_model_s_own_loss(tmp_path):
+    trainer = make_trainer(tmp_path)
+    batch = make_joined_batch(3)
+    loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    assert loss == outputs.loss and outputs.sorting_loss is not None
+    captions = make_joined_batch(3, num_transcripts=1)
+    loss, outputs = trainer.compute_loss(trainer.model, captions, return_outputs=True)
+    assert loss == outputs.contrastive_loss and outputs.sorting_loss is None
+
+
+class GradientRecorder(TrainerCallback):
+    """Keeps the gradients of every optimizer step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        self.steps.append({name: gradient.clone() for name, gradient in gradients.items() if gradient is not None})
+
+
+def test_accumulated_batches_are_averaged(tmp_path):
+    samples = make_samples(4)
+    model = randomized(TVTSv2ForPreTraining(make_tiny_config()))
+    gradients = []
+    for batch in (samples[:2], samples[2:]):
+        model.zero_grad()
+        model(**{name: value for name, value in collate(batch).items() if name != "video_ids"}).loss.backward()
+        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
+    model.zero_grad()
+    recorder = GradientRecorder()
+    settings = {
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "max_grad_norm": 0.0,
+        "max_steps": 1,
+    }
+    rules = [{"match": "*"}]
+    sampler = SequentialSampler(samples)
+    train(
+        tmp_path, samples, model=model, callbacks=[recorder], train_sampler=sampler, parameter_rules=rules, **settings
+    )
+    assert len(recorder.steps) == 1 and recorder.steps[0].keys() == gradients[0].keys()
+    for name, gradient in recorder.steps[0].items():
+        mean = (gradients[0][name] + gradients[1][name]) / 2
+        assert torch.allclose(gradient, mean, rtol=1e-4, atol=1e-5), name
+
+
+def test_accumulation_in_two_processes_equals_one_on_the_joined_batches(tmp_path):
+    samples = make_samples(8)
+    in_two = accumulated_in_processes(2, num_samples=8)
+    assert [seen["world_size"] for seen in in_two] == [2, 2]
+    recorder = GradientRecorder()
+    settings = {"per_device_train_batch_size": 4, **ACCUMULATING}
+    model = randomized(TVTSv2ForPreTraining(make_tiny_config()))
+    model.load_state_dict(in_two[0]["start"])
+    train(tmp_path, samples, model=model, callbacks=[recorder], train_sampler=SequentialSampler(samples), **settings)
+    for seen in in_two:
+        assert seen["gradients"].keys() == recorder.steps[0].keys()
+        for name, gradient in recorder.steps[0].items():
+            if gradient.norm() > 1e-5:  # float32; less is rounding
+                assert relative_error(seen["gradients"][name], gradient) < 1e-3, name
+
+
+ACCUMULATING = {
+    "gradient_accumulation_steps": 2,
+    "max_grad_norm": 0.0,
+    "max_steps": 1,
+    "parameter_rules": [{"match": "*"}],
+}
+
+
+def accumulated_in_processes(num_processes: int, num_samples: int) -> list[dict]:
+    """What each process had before and after accumulating two batches of two samples."""
+    with tempfile.TemporaryDirectory() as folder:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        torch.multiprocessing.spawn(_accumulate, args=(num_processes, port, num_samples, folder), nprocs=num_processes)
+        return [torch.load(f"{folder}/{rank}.pt") for rank in range(num_processes)]
+
+
+def _accumulate(rank: int, num_processes: int, port: int, num_samples: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    common = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update(common, RANK=str(rank), LOCAL_RANK=str(rank))
+    torch.manual_seed(0)
+    model, recorder = randomized(TVTSv2ForPreTraining(make_tiny_config())), GradientRecorder()
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    samples = make_samples(num_samples)
+    settings = {"per_device_train_batch_size": 2, "ddp_backend": "gloo", **ACCUMULATING}
+    trainer = train(
+        f"{folder}/run",
+        samples,
+        model=model,
+        callbacks=[recorder],
+        train_sampler=SequentialSampler(samples),
+        **settings,
+    )
+    seen = {"world_size": trainer.args.world_size, "start": start, "gradients": recorder.steps[0]}
+    torch.save(seen, f"{folder}/{rank}.pt")
+
+
+def test_evaluation_leaves_no_trace_in_training(tmp_path):
+    def weights(folder, **settings):
+        torch.manual_seed(0)
+        config = make_tiny_config(text={"num_hidden_layers": 2, "attention_dropout": 0.3})
+        model = randomized(TVTSv2ForPreTraining(config))
+        samples = make_samples(8)
+        settings = {"max_steps": 3, "dataloader_num_workers": 1, **settings}
+        return train(tmp_path / folder, samples, model=model, eval_dataset=samples, **settings).model.state_dict()
+
+    alone = weights("alone")
+    evaluated = weights("evaluated", eval_strategy="steps", eval_steps=1, report_to="tensorboard")
+    for name, tensor in alone.items():
+        assert torch.equal(tensor, evaluated[name]), name
+
+
+# --- rules ---
+
+# The scores of attention are (q + b)(k + b'): a bias of all keys adds the same to all scores of a query, and softmax
+# takes it away again. Its gradient is zero but for rounding.
+KEY_BIAS = re.compile(r".*\.k_proj\.bias")
+# Time attention starts with queries and keys of zero. Each one's gradient is proportional to the other: both stay
+# zero for ever, in the release too, and time attention averages over time with equal weights.
+TEMPORAL_SCORES = re.compile(r"vision_model\..*\.temporal_attn\.[qk]_proj\.(weight|bias)")
+
+
+@pytest.mark.parametrize("start", ["as initialised", "anywhere"])
+def test_frozen_parameters_stay_to_the_bit_and_all_others_move(tmp_path, start):
+    model = TVTSv2ForPreTraining(make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2}))
+    if start == "anywhere":
+        randomized(model)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    # Without decay, so that only gradients move anything.
+    train(tmp_path, make_samples(8), model=model, max_steps=8, weight_decay=0.0)
+    unmoved = {name for name, parameter in model.named_parameters() if torch.equal(parameter, before[name])}
+    frozen = {name for name in before if name.startswith("text_model.encoder.layers.0.")}
+    temporal = {name for name in before if TEMPORAL_SCORES.fullmatch(name)} if start == "as initialised" else set()
+    assert len(frozen) == 16
+    assert frozen <= unmoved and temporal <= unmoved
+    assert {name for name in unmoved - frozen - temporal if not KEY_BIAS.fullmatch(name)} == set()
+
+
+def test_frozen_parameters_stay_to_the_bit_in_two_processes(tmp_path):
+    processes = start_processes(2, _train_in_process, str(tmp_path))
+    assert exit_codes(processes, timeout_seconds=300) == [0, 0]
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first["world_size"] == second["world_size"] == 2
+    unmoved = {name for name, tensor in first["start"].items() if torch.equal(tensor, first["end"][name])}
+    frozen = {name for name in first["start"] if name.startswith("text_model.encoder.layers.0.")}
+    assert len(frozen) == 16 and frozen <= unmoved
+    assert all(KEY_BIAS.fullmatch(name) for name in unmoved - frozen)
+    assert all(torch.equal(tensor, second["end"][name]) for name, tensor in first["end"].items())
+
+
+def _train_in_process(folder: str) -> None:
+    torch.manual_seed(0)
+    config = make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2})
+    model = randomized(TVTSv2ForPreTraining(config))
+    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    settings = {"per_device_train_batch_size": 2, "max_steps": 4, "weight_decay": 0.1, "ddp_backend": "gloo"}
+    settings["ddp_find_unused_parameters"] = False  # as with sources that have nothing but transcripts
+    trainer = train(f"{folder}/run", make_samples(8), model=model, **settings)
+    end = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    seen = {"world_size": trainer.args.world_size, "start": start, "end": end}
+    torch.save(seen, f"{folder}/{trainer.args.process_index}.pt")
+
+
+def test_frozen_parameters_get_no_gradient_and_no_optimizer_state(tmp_path):
+    trainer = train(tmp_path, make_samples(4), max_steps=1)
+    frozen = [p for name, p in trainer.model.named_parameters() if name.startswith("text_model.encoder.layers.0.")]
+    assert all(not parameter.requires_grad and parameter.grad is None for parameter in frozen)
+    optimized = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in trainer.model.parameters()} - {id(p) for p in frozen}
+
+
+def test_optimizer_groups_have_their_rule_s_rates(tmp_path):
+    rules = [{"match": ["*temporal_attn*", "sorter.*"], "learning_rate": "1e-4"}, {"match": "*", "weight_decay": 0.2}]
+    trainer = train(
+        tmp_path, make_samples(4), max_steps=1, parameter_rules=rules, learning_rate=1e-7, weight_decay=0.05
+    )
+    groups = [(g["name"], g["lr"], g["weight_decay"]) for g in trainer.optimizer.param_groups]
+    assert groups == [
+        ("*temporal_attn* sorter.*", 1e-4, 0.05),
+        ("*temporal_attn* sorter.*", 1e-4, 0.0),
+        ("*", 1e-7, 0.2),
+        ("*", 1e-7, 0.0),
+    ]
+
+
+def test_milestones_divide_all_rates_at_the_start_of_their_epochs(tmp_path):
+    rules = [{"match": "sorter.*", "learning_rate": 1e-3}, {"match": "*", "learning_rate": 1e-5}]
+    rates = []
+
+    class Recorder(TrainerCallback):
+        def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+            rates.append([group["lr"] for group in optimizer.param_groups if group["weight_decay"]])
+
+    settings = {"num_train_epochs": 4, "lr_milestones": [1, 3], "parameter_rules": rules, "weight_decay": 0.05}
+    train(tmp_path, make_samples(8), callbacks=[Recorder()], **settings)
+    factors = [1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]  # two steps an epoch
+    assert np.allclose(rates, [[1e-3 * factor, 1e-5 * factor] for factor in factors], rtol=1e-6)
+
+
+def test_the_plan_is_saved_with_every_checkpoint(tmp_path):
+    trainer = train(tmp_path, make_samples(4), max_steps=2, save_strategy="steps", save_steps=1)
+    for step in (1, 2):
+        assert json.loads((tmp_path / f"checkpoint-{step}" / PLAN_FILE).read_text()) == trainer.plan.to_dict()
+
+
+# --- what it says ---
+
+
+def test_logs_hold_the_mean_of_each_loss(tmp_path):
+    samples = make_samples(8)
+    trainer = train(tmp_path, samples, max_steps=4, logging_steps=2, learning_rate=0.0)
+    entries = [entry for entry in trainer.state.log_history if "contrastive_loss" in entry]
+    assert [entry["step"] for entry in entries] == [2, 4]
+    for entry in entries:
+        assert entry["contrastive_loss"] > 0 and entry["sorting_loss"] > 0
+        assert entry["loss"] == pytest.approx(entry["contrastive_loss"] + entry["sorting_loss"], rel=1e-4)
+        assert "num_broken" not in entry
+
+
+class Waits(TorchDispatchMode, TrainerCallback):
+    """Where values were taken from tensors, for which an accelerator has to be waited, by the step it happened in."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: dict[int, list[str]] = {}
+        self.step = 1
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.step = state.global_step + 1
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            frames = [frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)]
+            asked_by = next(name for name in frames[1:] if "/torch/" not in name)
+            # The towers check their inputs on a CPU only; accelerate draws an epoch's seed there.
+            if "/modeling_tvtsv2/" not in asked_by and not asked_by.endswith("accelerate/data_loader.py"):
+                self.seen.setdefault(self.step, []).append(asked_by)
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_values_but_the_logged_ones(tmp_path):
+    waits = Waits()
+    with waits:
+        train(tmp_path, make_samples(16), callbacks=[waits], max_steps=7, logging_steps=3)
+    assert {3, 6} <= set(waits.seen) <= {3, 6, 7}, waits.seen  # 7: the run's mean loss
+
+
+def test_broken_videos_are_logged_and_stop_training_above_the_stated_share(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.max_broken_share = 0.1
+    batch = {**make_joined_batch(3), "num_broken": 1}
+    with pytest.raises(
+        TooManyBrokenVideosError, match=r"50 of 200 samples .* more than max_broken_share=0\.1"
+    ) as error:
+        for _ in range(100):
+            trainer._count(batch)
+    assert (trainer.num_samples, trainer.num_broken) == (150, 50) and str(tmp_path) in str(error.value)
+    trainer.log({"loss": 1.0})
+    assert trainer.state.log_history[-1]["num_broken"] == 50
+
+    trainer.max_broken_share = 0.25
+    for _ in range(50):
+        trainer._count(batch)  # exactly the share is still allowed
+
+
+def test_evaluation_covers_the_last_uneven_batch(tmp_path):
+    torch.manual_seed(0)
+    model = randomized(TVTSv2ForPreTraining(make_tiny_config()))
+    samples = make_samples(7)
+    for sample in samples:
+        del sample["bool_masked_pos"]
+    args = PreTrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True, per_device_eval_batch_size=3
+    )
+    trainer = TVTSv2Trainer(model, args, eval_dataset=samples, data_collator=collate, compute_metrics=compute_metrics)
+    metrics = trainer.evaluate()
+    batch = collate(samples)
+    with torch.no_grad():
+        outputs = model.eval()(pixel_values_videos=batch["pixel_values_videos"], input_ids=batch["input_ids"])
+    expected = {
+        **sorting_metrics(outputs.sorting_logits.numpy(), batch["sorting_labels"].numpy()),
+        **retrieval_metrics(outputs.video_embeds.numpy(), outputs.text_embeds.numpy()),
+    }
+    assert {name: metrics[f"eval_{name}"] for name in expected} == pytest.approx(expected)
+    assert metrics["eval_loss"] > 0
+    assert trainer.num_samples == 0  # counts what is trained on
+
+
+def test_the_given_sampler_decides_the_order(tmp_path):
+    batches = []
+
+    class Order(SequentialSampler):
+        def __iter__(self):
+            return iter([7, 3, 5, 1, 0, 2, 4, 6])
+
+    class RecordingTrainer(TVTSv2Trainer):
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            batches.append(inputs["video_ids"])
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    samples = make_samples(8)
+    settings = {"trainer_class": RecordingTrainer, "train_sampler": Order(samples), "num_train_epochs": 1}
+    train(tmp_path, samples, **settings)
+    assert batches == [["7", "3", "5", "1"], ["0", "2", "4", "6"]]
+
+
+def test_plain_training_arguments_train_every_parameter_by_one_rule(tmp_path):
+    args = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, report_to="none", disable_tqdm=True, save_strategy="no", max_steps=1
+    )
+    trainer = TVTSv2Trainer(
+        TVTSv2ForPreTraining(make_tiny_config()), args, train_dataset=make_samples(8), data_collator=collate
+    )
+    trainer.train()
+    assert {group.rule.match for group in trainer.plan.groups} == {("*",)}
+    assert trainer.state.global_step == 1

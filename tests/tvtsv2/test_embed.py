@@ -1,0 +1,436 @@
+"""`tvtsv2 embed`: what the store holds, broken files, resuming after a kill with other processes, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors import safe_open
+
+from modeling_tvtsv2 import TVTSv2Model
+from processing import TVTSv2VideoProcessor, read_video
+from tests.support.small_folder import small_processor, write_small_folder
+from tests.support.video_files import write_video
+from tvtsv2.main import main
+from tvtsv2.models.model_loading import load_processor
+from tvtsv2.models.video_embedding import VideoEmbedder, Windows
+from tvtsv2.reading.reading_processes import ReadingProcesses
+from tvtsv2.reading.segment_reading import Segment, read_whole, read_windows
+from tvtsv2.reading.video_list import VideoEntry
+from tvtsv2.store.embedding_store import EmbeddingStore
+
+NUM_VIDEOS = 6
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return write_small_folder(tmp_path_factory.mktemp("embed") / "model")
+
+
+@pytest.fixture(scope="module")
+def videos(model_folder):
+    """Six videos of different length and size in nested folders, among them one broken and one that is none."""
+    folder = model_folder.parent / "videos"
+    (folder / "deeper" / "still").mkdir(parents=True)
+    for index in range(NUM_VIDEOS):
+        place = folder / ("deeper/still" if index % 2 else "")
+        write_video(place / f"video {index}.mp4", num_frames=8 + 9 * index, height=32 + 16 * (index % 2), width=48)
+    (folder / "broken.mp4").write_bytes(b"\0" * 500)
+    (folder / "notes.txt").write_text("not a video")
+    return folder
+
+
+def embed(*arguments) -> int:
+    return main(["embed", *map(str, arguments)])
+
+
+def read_store(folder: Path) -> dict[tuple[str, float], np.ndarray]:
+    """Embeddings by path and start, read with nothing of this project."""
+    embeddings = {}
+    for table_file in sorted(folder.glob("part-*.parquet")):
+        with safe_open(str(table_file.with_suffix(".safetensors")), framework="np") as file:
+            matrix = file.get_tensor("embeddings")
+        rows = pq.read_table(table_file).to_pylist()
+        assert len(rows) == len(matrix)
+        for row, embedding in zip(rows, matrix, strict=True):
+            key = (row["path"], row["start_seconds"])
+            assert key not in embeddings, "embedded twice"
+            embeddings[key] = embedding
+    return embeddings
+
+
+@torch.no_grad()
+def embed_by_hand(model_folder: Path, video: Path) -> np.ndarray:
+    model = TVTSv2Model.from_pretrained(model_folder)
+    inputs = small_processor()(videos=str(video), return_tensors="pt")
+    return model.get_video_features(**inputs).pooler_output[0].numpy()
+
+
+def test_a_folder_with_a_broken_file(model_folder, videos, tmp_path, capsys):
+    store = tmp_path / "store"
+    assert embed(model_folder, videos, store, "--shard_size", 4, "--batch_size", 4) == 3
+    assert "1 could not be read" in capsys.readouterr().err
+    embeddings = read_store(store)
+    assert len(embeddings) == NUM_VIDEOS and len(list(store.glob("part-*.parquet"))) == 2
+    for (path, _), embedding in embeddings.items():
+        assert np.allclose(embedding, embed_by_hand(model_folder, videos / path), atol=1e-5), path
+    (line,) = (store / "failures-000.jsonl").read_text().splitlines()
+    assert json.loads(line)["path"] == "broken.mp4" and "broken.mp4" in json.loads(line)["reason"]
+    assert not list(store.glob("*.part"))
+
+
+def test_each_file_says_where_it_comes_from(model_folder, videos, tmp_path):
+    store = tmp_path / "store"
+    embed(model_folder, videos, store, "--normalize", "--preset", "feature_extraction")
+    provenance = json.loads((store / "embeddings.json").read_text())
+    table_file = next(store.glob("part-*.parquet"))
+    assert json.loads(pq.read_metadata(table_file).metadata[b"provenance"]) == provenance
+    with safe_open(str(table_file.with_suffix(".safetensors")), framework="np") as file:
+        assert json.loads(file.metadata()["provenance"]) == provenance
+        assert np.allclose(np.linalg.norm(file.get_tensor("embeddings"), axis=1), 1, atol=1e-5)
+    assert len({file.stat().st_mode for file in store.glob("part-*.*")}) == 1  # readable to whom the umask says
+    assert provenance["transform"]["preset"] == "feature_extraction"
+    assert provenance["transform"]["image_mean"] == [0.485, 0.456, 0.406]
+    assert provenance["embedding"]["normalization"] == "length 1"
+    assert len(provenance["model"]["weights_sha256"]) == 64
+    for row in pq.read_table(table_file).to_pylist():
+        indices = row["frame_indices"]
+        _, metadata = read_video(videos / row["path"], lambda metadata, indices=indices: indices)
+        assert row["frame_seconds"] == pytest.approx(metadata.timestamps)
+        assert row["video_seconds"] == pytest.approx(metadata.duration)
+
+
+def test_windows_are_embedded_as_videos_of_their_own(model_folder, videos, tmp_path):
+    store = tmp_path / "store"
+    assert embed(model_folder, videos, store, "--windows", 0.5, "--stride", 0.25, "--batch_size", 5) == 3
+    rows = [row for shard in EmbeddingStore(store).shards() for row in shard.read_rows()]
+    embeddings = read_store(store)
+    for index in range(NUM_VIDEOS):
+        mine = [row for row in rows if row["path"].endswith(f"video {index}.mp4")]
+        seconds = (8 + 9 * index) / 24
+        spans = [(row["start_seconds"], row["end_seconds"]) for row in mine]
+        assert np.allclose(spans, Windows(0.5, 0.25).of(seconds))
+        for row in mine[::3]:
+            span = (row["start_seconds"], row["end_seconds"])
+            pixels = small_processor().video_processor.process_windows(str(videos / row["path"]), [span])
+            with torch.no_grad():
+                output = TVTSv2Model.from_pretrained(model_folder).get_video_features(
+                    torch.stack(list(pixels["pixel_values_videos"]))
+                )
+            key = (row["path"], row["start_seconds"])
+            assert np.allclose(embeddings[key], output.pooler_output[0].numpy(), atol=1e-5)
+            assert all(span[0] - 0.05 <= time < span[1] for time in row["frame_seconds"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stride", "video_seconds", "expected"),
+    [
+        (10, 10, 25, [(0, 10), (10, 20), (20, 25)]),
+        (10, 10, 20, [(0, 10), (10, 20)]),
+        (10, 5, 20, [(0, 10), (5, 15), (10, 20)]),
+        (10, 5, 21, [(0, 10), (5, 15), (10, 20), (15, 21)]),
+        (10, 10, 4, [(0, 4)]),
+        (1, 3, 5, [(0, 1), (3, 4)]),
+    ],
+)
+def test_windows_reach_the_end(seconds, stride, video_seconds, expected):
+    assert Windows(seconds, stride).of(video_seconds) == expected
+
+
+KILLED = """
+import multiprocessing, os, signal, sys
+from tvtsv2.store.embedding_store import ShardWriter
+from tvtsv2.main import main
+from tvtsv2.models.model_loading import load_processor
+add, calls = ShardWriter.add_video, []
+def add_or_die(self, *arguments):
+    calls.append(arguments)
+    if len(calls) == 4:
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return add(self, *arguments)
+ShardWriter.add_video = add_or_die
+main(["embed", *sys.argv[1:], "--shard_size", "2", "--batch_size", "1"])
+"""
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process, and not only its entry in the table."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
+    """No video is lost, and none embedded twice."""
+    store = tmp_path / "store"
+    arguments = [str(model_folder), str(videos), str(store)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    readers = [int(pid) for pid in killed.stdout.split()]
+    assert readers
+    if sys.platform == "linux":
+        deadline = time.monotonic() + 10
+        while any(map(is_running, readers)):
+            assert time.monotonic() < deadline, "reading processes outlive the one that they read for"
+            time.sleep(0.01)
+    (store / "part-000-00007.safetensors.part").write_bytes(b"cut off")
+    before = read_store(store)
+    assert 0 < len(before) < NUM_VIDEOS
+
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module"]
+    finished = subprocess.run(
+        [*launcher, "tvtsv2", "embed", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "could not be read" in finished.stderr, finished.stderr
+    after = read_store(store)
+    assert len(after) == NUM_VIDEOS
+    assert all(np.array_equal(after[key], before[key]) for key in before)
+    assert {path.name.split("-")[1] for path in store.glob("part-*.parquet")} >= {"000", "001"}
+    assert list(EmbeddingStore(store).failures()) == ["broken.mp4"]
+
+
+def test_reading_processes_hand_over_levels(videos):
+    processor, entry = small_processor().video_processor, VideoEntry("0", videos / "video 0.mp4")
+    with ReadingProcesses(processor, 1) as processes:
+        segments = processes.submit(read_whole, entry).result()
+        segments += processes.submit(read_windows, entry, [(0.0, 0.1), (0.1, 0.3)]).result()
+    assert [segment.levels.dtype for segment in segments] == [np.uint8] * 3
+    assert {segment.levels.shape[1:] for segment in segments} == {(24, 24, 3)}
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_pad": False}, {"do_normalize": False}])
+def test_embeddings_are_those_of_the_processor_s_pixels_bit_by_bit(model_folder, tmp_path, settings):
+    """Videos of fewer frames than the model takes, in one batch with longer ones."""
+    model = TVTSv2Model.from_pretrained(model_folder)
+    processor = TVTSv2VideoProcessor(crop_size=24, num_frames=4, **settings)
+    paths = [write_video(tmp_path / f"{number}.mp4", num_frames=number) for number in (2, 9, 3, 4, 2)]
+    embedder = VideoEmbedder(model, processor, batch_size=len(paths), num_readers=1)
+    results = list(embedder.embed(VideoEntry(path.name, path) for path in paths))
+    pixels = processor(paths, return_tensors=None)["pixel_values_videos"]
+    shapes = {video.shape for video in pixels}
+    assert len(shapes) == (1 if processor.do_pad is None else 3)
+    for shape in shapes:
+        rows = [row for row, video in enumerate(pixels) if video.shape == shape]
+        with torch.no_grad():
+            output = model.get_video_features(torch.stack([pixels[row] for row in rows]), class_token_only=True)
+        assert np.array_equal(np.concatenate([results[row].embeddings() for row in rows]), output.pooler_output.numpy())
+
+
+def test_levels_go_to_the_model_s_device_and_are_normalised_there():
+    seen = []
+
+    class ModelElsewhere:
+        device, dtype = torch.device("meta"), torch.bfloat16
+
+        def get_video_features(self, pixels, class_token_only):
+            seen.append((pixels.device.type, pixels.dtype, tuple(pixels.shape)))
+            return SimpleNamespace(pooler_output=torch.zeros(len(pixels), 4))
+
+    class Processor(TVTSv2VideoProcessor):
+        def normalize_levels(self, levels):
+            seen.append((levels.device.type, levels.dtype, tuple(levels.shape)))
+            return super().normalize_levels(levels)
+
+    segments = [Segment(None, np.zeros((num_frames, 8, 8, 3), np.uint8)) for num_frames in (3, 12, 3)]
+    VideoEmbedder(ModelElsewhere(), Processor())._run_model(segments)
+    assert sorted(seen[:2], key=str) == [
+        ("meta", torch.uint8, (1, 12, 8, 8, 3)),
+        ("meta", torch.uint8, (2, 3, 8, 8, 3)),
+    ]
+    assert seen[2:] == [("meta", torch.bfloat16, (3, 12, 3, 8, 8))]
+    assert all(segment.levels is None and segment.embedding.shape == (4,) for segment in segments)
+
+
+class CrashingVideoProcessor(TVTSv2VideoProcessor):
+    """Reads as its class does, but files of certain names make its process end as a faulty decoder would."""
+
+    def read_levels(self, video, windows=None):
+        if "video 2" in str(video):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if "video 3" in str(video):
+            raise KeyError("what nobody expected")
+        return super().read_levels(video, windows)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
+def test_a_crash_of_the_decoder_costs_one_file(model_folder, videos, tmp_path, capsys, monkeypatch):
+    def crashing(name, **kwargs):
+        processor = load_processor(name, **kwargs)
+        processor.video_processor.__class__ = CrashingVideoProcessor
+        return processor
+
+    store = tmp_path / "store"
+    monkeypatch.setattr("tvtsv2.models.model_loading.load_processor", crashing)
+    assert embed(model_folder, videos, store, "--num_readers", 2) == 3
+    assert "3 could not be read" in capsys.readouterr().err
+    reasons = {Path(path).stem: reason for path, reason in EmbeddingStore(store).failures().items()}
+    assert reasons.keys() == {"broken", "video 2", "video 3"}
+    assert "SIGSEGV" in reasons["video 2"] and "KeyError: 'what nobody expected'" in reasons["video 3"]
+    assert len(read_store(store)) == NUM_VIDEOS - 2
+
+    monkeypatch.undo()
+    assert embed(model_folder, videos, store, "--retry_failed") == 3
+    output = capsys.readouterr()
+    assert "2 videos embedded" in output.out and "the model waited for videos" in output.out
+    assert "1 could not be read" in output.err and len(read_store(store)) == NUM_VIDEOS
+
+
+class Clock:
+    """Stands for the module `time` where only reads and the model take any."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def perf_counter(self) -> float:
+        return self.seconds
+
+
+def test_the_share_of_waiting_is_that_of_the_time_since_the_first_read(monkeypatch):
+    clock = Clock()
+
+    class LateReads:
+        def __init__(self, reader, num_processes):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def submit(self, function, entry):
+            return self
+
+        def result(self):
+            clock.seconds += 1.0
+            return [Segment(None, np.zeros((1, 2, 2, 3), np.uint8))]
+
+    class SlowModel:
+        device, dtype = torch.device("cpu"), torch.float32
+
+        def get_video_features(self, pixels, class_token_only):
+            clock.seconds += 3.0
+            return SimpleNamespace(pooler_output=torch.zeros(len(pixels), 4))
+
+    monkeypatch.setattr("tvtsv2.models.video_embedding.time", clock)
+    monkeypatch.setattr("tvtsv2.models.video_embedding.ReadingProcesses", LateReads)
+    embedder = VideoEmbedder(SlowModel(), TVTSv2VideoProcessor(), batch_size=1)
+    entries = [VideoEntry(str(index), Path(str(index))) for index in range(5)]
+    assert len(list(embedder.embed(entries))) == 5
+    assert embedder.waiting_share == pytest.approx(4 / 16)  # four reads of 1 s, four batches of 3 s before the last
+
+
+def test_going_on_skips_what_is_in_and_what_failed(model_folder, videos, tmp_path, capsys):
+    store = tmp_path / "store"
+    names = [path.relative_to(videos).as_posix() for path in sorted(videos.rglob("*.mp4"))]
+    few = videos / "few.txt"
+    few.write_text("\n".join([*names[:3], "missing.mp4"]) + "\n")
+    try:
+        assert embed(model_folder, few, store) == 3
+        assert len(read_store(store)) == 2  # broken.mp4 is the first name
+    finally:
+        few.unlink()
+    # The ledger's last line was cut off: that video is tried again, the other is not.
+    ledger = store / "failures-000.jsonl"
+    lines = ledger.read_text().splitlines()
+    assert {json.loads(line)["path"] for line in lines} == {"broken.mp4", "missing.mp4"}
+    capsys.readouterr()
+    assert embed(model_folder, videos, store) == 3
+    assert len(ledger.read_text().splitlines()) == 2
+    assert len(read_store(store)) == NUM_VIDEOS
+    ledger.write_text(lines[0][:-5])
+    assert embed(model_folder, videos, store) == 3
+    assert EmbeddingStore(store).failures().keys() == {"broken.mp4"}
+    assert "0 videos embedded, 6 were there before" in capsys.readouterr().out
+
+
+def test_a_store_made_in_another_way_is_refused(model_folder, videos, tmp_path, capsys):
+    store = tmp_path / "store"
+    embed(model_folder, videos, store)
+    before = sorted(path.name for path in store.iterdir())
+    assert embed(model_folder, videos, store, "--normalize") == 1
+    error = capsys.readouterr().err
+    assert "normalization" in error and "another way" in error
+    assert sorted(path.name for path in store.iterdir()) == before
+
+
+def test_a_video_that_changed_is_noticed(model_folder, videos, tmp_path, capsys):
+    folder, store = tmp_path / "videos", tmp_path / "store"
+    folder.mkdir()
+    write_video(folder / "a.mp4", num_frames=5)
+    assert embed(model_folder, folder, store) == 0
+    write_video(folder / "a.mp4", num_frames=50)
+    assert embed(model_folder, folder, store) == 1
+    assert "changed" in capsys.readouterr().err
+
+
+def test_two_runs_on_one_store_do_not_mix(model_folder, videos, tmp_path, capsys):
+    fcntl = pytest.importorskip("fcntl")
+    store = tmp_path / "store"
+    embed(model_folder, videos, store)
+    with open(store / ".lock-000", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert embed(model_folder, videos, store) == 1
+    assert "Another process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stride", 1], "--windows"),
+        (["--windows", 0], "positive"),
+        (["--batch_size", 0], "at least 1"),
+        (["--root", "."], "list file"),
+    ],
+)
+def test_wrong_arguments_leave_nothing_behind(model_folder, videos, tmp_path, capsys, arguments, message):
+    assert embed(model_folder, videos, tmp_path / "store", *arguments) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_wrong_sources_models_and_targets(model_folder, videos, tmp_path, capsys):
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "file").touch()
+    table = tmp_path / "table.csv"
+    table.write_text("file\na.mp4\n")
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        ((model_folder, tmp_path / "nowhere", tmp_path / "store"), "no folder or list"),
+        ((model_folder, tmp_path / "empty", tmp_path / "store"), "holds no videos"),
+        ((model_folder, table, tmp_path / "store"), "--column"),
+        ((model_folder, videos, full), "not empty"),
+        ((tmp_path / "empty", videos, tmp_path / "store"), "config.json"),
+    ):
+        assert embed(*arguments) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_model_with_a_missing_weight_is_refused(model_folder, videos, tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in model_folder.iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    weights = load_file(folder / "model.safetensors")
+    del weights["visual_projection.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert embed(folder, videos, tmp_path / "store") == 1
+    assert "missing: visual_projection.weight" in capsys.readouterr().err
