@@ -27,15 +27,9 @@ def num_shown_frames(codec: str, packet) -> int:
     if codec == "vp8":
         return data[0] >> 4 & 1
     if codec == "vp9":
-        if not may_be_superframe(data[-1]):
-            return SHOWN_BY_FIRST_BYTE["vp9"][data[0]]
-        return sum(SHOWN_BY_FIRST_BYTE["vp9"][first] for first in _vp9_first_bytes(data))
+        headers = map(_vp9_header, _vp9_first_bytes(data))
+        return sum(header["shows_existing"] or header["is_shown"] for header in headers)
     return 1
-
-
-def may_be_superframe(last_byte):
-    """Whether a VP9 packet that ends with this byte (or an array of bytes) may hold several frames."""
-    return last_byte & 0xE0 == 0xC0
 
 
 def is_clean_start(codec: str, packet, extradata: bytes | None) -> bool:
@@ -71,6 +65,8 @@ def _vp9_header(first: int) -> dict[str, bool]:
 
 def _vp9_first_bytes(data: memoryview) -> list[int]:
     """Of each frame of a packet; as one frame where the index at its end is none."""
+    if data[-1] & 0xE0 != 0xC0:
+        return [data[0]]
     count, width = (data[-1] & 7) + 1, (data[-1] >> 3 & 3) + 1
     start = len(data) - 2 - count * width
     if start < 0 or data[start] != data[-1]:
@@ -171,12 +167,6 @@ _CLEAN_START = {
     "mpeg4": _mpeg4_is_clean,
     "vp8": _vp8_is_clean,
     "vp9": _vp9_is_clean,
-}
-
-# Whether a packet of one frame shows it, by its first byte.
-SHOWN_BY_FIRST_BYTE = {
-    "vp8": [bool(first & 0x10) for first in range(256)],
-    "vp9": [header["shows_existing"] or header["is_shown"] for header in map(_vp9_header, range(256))],
 }
 
 # The codecs read by packet table; all others are decoded through.

@@ -8,24 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.image_utils import PILImageResampling
 from transformers.video_utils import VideoMetadata
 
-from .frame_geometry_tvtsv2 import FrameGeometry, geometry_for, resized_size
+from .frame_geometry_tvtsv2 import FrameGeometry, geometry_for
 from .frame_sampling_tvtsv2 import random_interval_indices
 from .reader_container_tvtsv2 import VideoLimits
-from .reader_frames_tvtsv2 import ScaledSize
 from .reader_metadata_tvtsv2 import VideoFileMetadata
 from .reader_tvtsv2 import read_video, read_windows
-
-# FFmpeg's scalers that do what PIL's filters do; its bilinear and bicubic ones average when they shrink, as PIL's do.
-FFMPEG_SCALERS = {
-    PILImageResampling.NEAREST: "POINT",
-    PILImageResampling.BOX: "AREA",
-    PILImageResampling.BILINEAR: "BILINEAR",
-    PILImageResampling.BICUBIC: "BICUBIC",
-    PILImageResampling.LANCZOS: "LANCZOS",
-}
 
 
 def read_file_levels(
@@ -74,17 +63,8 @@ class _FileFrames:
         else:
             span = metadata.frame_span(*self.span)
             indices = random_interval_indices(*span, self.settings["num_frames"], self.generator)
-        scaled = self.scaled_size(metadata)
-        height, width = scaled[:2] if scaled else (metadata.height, metadata.width)
-        self.geometry = geometry_for(height, width, self.settings, self.generator)
+        self.geometry = geometry_for(metadata.height, metadata.width, self.settings, self.generator)
         return indices
-
-    def scaled_size(self, metadata: VideoFileMetadata) -> ScaledSize | None:
-        """The size frames are to have when they come, where that may be approximate and is smaller than theirs."""
-        height, width = resized_size(metadata.height, metadata.width, self.settings)
-        if not self.settings["approximate_resize"] or height * width >= metadata.height * metadata.width:
-            return None
-        return ScaledSize(height, width, FFMPEG_SCALERS[self.settings["resample"]])
 
     def transform(self, image: np.ndarray) -> np.ndarray:
         """One frame (H, W, 3) resized and cropped."""
@@ -94,7 +74,6 @@ class _FileFrames:
         """Arguments of `read_video` and `read_windows`."""
         return {
             "frame_transform": self.transform,
-            "scaled_size_fn": self.scaled_size,
             "strict": self.settings["strict"],
             "limits": VideoLimits(**self.settings["limits"] or {}),
         }

@@ -35,8 +35,6 @@ class TVTSv2VideosKwargs(TypedDict, total=False):
         crop_size: Height and width of the result.
         size: Size before the crop; None: shortest edge `int(1.2 * crop_size)`, or `crop_size` where nothing is cropped.
         resample: PIL's number of the resizing filter; None: as the preset says.
-        approximate_resize: Let FFmpeg scale the frames of files while it converts their colours, where that makes them
-            smaller: faster, and not exactly the same pixels.
         do_sample_frames: Take `num_frames` of a video; False takes all of its frames.
         do_resize, do_center_crop, do_rescale, do_normalize: Leave a step out with False.
         do_pad: Fill videos of fewer than `num_frames` frames up with zeros; None: as the preset says.
@@ -57,7 +55,6 @@ class TVTSv2VideosKwargs(TypedDict, total=False):
     crop_size: int | dict[str, int] | None
     size: int | dict[str, int] | None
     resample: int | None
-    approximate_resize: bool | None
     do_sample_frames: bool | None
     do_resize: bool | None
     do_center_crop: bool | None

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import av
 
 from .reader_container_tvtsv2 import OpenVideo, decoder_max_pixels, reading_errors
-from .reader_packet_access_tvtsv2 import PacketReader
-from .reader_packets_tvtsv2 import PacketTable, UncertainTable, codec_of
+from .reader_packets_tvtsv2 import PacketReader, PacketTable, UncertainTable, codec_of
 from .reader_plan_tvtsv2 import Run, may_skip, needed_packets
 
 # Coded formats that a second decoder reads alike from the stream's parameters alone.

@@ -5,7 +5,6 @@ Axis legend: T frames, H height, W width.
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
 
 import av
 import numpy as np
@@ -13,19 +12,6 @@ from av.video.reformatter import VideoReformatter
 
 from .reader_container_tvtsv2 import OpenVideo, reading_errors
 from .reader_metadata_tvtsv2 import VideoFileMetadata
-
-
-class ScaledSize(NamedTuple):
-    """A size, upright, that frames are scaled to while their colours are converted.
-
-    Attributes:
-        height, width: In pixels.
-        interpolation: One of FFmpeg's scalers, by its name in `av.video.reformatter.Interpolation`.
-    """
-
-    height: int
-    width: int
-    interpolation: str = "BILINEAR"
 
 
 class TakenFrames:
@@ -37,7 +23,6 @@ class TakenFrames:
         indices: Frames asked for, repeats allowed.
         frame_transform: Applied to each frame, (H, W, 3) uint8, or None.
         turns: Counter-clockwise quarter turns to apply first.
-        scaled_size: The size to convert frames to, before they are turned and transformed; None keeps theirs.
     """
 
     def __init__(
@@ -47,10 +32,8 @@ class TakenFrames:
         indices: list[int],
         frame_transform: Callable | None,
         turns: int,
-        scaled_size: ScaledSize | None = None,
     ):
         self.video, self.metadata, self.indices = video, metadata, indices
-        self.scaling = _scaling_options(scaled_size, turns)
         self.frame_transform, self.turns = frame_transform, turns
         self.slots = {index: slot for slot, index in enumerate(dict.fromkeys(indices))}
         self.missing = set(self.slots)
@@ -65,7 +48,7 @@ class TakenFrames:
         if not hasattr(self.reformatters, "own"):
             self.reformatters.own = VideoReformatter()
         with reading_errors(self.video.name):
-            image = self.reformatters.own.reformat(frame, format="rgb24", threads=1, **self.scaling).to_ndarray()
+            image = self.reformatters.own.reformat(frame, format="rgb24", threads=1).to_ndarray()
         self._keep(index, _turn(image, self.turns))
 
     def _keep(self, index: int, image: np.ndarray) -> None:
@@ -100,13 +83,6 @@ class TakenFrames:
 def quarter_turns(degrees: int) -> int:
     """Counter-clockwise turns by 90 degrees, 0 to 3; other angles are rounded, as no rectangle of pixels shows them."""
     return round(degrees / 90) % 4
-
-
-def _scaling_options(size: ScaledSize | None, turns: int) -> dict:
-    if size is None:
-        return {}
-    width, height = (size.height, size.width) if turns % 2 else (size.width, size.height)
-    return {"width": width, "height": height, "interpolation": size.interpolation}
 
 
 def _turn(image: np.ndarray, turns: int) -> np.ndarray:

@@ -4,22 +4,14 @@ A packet is known by its number in decoding order, a frame by its index in displ
 raises `UncertainTable`; the reader then decodes the whole stream instead.
 """
 
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import BinaryIO
 
 import av
 import numpy as np
 
-from .format_bitstreams_tvtsv2 import (
-    HIDING_CODECS,
-    SHOWN_BY_FIRST_BYTE,
-    TABLE_CODECS,
-    may_be_superframe,
-    num_shown_frames,
-)
-from .format_matroska_tvtsv2 import BlockTable, read_block_table
-from .format_mp4_tvtsv2 import read_sample_table
+from .format_bitstreams_tvtsv2 import HIDING_CODECS, TABLE_CODECS, num_shown_frames
 from .reader_container_tvtsv2 import OpenVideo, reading_errors
 
 # Packets are kept while the table is read, up to this many bytes; beyond it they are read again by seeking. Frames are
@@ -64,9 +56,7 @@ class PacketTable:
 
 
 def read_packet_table(video: OpenVideo) -> PacketTable:
-    """The table of a freshly opened video, without decoding.
-
-    From the head of a plain MP4, from the blocks of a plain Matroska file, or by a pass over all packets.
+    """Return the table of a freshly opened video, from one pass over its packets without decoding.
 
     Raises:
         UncertainTable: The packets leave the frames' order or number open.
@@ -77,77 +67,11 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
     if video.container.format.name == "avi" and stream.codec_context.has_b_frames:
         raise UncertainTable("AVI with B-frames has no presentation times")
     with reading_errors(video.name):
-        table = _table_of_samples(video, codec) or _table_of_blocks(video, codec) or _table_of_packets(video, codec)
+        table = _table_of_packets(video, codec)
     _check_order(table, codec)
     if table.reorder_depth > stream.codec_context.reorder_depth:
         raise UncertainTable("frames are reordered further than the decoder knows, and it would drop some")
     return table
-
-
-def _table_of_samples(video: OpenVideo, codec: str) -> PacketTable | None:
-    """The table of an MP4 or MOV file from its head, where that is sure to be what a pass over the packets gives.
-
-    The file's own tables have to agree with FFmpeg's index; their times are checked against the first packet here, and
-    against each packet of a run when it is read.
-    """
-    entries = video.stream.index_entries
-    is_mp4 = video.container.format.name.startswith("mov,")
-    if not is_mp4 or codec in HIDING_CODECS or not len(entries):
-        return None
-    with video.raw_file() as file:
-        samples = read_sample_table(file, video.stream.id)
-    if samples is None or len(samples.sizes) != len(entries) or samples.sizes.min() == 0:
-        return None
-    dts, file_size = samples.times + entries[0].timestamp, video.container.size
-    for number in _spots(len(entries)):
-        entry = entries[number]
-        if (entry.timestamp, entry.size) != (dts[number], samples.sizes[number]):
-            return None
-        if entry.pos < 0 or entry.pos + entry.size > file_size or (entry.is_discard and samples.shows_all):
-            return None
-    first = next(video.container.demux(video.stream))
-    if first.pts is None or (first.dts, first.size) != (dts[0], samples.sizes[0]):
-        raise UncertainTable("the first packet is not that of the file's tables")
-    pts = dts + samples.offsets + (first.pts - first.dts - samples.offsets[0])
-    is_shown = np.ones(len(dts), bool) if samples.shows_all else np.array([not entry.is_discard for entry in entries])
-    return PacketTable(pts, dts, samples.sizes, samples.is_keyframe, is_shown, packets=None)
-
-
-def _spots(count: int) -> list[int]:
-    """Numbers below `count` at which two tables are compared: every sixteenth, and all near the ends.
-
-    Times add up, so that one wrong step shows at all later spots.
-    """
-    return sorted({*range(0, count, 16), *range(min(64, count)), *range(max(0, count - 64), count)})
-
-
-def _table_of_blocks(video: OpenVideo, codec: str) -> PacketTable | None:
-    """The table of a Matroska or WebM file that is plain; each packet of a run is checked against it when it is read.
-
-    Only for codecs that show frames in decoding order, whose packets have equal decoding and presentation times.
-    """
-    if not video.container.format.name.startswith("matroska") or codec not in ("vp8", "vp9", "av1"):
-        return None
-    with video.raw_file() as file:
-        blocks = read_block_table(file, video.container.size, video.check_clock)
-        if blocks is None or Fraction(blocks.nanoseconds_per_tick, 10**9) != video.stream.time_base:
-            return None
-        is_shown = _shown_blocks(blocks, codec, file)
-    first = next(video.container.demux(video.stream))
-    if (first.pts, first.dts, first.size) != (blocks.times[0], blocks.times[0], blocks.sizes[0]):
-        raise UncertainTable("the first packet is not that of the file's blocks")
-    return PacketTable(blocks.times, blocks.times, blocks.sizes, blocks.is_keyframe, is_shown, packets=None)
-
-
-def _shown_blocks(blocks: BlockTable, codec: str, file: BinaryIO) -> np.ndarray:
-    if codec not in HIDING_CODECS:
-        return np.ones(len(blocks.sizes), bool)
-    is_shown = np.array(SHOWN_BY_FIRST_BYTE[codec])[blocks.first_bytes]
-    if codec == "vp9":
-        for number in np.flatnonzero(may_be_superframe(blocks.last_bytes)):
-            file.seek(int(blocks.positions[number]))
-            is_shown[number] = _is_shown(codec, file.read(int(blocks.sizes[number])))
-    return is_shown
 
 
 def _is_shown(codec: str, packet: av.Packet | bytes) -> bool:
@@ -222,3 +146,58 @@ def _check_order(table: PacketTable, codec: str) -> None:
     # MPEG-4 marks repetitions by packets of a few bytes that code no frame.
     if codec == "mpeg4" and table.sizes.min() < 16:
         raise UncertainTable("a packet may code no frame")
+
+
+class PacketReader:
+    """Random access to packets by number: from memory, or by seeking, checked against the packet table.
+
+    Attributes:
+        kept: All packets of the stream where they are in memory, else None.
+    """
+
+    def __init__(self, video: OpenVideo, table: PacketTable):
+        self.video, self.table = video, table
+        self.lock = threading.Lock()
+        self.kept = table.packets
+
+    def fits_memory(self, start: int, end: int) -> bool:
+        """Whether packets `start` to `end` may be held in memory at once."""
+        return self.kept is not None or self.table.sizes[start : end + 1].sum() <= MAX_KEPT_BYTES
+
+    def read(self, start: int, end: int) -> list[av.Packet]:
+        """Packets `start` to `end`, both included; for several workers at a time."""
+        with self.lock:
+            return list(self.stream(start, end))
+
+    def stream(self, start: int, end: int) -> Iterator[av.Packet]:
+        """Packets `start` to `end`, both included, one by one; for one worker alone.
+
+        Raises:
+            UncertainTable: The file gives other packets than the table says.
+        """
+        if self.kept is not None:
+            yield from self.kept[start : end + 1]
+            return
+        try:
+            yield from self._seek_and_read(start, end)
+        except av.FFmpegError as error:
+            raise UncertainTable(f"reading packets again failed with {type(error).__name__}") from error
+
+    def _seek_and_read(self, start: int, end: int) -> Iterator[av.Packet]:
+        table, container, stream = self.table, self.video.container, self.video.stream
+        reorder_depth = stream.codec_context.reorder_depth
+        container.seek(int(table.dts[start]), stream=stream)
+        stream.codec_context.reorder_depth = reorder_depth  # a seek flushes the stream's own decoder
+        number = start
+        for packet in container.demux(stream):
+            self.video.check_clock()
+            if not packet.size:
+                continue
+            if packet.pts == table.pts[number] and packet.size == table.sizes[number]:
+                yield packet
+                if number == end:
+                    return
+                number += 1
+            elif number > start or (packet.dts or 0) > table.dts[start]:
+                break
+        raise UncertainTable("packets after a seek are not those of the table")

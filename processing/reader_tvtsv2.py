@@ -17,10 +17,9 @@ import torch
 
 from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
 from .reader_decoding_tvtsv2 import Damage, decode_beginning, decode_runs, decode_sequentially
-from .reader_frames_tvtsv2 import ScaledSize, TakenFrames, quarter_turns
+from .reader_frames_tvtsv2 import TakenFrames, quarter_turns
 from .reader_metadata_tvtsv2 import VideoFileMetadata
-from .reader_packet_access_tvtsv2 import PacketReader
-from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, UncertainTable, read_packet_table
+from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, PacketReader, UncertainTable, read_packet_table
 from .reader_plan_tvtsv2 import plan_runs
 
 logger = logging.getLogger(__name__)
@@ -42,7 +41,6 @@ def read_video(
     sample_indices_fn: Callable[..., Sequence[int]],
     *,
     frame_transform: Callable[[np.ndarray], np.ndarray] | None = None,
-    scaled_size_fn: Callable[..., ScaledSize | None] | None = None,
     apply_rotation: bool = True,
     strict: bool = True,
     num_threads: int | None = None,
@@ -61,9 +59,6 @@ def read_video(
             has another number of frames than its packets made believe.
         frame_transform: Applied at once to each frame taken, (H, W, 3) uint8 to an array of a fixed shape, so that only
             its results are kept in memory.
-        scaled_size_fn: Called as `scaled_size_fn(metadata=...)` after `sample_indices_fn`; gives the size that FFmpeg
-            scales frames to while it converts their colours, or None. Faster than scaling afterwards, but not the
-            exact pixels: colours are scaled before they are converted, and rounded otherwise.
         apply_rotation: Turn frames upright as the file's side data says; False leaves them as stored.
         strict: Raise for a truncated file and for one of which over 5 % of the packets cannot be decoded. False takes
             what decodes; the metadata says what was lost.
@@ -72,14 +67,14 @@ def read_video(
 
     Returns:
         `(T, H, W, 3)` uint8 RGB, upright (or what `frame_transform` makes of each frame, stacked), and the metadata,
-        whose width and height are those before any scaling.
+        whose width and height are those before `frame_transform`.
 
     Raises:
         VideoReadingError: The file cannot be read, or exceeds a limit.
         ValueError: The indices are empty or out of range.
     """
     num_threads = min(default_num_threads(), MAX_THREADS) if num_threads is None else num_threads
-    request = _Request(sample_indices_fn, frame_transform, scaled_size_fn, apply_rotation, strict, num_threads)
+    request = _Request(sample_indices_fn, frame_transform, apply_rotation, strict, num_threads)
     started = time.monotonic()
     with open_video(path, limits, started) as video:
         try:
@@ -158,15 +153,13 @@ def default_num_threads() -> int:
 class _Request:
     sample_indices_fn: Callable[..., Sequence[int]]
     frame_transform: Callable[[np.ndarray], np.ndarray] | None
-    scaled_size_fn: Callable[..., ScaledSize | None] | None
     apply_rotation: bool
     strict: bool
     num_threads: int
 
     def take(self, video: OpenVideo, metadata: VideoFileMetadata, indices: list[int]) -> TakenFrames:
         turns = quarter_turns(metadata.rotation) if self.apply_rotation else 0
-        scaled_size = self.scaled_size_fn(metadata=metadata) if self.scaled_size_fn else None
-        return TakenFrames(video, metadata, indices, self.frame_transform, turns, scaled_size)
+        return TakenFrames(video, metadata, indices, self.frame_transform, turns)
 
 
 def _read_by_table(video: OpenVideo, request: _Request) -> tuple[np.ndarray, VideoFileMetadata]:

@@ -33,10 +33,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     itself.
 
     Pixels: the evaluation preset equals PIL's nearest filter exactly. The feature-extraction preset is within 1 of 255
-    levels of PIL's bilinear filter, whose fixed-point weights torch's resize rounds differently. With
-    `approximate_resize` neither holds for files: FFmpeg then scales frames while it converts their colours. Where that
-    was tried on real clips, pixels differed by at most 1.3 levels of 255 on average, by at most 8 in 99 of 100 pixels
-    and by up to 89 at edges. The time it saves was not recorded.
+    levels of PIL's bilinear filter, whose fixed-point weights torch's resize rounds differently.
     """
 
     valid_kwargs = TVTSv2VideosKwargs
@@ -46,7 +43,6 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     # None: what the preset says, so that a saved processor can be loaded with another preset.
     size = None
     resample = None
-    approximate_resize = False
     do_center_crop = None
     do_pad = None
     default_to_square = False

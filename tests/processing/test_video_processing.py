@@ -10,7 +10,6 @@ from transformers.video_utils import VideoMetadata
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
 from processing.frame_geometry_tvtsv2 import pil_nearest_indices
-from processing.reader_frames_tvtsv2 import TakenFrames
 from tests.support.deterministic_weights import det
 from tests.support.paths import GOLDEN_FOLDER
 from tests.support.video_files import decode_all, draw_frame, write_video
@@ -87,38 +86,6 @@ def test_a_file_gives_the_middle_frames_resized_and_cropped_like_pil(tmp_path):
         left, top = round((resized.width - 64) / 2), round((resized.height - 64) / 2)
         expected.append(np.asarray(resized.crop((left, top, left + 64, top + 64))))
     assert (levels(features.pixel_values_videos[0]) == np.stack(expected)).all()
-
-
-@pytest.mark.parametrize("rotation", [0, 90])
-@pytest.mark.parametrize("preset", ["evaluation", "feature_extraction"])
-def test_approximate_resize_is_off_unless_asked_for_and_then_near(tmp_path, monkeypatch, preset, rotation):
-    path = write_video(tmp_path / "video.mp4", num_frames=24, height=120, width=200, rotation=rotation)
-    exact = process(str(path), preset=preset, crop_size=32)
-    assert (process(str(path), preset=preset, crop_size=32, approximate_resize=False) == exact).all()
-    converted = []
-    original = TakenFrames._keep
-    monkeypatch.setattr(
-        TakenFrames, "_keep", lambda self, index, image: (converted.append(image.shape), original(self, index, image))
-    )
-    near = process(str(path), preset=preset, crop_size=32, approximate_resize=True)
-    resized = {
-        "evaluation": {0: (38, 63, 3), 90: (63, 38, 3)},
-        "feature_extraction": dict.fromkeys((0, 90), (32, 32, 3)),
-    }
-    assert set(converted) == {resized[preset][rotation]}
-    difference = np.abs(levels(near[0]).astype(int) - levels(exact[0]))
-    # An image turned or mirrored would differ by some 60 levels.
-    assert near.shape == exact.shape and 0 < difference.mean() < 12
-
-
-def test_approximate_resize_leaves_frames_that_would_grow_and_is_saved(tmp_path):
-    path = write_video(tmp_path / "video.mp4", num_frames=12, height=30, width=40)
-    processor = TVTSv2VideoProcessor(approximate_resize=True, crop_size=48)
-    approximate = processor(str(path), return_tensors="pt").pixel_values_videos
-    assert (approximate == process(str(path), crop_size=48)).all()
-    processor.save_pretrained(tmp_path)
-    assert TVTSv2VideoProcessor.from_pretrained(tmp_path).approximate_resize is True
-    assert json.loads((tmp_path / "video_preprocessor_config.json").read_text())["approximate_resize"] is True
 
 
 def test_short_videos_are_padded_with_zeros_after_normalisation():
@@ -255,7 +222,6 @@ def test_windows_of_a_file_equal_the_frames_they_name(tmp_path):
         {"do_rescale": False},
         {"do_normalize": False},
         {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "rescale_factor": 1 / 200},
-        {"approximate_resize": True},
         {"preset": "feature_extraction"},
     ],
 )

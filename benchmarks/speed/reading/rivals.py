@@ -9,10 +9,8 @@ from importlib import metadata as package_metadata
 import numpy as np
 
 from processing import interval_midpoint_indices, read_video
-from processing.reader_frames_tvtsv2 import ScaledSize
 
 NUM_FRAMES = 12
-SHORTEST_EDGE = 268  # what the evaluation preset scales to before its crop of 224 pixels
 PACKAGES = {"torchcodec": "torchcodec", "decord": "decord", "opencv": "opencv-python-headless"}
 
 # From a file and a number of threads to (T, H, W, 3) uint8 RGB.
@@ -27,17 +25,6 @@ def sample(metadata) -> np.ndarray:
 def read_ours(path: str, num_threads: int) -> np.ndarray:
     """This project's reader."""
     return read_video(path, sample, num_threads=num_threads)[0]
-
-
-def read_approximately(path: str, num_threads: int) -> np.ndarray:
-    """This project's reader with FFmpeg scaling the frames, as `approximate_resize` of the video processor has it."""
-    return read_video(path, sample, num_threads=num_threads, scaled_size_fn=scale_down)[0]
-
-
-def scale_down(metadata) -> ScaledSize | None:
-    """The size with a shortest edge of `SHORTEST_EDGE`; None for frames that are not larger."""
-    ratio = SHORTEST_EDGE / min(metadata.height, metadata.width)
-    return ScaledSize(int(metadata.height * ratio), int(metadata.width * ratio)) if ratio < 1 else None
 
 
 def read_transformers(path: str, num_threads: int) -> np.ndarray:
@@ -84,7 +71,6 @@ def read_opencv(path: str, num_threads: int) -> np.ndarray:
 
 READERS: dict[str, Reader] = {
     "ours": read_ours,
-    "approximate_resize": read_approximately,
     "transformers": read_transformers,
     "torchcodec exact": read_torchcodec,
     "torchcodec approximate": read_torchcodec_approximate,

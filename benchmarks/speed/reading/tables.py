@@ -10,10 +10,6 @@ TITLES = {
     "peak_bytes": "Peak memory of one read beyond what the process held before, MiB",
 }
 
-
-# Reads frames of another size, which are not those of a full decode.
-SCALED_READER = "approximate_resize"
-
 # What is asked of this reader on the 10-minute files at 2 threads, and of every file at any number of threads.
 LONG_FILES = "_600s."
 LONG_FILE_BARS = {"transformers": 20, "torchcodec's best mode": 1.5}
@@ -26,8 +22,6 @@ def write_tables(record: dict, path: Path) -> None:
         f"12 frames of each file. {record['device']}.",
         record["note"],
         f"Made files not timed: {', '.join(record['not_run']) or 'none'}.",
-        f"`{SCALED_READER}` is this reader with FFmpeg scaling the frames while it converts their colours: its frames "
-        "are not exact, are not compared and count in no ratio.",
         judge_bars(record["rows"]),
         "Times faster than others (times passed, our reader on as many threads). An exact rival is one that gives all "
         "frames of this file right.\n\n" + _format_bars(record["rows"]),
@@ -46,7 +40,7 @@ def compare(readers: dict[str, dict], num_threads: int) -> dict[str, float]:
         return {}
     rivals = {"transformers": [], "torchcodec's best mode": [], "fastest exact rival": []}
     for name, result in readers.items():
-        if "median_ms" not in result or name.startswith(("ours", SCALED_READER)):
+        if "median_ms" not in result or name.startswith("ours"):
             continue
         if name == "transformers":
             rivals["transformers"].append(result["median_ms"])
@@ -106,20 +100,17 @@ def _format_table(rows: dict, measure: str) -> str:
     lines = ["| file | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for file, row in rows.items():
         slowest = row["readers"].get("transformers", {}).get(measure)
-        cells = [
-            _format_cell(row["readers"].get(name, {}), measure, slowest, name.startswith(SCALED_READER))
-            for name in names
-        ]
+        cells = [_format_cell(row["readers"].get(name, {}), measure, slowest) for name in names]
         lines.append(f"| {file} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _format_cell(result: dict, measure: str, slowest: float | None, is_scaled: bool) -> str:
+def _format_cell(result: dict, measure: str, slowest: float | None) -> str:
     if measure not in result:
         return "error" if "error" in result else ""
     if measure == "peak_bytes":
         return f"{result[measure] / 2**20:,.0f}"
     cell = f"{result[measure]:,.0f}" + (f" ({slowest / result[measure]:.1f})" if slowest else "")
-    if result["same"] < NUM_FRAMES and not is_scaled:
+    if result["same"] < NUM_FRAMES:
         cell += f", {result['same']} of {NUM_FRAMES} right"
     return cell

@@ -10,8 +10,7 @@ in pieces. `--memory` measures peak memory instead of time. Readers that are not
 (`pip install tvtsv2[bench]`) or cannot load are left out and named in the record. Beside the record, a table of the
 same name ending in `.md` is written.
 
-A frame is "same" when it differs from the reference, a full sequential decode, by less than 2 levels on average. The
-frames of `approximate_resize`, which FFmpeg scales, are not exact and are not compared.
+A frame is "same" when it differs from the reference, a full sequential decode, by less than 2 levels on average.
 """
 
 import argparse
