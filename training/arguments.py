@@ -114,13 +114,6 @@ class PreTrainingArguments(TrainingArguments):
     ddp_timeout: int = field(
         default=600, metadata={"help": "Seconds a process waits for the others, who may be writing a checkpoint."}
     )
-    heartbeat_seconds: float = field(
-        default=20,
-        metadata={
-            "help": "End the run when a process gives no sign of life, or a loading worker is stopped, for so many "
-            "seconds. 0: never."
-        },
-    )
     dataloader_timeout: float = field(
         default=50,
         metadata={"help": "End the run when loading workers give no batch for so many seconds; 0: wait for ever."},
@@ -134,9 +127,8 @@ class PreTrainingArguments(TrainingArguments):
             raise ValueError("remove_unused_columns must be false: samples hold tensors and strings, not columns.")
         if list(self.lr_milestones) != sorted(set(self.lr_milestones)) or any(m < 1 for m in self.lr_milestones):
             raise ValueError(f"lr_milestones must be ascending epochs of at least 1, got {self.lr_milestones}.")
-        for name in ("heartbeat_seconds", "dataloader_timeout"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}.")
+        if not 0 <= self.dataloader_timeout < float("inf"):
+            raise ValueError(f"dataloader_timeout must be at least 0 and finite, got {self.dataloader_timeout}.")
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}.")
         if self.chunk_size is not None and self.gradient_accumulation_steps > 1:

@@ -40,16 +40,15 @@ def main(command_line: list[str] | None = None) -> None:
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     try:
-        with trainer.heartbeat:
-            trainer.train(resume_from_checkpoint=checkpoint)
-            trainer.save_model(str(run.path))
-            results = _evaluate(trainer, heldout)
-            results["seconds"] = round(time.perf_counter() - started, 1)
-            _draw(trainer, heldout, run.path)
-            if trainer.is_world_process_zero():
-                write_json(run.path / RESULTS_FILE, results)
-                print(_summary(results, run.path))
-            trainer.accelerator.wait_for_everyone()
+        trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.save_model(str(run.path))
+        results = _evaluate(trainer, heldout)
+        results["seconds"] = round(time.perf_counter() - started, 1)
+        _draw(trainer, heldout, run.path)
+        if trainer.is_world_process_zero():
+            write_json(run.path / RESULTS_FILE, results)
+            print(_summary(results, run.path))
+        trainer.accelerator.wait_for_everyone()
     except (CheckpointError, FloatingPointError, DataLoadingError, TooManyBrokenVideosError) as error:
         sys.exit(f"error: {error}")
 

@@ -18,7 +18,7 @@ from training.contrast.gather import gather_batch_sizes, gather_pairs, sum_over_
 from training.cost.flops import count_step_flops
 from training.losses import contrastive_loss
 from training.parameter_rules import ParameterPlan
-from training.runtime.liveness import Heartbeat, loading_errors_explained
+from training.runtime.liveness import loading_errors_explained
 from training.runtime.safe_checkpoints import SafeCheckpointTrainer
 from training.sources.unusable_videos import TooManyBrokenVideosError
 
@@ -79,7 +79,6 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
             raise ValueError("chunk_size needs DDP or FSDP: DeepSpeed exchanges gradients at every backward pass.")
         self.progress = TrainingProgress(args.device, args.peak_tflops)
         self.loss_guard = FiniteLossGuard(args.output_dir, args.process_index)
-        self.heartbeat = Heartbeat(args.heartbeat_seconds)
         self._learning_rates: dict[str, float] = {}
 
     def train(self, *args, **kwargs):
@@ -88,7 +87,7 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
         Raises:
             DataLoadingError: a loading worker died, or gave no batch for `args.dataloader_timeout` seconds.
         """
-        with loading_errors_explained(self.args.dataloader_timeout), self.heartbeat:
+        with loading_errors_explained(self.args.dataloader_timeout):
             return super().train(*args, **kwargs)
 
     def _get_dataloader(self, *args, **kwargs) -> DataLoader:
@@ -159,28 +158,30 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
         return self._normalised(super()._prepare_inputs(inputs))
 
     def _normalised(self, inputs: dict) -> dict:
-        """The inputs with pixels, where they hold levels, made where these are."""
-        levels = inputs["pixel_values_videos"]
-        if levels.dtype != torch.uint8:
+        """Return the inputs with `frames` (B, T, H, W, 3) uint8 replaced by `pixel_values_videos`, on their device."""
+        inputs = dict(inputs)
+        frames = inputs.pop("frames", None)
+        if frames is None and inputs["pixel_values_videos"].dtype == torch.uint8:
+            frames = inputs["pixel_values_videos"].movedim(-3, -1)
+        if frames is None:
             return inputs
         video_processor = getattr(self.processing_class, "video_processor", None)
         if video_processor is None:
             raise ValueError(
-                "The batch holds levels (uint8 `pixel_values_videos`), which a TVTSv2Processor normalises; give it as "
-                f"processing_class, which is {type(self.processing_class).__name__}, or normalised float pixels."
+                "The batch holds uint8 `frames`, which a TVTSv2Processor normalizes; pass one as processing_class, "
+                f"which is {type(self.processing_class).__name__}, or batches with float `pixel_values_videos`."
             )
-        pixels = video_processor.normalize_levels(levels.movedim(-3, -1))
-        return {**inputs, "pixel_values_videos": pixels}
+        return {**inputs, "pixel_values_videos": video_processor.normalize_levels(frames)}
 
     def _gather_batch_sizes(self, inputs: dict) -> list[int]:
         # accelerate fills up the last batches, unless told otherwise: then sizes are known, and no step waits for them.
         are_equal = self.accelerator.even_batches
-        return gather_batch_sizes(len(inputs["pixel_values_videos"]), self.args.device, are_equal=are_equal)
+        return gather_batch_sizes(len(inputs["input_ids"]), self.args.device, are_equal=are_equal)
 
     def _count(self, inputs: dict) -> None:
         if not self.model.training:
             return
-        self.num_samples += len(inputs["pixel_values_videos"])
+        self.num_samples += len(inputs["input_ids"])
         self.num_broken += inputs.get("num_broken", 0)
         num_seen = self.num_samples + self.num_broken
         if num_seen >= MIN_SAMPLES_TO_JUDGE and self.num_broken > self.max_broken_share * num_seen:
@@ -206,16 +207,20 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
         )
 
     def _count_flops(self, inputs: dict, num_candidates: int) -> int:
-        pixels, ids, masked = (inputs.get(name) for name in ("pixel_values_videos", "input_ids", "num_masked_patches"))
+        ids, masked = inputs["input_ids"], inputs.get("num_masked_patches")
+        if "frames" in inputs:
+            batch_size, num_frames, height, width = inputs["frames"].shape[:4]
+        else:
+            batch_size, num_frames, _, height, width = inputs["pixel_values_videos"].shape
         patch_size = self.model.config.vision_config.patch_size
-        num_patches = (pixels.shape[-2] // patch_size) * (pixels.shape[-1] // patch_size)
+        num_patches = (height // patch_size) * (width // patch_size)
         return count_step_flops(
             self.model,
-            batch_size=len(pixels),
+            batch_size=batch_size,
             num_kept_patches=num_patches - (masked or 0),
             num_transcripts=ids.shape[1],
             num_tokens=ids.shape[2],
-            num_frames=pixels.shape[1],
+            num_frames=num_frames,
             num_candidates=num_candidates,
         ).total
 

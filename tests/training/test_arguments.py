@@ -99,7 +99,7 @@ def test_empty_yaml_is_all_defaults(tmp_path):
         (["--mask_ration=0.5"], "There is no option --mask_ration; did you mean 'mask_ratio'"),
         (["--seed", "many"], "invalid int value"),
         (["--remove_unused_columns", "true"], "remove_unused_columns must be false"),
-        (["--heartbeat_seconds", "-1"], "heartbeat_seconds must be at least 0 and finite, got -1"),
+        (["--dataloader_timeout", "-1"], "dataloader_timeout must be at least 0 and finite, got -1"),
         (["--dataloader_timeout", "inf"], "dataloader_timeout must be at least 0 and finite, got inf"),
         (["--lr_milestones", "8", "6"], "ascending epochs"),
         (["--lr_milestones", "0"], "ascending epochs"),

@@ -97,22 +97,23 @@ def train(
     return trainer
 
 
-# --- frames as levels ---
+# --- uint8 frames ---
 
 
 @pytest.mark.parametrize("chunk_size", [None, 2])
-def test_levels_train_and_evaluate_as_the_pixels_made_of_them(tmp_path, chunk_size):
+def test_frames_train_and_evaluate_as_their_pixel_values(tmp_path, chunk_size):
     samples = make_samples(8)
-    shape = samples[0]["pixel_values_videos"].shape
-    video_processor = TVTSv2VideoProcessor(num_frames=shape[0])
-    generator, as_levels, as_pixels = torch.Generator().manual_seed(0), [], []
+    num_frames, _, height, width = samples[0]["pixel_values_videos"].shape
+    video_processor = TVTSv2VideoProcessor(num_frames=num_frames)
+    generator, as_frames, as_pixels = torch.Generator().manual_seed(0), [], []
     for sample in samples:
-        levels = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-        as_levels.append(sample | {"pixel_values_videos": levels})
-        as_pixels.append(sample | {"pixel_values_videos": video_processor.normalize_levels(levels.movedim(-3, -1))})
+        del sample["pixel_values_videos"]
+        frames = torch.randint(256, (num_frames, height, width, 3), dtype=torch.uint8, generator=generator)
+        as_frames.append(sample | {"frames": frames})
+        as_pixels.append(sample | {"pixel_values_videos": video_processor.normalize_levels(frames)})
     model = TVTSv2ForPreTraining(make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2}))
     processor, outcomes = SimpleNamespace(video_processor=video_processor), []
-    for name, data in (("levels", as_levels), ("pixels", as_pixels)):
+    for name, data in (("frames", as_frames), ("pixels", as_pixels)):
         options = {"chunk_size": chunk_size, "max_steps": 2, "eval_dataset": data, "processing_class": processor}
         trainer = train(tmp_path / name, data, model=copy.deepcopy(model), **options)
         outcomes.append((trainer.evaluate()["eval_loss"], trainer.model.state_dict()))
@@ -122,11 +123,12 @@ def test_levels_train_and_evaluate_as_the_pixels_made_of_them(tmp_path, chunk_si
     assert not all(torch.equal(weight, model.state_dict()[name]) for name, weight in weights.items())
 
 
-def test_levels_without_a_processor_are_refused(tmp_path):
+def test_frames_without_a_processor_are_refused(tmp_path):
     samples = make_samples(4)
     for sample in samples:
-        sample["pixel_values_videos"] = torch.zeros(sample["pixel_values_videos"].shape, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="give it as processing_class, which is NoneType"):
+        del sample["pixel_values_videos"]
+        sample["frames"] = torch.zeros(3, 24, 24, 3, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="pass one as processing_class, which is NoneType"):
         train(tmp_path, samples, max_steps=1)
 
 

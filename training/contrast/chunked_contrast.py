@@ -55,7 +55,7 @@ def backward_in_chunks(
     """
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
-    batch_size = len(inputs["pixel_values_videos"])
+    batch_size = len(inputs["input_ids"])
     sizes = gather_batch_sizes(batch_size, device) if batch_sizes is None else batch_sizes
     chunks = [slice(first, min(first + chunk_size, batch_size)) for first in range(0, batch_size, chunk_size)]
     # Engines meet in every pass: where there are fewer chunks than elsewhere, a sample is repeated, and counts nothing.

@@ -16,7 +16,6 @@ VOLATILE = (
     "ddp_find_unused_parameters",
     "ddp_timeout",
     "disable_tqdm",
-    "heartbeat_seconds",
     "hub_token",
     "local_rank",
     "logging_dir",
