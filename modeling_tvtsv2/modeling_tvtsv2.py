@@ -24,7 +24,6 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_tvtsv2 import TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionConfig
-from .linear_tvtsv2 import use_fast_products
 from .losses_tvtsv2 import contrastive_loss, sorting_loss
 from .transcript_sorter_tvtsv2 import TVTSv2TranscriptSorter, init_sorter_weights
 from .video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings, init_embedding_weights, kept_patch_indices
@@ -87,11 +86,6 @@ class TVTSv2PreTrainedModel(CLIPPreTrainedModel):
     _can_record_outputs = {"hidden_states": TVTSv2VideoLayer}
     # CLIP's learned temperature, and an index buffer that old CLIP checkpoints hold: neither is a weight of this model.
     _keys_to_ignore_on_load_unexpected = [r"^logit_scale$", r"position_ids$"]
-
-    def post_init(self):
-        """Ends every constructor: transformers' own work, and fast products for the linear layers."""
-        super().post_init()
-        use_fast_products(self)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # In custom code transformers skips every module without parameters of its own, in case its initialisation does

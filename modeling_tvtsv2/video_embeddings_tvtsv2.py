@@ -8,7 +8,6 @@ from torch import nn
 from transformers import initialization as init
 
 from .configuration_tvtsv2 import TVTSv2VisionConfig
-from .linear_tvtsv2 import linear
 
 
 class TVTSv2VideoEmbeddings(nn.Module):
@@ -46,7 +45,7 @@ class TVTSv2VideoEmbeddings(nn.Module):
         self._check_shape(pixel_values_videos, interpolate_pos_encoding)
         weight = self.patch_embedding.weight
         patches = self._cut_patches(pixel_values_videos.to(weight.dtype), kept_patch_indices)
-        patches = linear(patches, weight.flatten(1))
+        patches = nn.functional.linear(patches, weight.flatten(1))
 
         class_position, patch_positions, frame_positions = self._position_embeddings(pixel_values_videos)
         if kept_patch_indices is not None:

@@ -7,6 +7,7 @@ from accelerate import PartialState
 from transformers import AutoTokenizer
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
+from modeling_tvtsv2.fast_linear import use_fast_linear
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
@@ -106,7 +107,7 @@ def build_model(model: ModelArguments) -> TVTSv2ForPreTraining:
     """
     config = TVTSv2Config.from_preset(model.preset)
     if model.clip_checkpoint is None:
-        return TVTSv2ForPreTraining._from_config(config, attn_implementation=model.attn_implementation)
+        return use_fast_linear(TVTSv2ForPreTraining._from_config(config, attn_implementation=model.attn_implementation))
     trained, report = TVTSv2ForPreTraining.from_pretrained(
         model.clip_checkpoint,
         config=config,
@@ -122,7 +123,7 @@ def build_model(model: ModelArguments) -> TVTSv2ForPreTraining:
             f"{model.clip_checkpoint} is no CLIP of preset {model.preset!r}: missing {missing[:5]}, left over "
             f"{unexpected[:5]} ({len(missing)} and {len(unexpected)} in all)."
         )
-    return trained
+    return use_fast_linear(trained)
 
 
 def build_source(source: dict, processor: TVTSv2Processor, **settings):

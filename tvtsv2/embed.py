@@ -121,6 +121,7 @@ def _build(arguments: argparse.Namespace, device):
     """Returns the embedder and the provenance of what it makes."""
     from pathlib import Path
 
+    from modeling_tvtsv2.fast_linear import use_fast_linear
     from tvtsv2.models.model_loading import load_model, load_processor
     from tvtsv2.models.video_embedding import VideoEmbedder, Windows
     from tvtsv2.store.provenance import describe
@@ -134,6 +135,7 @@ def _build(arguments: argparse.Namespace, device):
         dtype=arguments.dtype,
         attn_implementation=arguments.attn_implementation,
     )
+    use_fast_linear(model)
     video_processor = load_processor(arguments.model, revision=arguments.revision).video_processor
     if arguments.preset is not None:
         video_processor.preset = arguments.preset

@@ -75,6 +75,7 @@ def _embed_query(provenance: dict, arguments: argparse.Namespace):
     """
     import torch
 
+    from modeling_tvtsv2.fast_linear import use_fast_linear
     from tvtsv2.models.model_loading import hash_weights, load_model, load_processor
 
     source = provenance["model"]
@@ -83,6 +84,7 @@ def _embed_query(provenance: dict, arguments: argparse.Namespace):
     model = load_model(
         name, revision=revision, dtype=source["dtype"], attn_implementation=source["attn_implementation"]
     )
+    use_fast_linear(model)
     if hash_weights(model) != source["weights_sha256"]:
         raise ValueError(f"The model {name} has other weights than the one the store comes from; see --model.")
     processor = load_processor(name, revision=revision)

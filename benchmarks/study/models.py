@@ -8,6 +8,7 @@ from transformers import CLIPConfig, CLIPModel
 from benchmarks.study.settings import Arm, Study
 from benchmarks.study.world import NUM_TRANSCRIPTS
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
+from modeling_tvtsv2.fast_linear import use_fast_linear
 from training.train_tokenizer import END, PAD, SPECIAL_TOKENS, START
 
 HEAD_WIDTH = 16
@@ -72,7 +73,7 @@ def start_from_clip(clip: Path, study: Study, arm: Arm, seed: int) -> TVTSv2ForP
     torch.manual_seed(seed)
     kind = TVTSv2ForPreTraining if arm.stop_gradient else SortingTeachesText
     config = _post_config(study, shared.projection_dim, shared.text_config.vocab_size)
-    model = kind.from_pretrained(clip, config=config)
+    model = use_fast_linear(kind.from_pretrained(clip, config=config))
     if arm.random_time_attention:
         with torch.no_grad():
             for layer in model.vision_model.encoder.layers:

@@ -18,6 +18,7 @@ from accelerate import PartialState
 from transformers import PrinterCallback, TrainerCallback
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
+from modeling_tvtsv2.fast_linear import use_fast_linear
 from training.arguments import PreTrainingArguments
 from training.callbacks.progress import peak_memory_bytes
 from training.cost.flops import count_step_flops
@@ -93,7 +94,7 @@ def measure(options: argparse.Namespace) -> dict:
         )
         if options.num_threads is not None:
             torch.set_num_threads(options.num_threads)
-        model = TVTSv2ForPreTraining._from_config(config, attn_implementation="sdpa")
+        model = use_fast_linear(TVTSv2ForPreTraining._from_config(config, attn_implementation="sdpa"))
         before = peak_memory_bytes(args.device)
         trainer = TVTSv2Trainer(
             model,

@@ -7,6 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
 from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
+from modeling_tvtsv2.fast_linear import use_fast_linear
 from processing import TVTSv2Processor
 from training.finetuning.arguments import FinetuningArguments
 
@@ -37,7 +38,7 @@ def load_pretrained(tuning: FinetuningArguments, labels: list[str] | None) -> Pr
     ]
     if problems:
         raise ValueError(f"The weights of {tuning.model} do not fit the model: {', '.join(sorted(problems)[:5])}.")
-    return model
+    return use_fast_linear(model)
 
 
 def prepare_model(model: PreTrainedModel, tuning: FinetuningArguments) -> PreTrainedModel | PeftModel:

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, VideoPrismClipModel
 
 from modeling_tvtsv2 import TVTSv2Model
+from modeling_tvtsv2.fast_linear import use_fast_linear
 from processing import TVTSv2Processor, interval_midpoint_indices, linspace_indices, read_video
 
 NUM_FRAMES = 12  # of a CLIP or SigLIP; source: paper, section 4.1
@@ -234,7 +235,7 @@ def load_embedder(model: str, options: EmbedderOptions) -> Embedder:
         )
     processor = processor_class.from_pretrained(model, revision=options.revision)
     name = Path(model).resolve().name if Path(model).is_dir() else model
-    return adapter(loaded, processor, name, options)
+    return adapter(use_fast_linear(loaded), processor, name, options)
 
 
 class TVTSv2Reader:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from modeling_tvtsv2.linear_tvtsv2 import linear
+from modeling_tvtsv2.fast_linear import linear
 
 MATMUL_SIZE = 4096
 _RESET_PEAK = "/proc/self/clear_refs"

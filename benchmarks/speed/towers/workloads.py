@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from benchmarks.speed.towers.release_style import NUM_TEXT_POSITIONS, ReleaseStyleModel
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
+from modeling_tvtsv2.fast_linear import use_fast_linear
 from training.cost.flops import count_step_flops
 from training.masking import count_masked_patches, draw_tube_mask
 from training.parameter_rules import ParameterPlan
@@ -45,7 +46,7 @@ def make_model(preset: str, device: torch.device, num_layers: int | None = None)
     for layer in model.vision_model.encoder.layers:
         for parameter in layer.temporal_attn.parameters():
             torch.nn.init.normal_(parameter, std=0.02)
-    return model.eval()
+    return use_fast_linear(model.eval())
 
 
 def video_forward(

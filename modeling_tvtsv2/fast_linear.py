@@ -1,33 +1,45 @@
-"""Linear layers whose float32 products use the whole of a CPU that PyTorch's default library does not.
+"""float32 linear layers through oneDNN, for AMD CPUs with AVX-512.
 
-PyTorch multiplies float32 matrices with Intel's MKL, which uses half of an AMD CPU with AVX-512. oneDNN, which PyTorch
-brings as well and takes for bfloat16, is twice as fast there (measured on Zen 5: benchmarks/records/tower_speed).
-Both compute in float32; they add up in another order. `torch.backends.mkldnn.flags(enabled=False)` turns oneDNN off.
+PyTorch multiplies float32 matrices with Intel's MKL, which reaches half of what an AMD CPU with AVX-512 can do. oneDNN,
+which PyTorch ships as well and uses for bfloat16, is twice as fast there (measured on Zen 5:
+benchmarks/records/tower_speed). Both compute in float32; they add up in another order.
+
+Training scripts and the command line call `use_fast_linear`; models never do it themselves, so that what looks for
+`nn.Linear` by its exact type (dynamic quantization) finds every layer of a model loaded elsewhere.
 """
 
 import functools
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-
-def use_fast_products(model: nn.Module) -> None:
-    """Makes every `nn.Linear` of `model` a `TVTSv2Linear`, in place: CLIP's modules of transformers make their own."""
-    for module in model.modules():
-        if type(module) is nn.Linear:  # not what a library made of one
-            module.__class__ = TVTSv2Linear
+Model = TypeVar("Model", bound=nn.Module)
 
 
-class TVTSv2Linear(nn.Linear):
-    """`nn.Linear`, through the faster of two libraries."""
+def use_fast_linear(model: Model) -> Model:
+    """Make the `nn.Linear` layers of `model` multiply through oneDNN where that is faster, and return the model.
+
+    Changes the class of the layers in place; parameters and their names stay. Does nothing unless the CPU is an AMD
+    with AVX-512 and PyTorch would take MKL. `torch.backends.mkldnn.flags(enabled=False)` turns it off for a while.
+    """
+    if _mkl_is_slow():
+        for module in model.modules():
+            if type(module) is nn.Linear:  # not a library's subclass of it
+                module.__class__ = FastLinear
+    return model
+
+
+class FastLinear(nn.Linear):
+    """`nn.Linear` through the faster of two libraries."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Returns (..., out_features) for (..., in_features)."""
+        """Return (..., out_features) for (..., in_features)."""
         return linear(input, self.weight, self.bias)
 
 
 def linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Returns input @ weight.T + bias, shape (..., O), for `input` (..., I), `weight` (O, I) and `bias` (O)."""
+    """Return input @ weight.T + bias, shape (..., O), for `input` (..., I), `weight` (O, I) and `bias` (O)."""
     if not _is_for_onednn(input, weight):
         return nn.functional.linear(input, weight, bias)
     if torch.is_grad_enabled():
@@ -47,7 +59,7 @@ def _mkl_is_slow() -> bool:
 
 
 def _is_for_onednn(input: torch.Tensor, weight: torch.Tensor) -> bool:
-    # Compilers have products of their own, and what is exported must run elsewhere.
+    # Compilers have kernels of their own, and an exported graph must run elsewhere.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     return (
@@ -56,9 +68,9 @@ def _is_for_onednn(input: torch.Tensor, weight: torch.Tensor) -> bool:
         and _mkl_is_slow()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        # Whoever looks on (FLOP counters, tracers) knows PyTorch's operator only.
+        # Dispatch modes (FLOP counters, tracers) handle PyTorch's operator only.
         and not torch._C._len_torch_dispatch_stack()
-        # Sharded, quantised and vmapped tensors have rules of their own.
+        # Sharded, quantized and vmapped tensors need PyTorch's operator.
         and type(input) is torch.Tensor
         and type(weight) in (torch.Tensor, nn.Parameter)
         and not torch._C._functorch.is_functorch_wrapped_tensor(input)
@@ -69,7 +81,7 @@ def _is_for_onednn(input: torch.Tensor, weight: torch.Tensor) -> bool:
 
 def _multiply(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     rows = torch.ops.mkldnn._linear_pointwise(input.flatten(0, -2), weight, bias, "none", [], "")
-    # Not a view to autograd, as the output of `nn.functional.linear` is none: what follows may work in place.
+    # Not a view for autograd, like the output of `nn.functional.linear`: later operations may work in place.
     return torch.ops.aten._unsafe_view(rows, (*input.shape[:-1], weight.shape[0]))
 
 

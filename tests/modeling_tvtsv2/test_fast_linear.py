@@ -8,8 +8,8 @@ from torch.func import functional_call, grad, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model, linear_tvtsv2
-from modeling_tvtsv2.linear_tvtsv2 import TVTSv2Linear, linear
+from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model, fast_linear
+from modeling_tvtsv2.fast_linear import FastLinear, linear, use_fast_linear
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -19,14 +19,14 @@ def onednn(monkeypatch):
     """As on a CPU where MKL is slow, and the calls of oneDNN that follow."""
     if not HAS_ONEDNN:
         pytest.skip("needs PyTorch with oneDNN")
-    calls, multiply = [], linear_tvtsv2._multiply
+    calls, multiply = [], fast_linear._multiply
 
     def count(*arguments):
         calls.append(arguments)
         return multiply(*arguments)
 
-    monkeypatch.setattr(linear_tvtsv2, "_mkl_is_slow", lambda: True)
-    monkeypatch.setattr(linear_tvtsv2, "_multiply", count)
+    monkeypatch.setattr(fast_linear, "_mkl_is_slow", lambda: True)
+    monkeypatch.setattr(fast_linear, "_multiply", count)
     return calls
 
 
@@ -76,11 +76,11 @@ def test_no_rows(onednn):
 )
 def test_which_cpus_take_onednn(monkeypatch, cpu, is_slow):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu, raising=False)
-    assert linear_tvtsv2._mkl_is_slow.__wrapped__() == is_slow
+    assert fast_linear._mkl_is_slow.__wrapped__() == is_slow
 
 
 def test_others_see_pytorch_s_operator(onednn):
-    layer, states = TVTSv2Linear(16, 24), torch.randn(5, 16)
+    layer, states = FastLinear(16, 24), torch.randn(5, 16)
     seen = []
 
     class Watch(TorchDispatchMode):
@@ -105,7 +105,7 @@ def test_others_see_pytorch_s_operator(onednn):
 
 
 def test_gradients_of_single_samples(onednn):
-    layer, states = TVTSv2Linear(16, 24), torch.randn(4, 5, 16)
+    layer, states = FastLinear(16, 24), torch.randn(4, 5, 16)
 
     def loss(parameters, states):
         return functional_call(layer, parameters, (states,)).pow(2).sum()
@@ -117,9 +117,28 @@ def test_gradients_of_single_samples(onednn):
             torch.testing.assert_close(together[name][index], gradient)
 
 
-def test_every_linear_layer_of_a_model_is_one(onednn):
-    model = TVTSv2Model(TVTSv2Config.from_preset("tiny"))
+def test_layers_are_converted_where_asked_for(onednn):
+    model = use_fast_linear(TVTSv2Model(TVTSv2Config.from_preset("tiny")))
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    assert layers and all(type(layer) is TVTSv2Linear for layer in layers)
+    assert layers and all(type(layer) is FastLinear for layer in layers)
     adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
-    assert any(type(getattr(module, "base_layer", None)) is TVTSv2Linear for module in adapted.modules())
+    assert any(type(getattr(module, "base_layer", None)) is FastLinear for module in adapted.modules())
+
+
+def test_other_cpus_keep_their_layers(monkeypatch):
+    monkeypatch.setattr(fast_linear, "_mkl_is_slow", lambda: False)
+    model = use_fast_linear(nn.Sequential(nn.Linear(3, 4)))
+    assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+def test_a_model_s_layers_are_plain_and_quantize(onednn, tiny_model, tiny_batch):
+    """A model never converts its layers by itself: what looks for `nn.Linear` by its exact type finds them all."""
+    layers = [module for module in tiny_model.modules() if isinstance(module, nn.Linear)]
+    assert layers and all(type(layer) is nn.Linear for layer in layers)
+    expected = tiny_model.get_video_features(tiny_batch["pixel_values_videos"]).pooler_output
+    quantized = torch.ao.quantization.quantize_dynamic(tiny_model, {nn.Linear})
+    converted = [module for module in quantized.modules() if isinstance(module, nn.quantized.dynamic.Linear)]
+    assert len(converted) == len(layers)
+    actual = quantized.get_video_features(tiny_batch["pixel_values_videos"]).pooler_output
+    assert torch.cosine_similarity(actual, expected).min() > 0.99
