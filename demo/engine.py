@@ -141,11 +141,11 @@ class Engine:
             return normalize(self.model.get_video_features(pixels, class_token_only=True).pooler_output, dim=-1)
 
     def _as_picture(self, frame: torch.Tensor) -> np.ndarray:
-        """Returns a normalised frame (3, H, W) as levels (H, W, 3) uint8."""
+        """Returns a normalised frame (3, H, W) as (H, W, 3) uint8."""
         processor = self.processor.video_processor
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
-        levels = ((frame * std + mean) * 255).round().clamp(0, 255)
-        return levels.to(torch.uint8).permute(1, 2, 0).numpy()
+        frame_values = ((frame * std + mean) * 255).round().clamp(0, 255)
+        return frame_values.to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 @contextmanager

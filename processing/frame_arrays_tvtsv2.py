@@ -34,10 +34,10 @@ def list_videos(videos: Any) -> list:
 
 
 def as_frames(video: Any, input_data_format: str | None = None) -> tuple[torch.Tensor, bool]:
-    """One video held in memory as a tensor of levels, and whether it was a single image.
+    """One video held in memory as a tensor, and whether it was a single image.
 
     Returns:
-        `(T, H, W, 3)`, uint8 or float32 with levels 0 to 255.
+        `(T, H, W, 3)`, uint8 or float32 from 0 to 255.
 
     Raises:
         TypeError, ValueError: Not an image or video, an unclear layout, or values out of range.
@@ -65,7 +65,7 @@ def as_frames(video: Any, input_data_format: str | None = None) -> tuple[torch.T
         return frames, is_image
     if not frames.is_floating_point() or frames.min() < 0 or frames.max() > 1:
         raise ValueError(
-            f"Pixels must be uint8 levels 0 to 255 or floats in [0, 1], got {frames.dtype} "
+            f"Pixels must be uint8 (0 to 255) or floats in [0, 1], got {frames.dtype} "
             f"from {frames.min().item()} to {frames.max().item()}."
         )
     return frames.float() * 255, is_image

@@ -1,4 +1,4 @@
-"""Frames of video files as levels, uint8, resized and cropped by the settings of the video processor.
+"""Frames of video files, uint8, resized and cropped by the settings of the video processor.
 
 Axis legend: T frames, H height, W width.
 """
@@ -17,10 +17,10 @@ from .reader_metadata_tvtsv2 import VideoFileMetadata
 from .reader_tvtsv2 import read_video, read_windows
 
 
-def read_file_levels(
+def read_file_frames(
     video: Any, windows: Sequence[tuple[float, float]] | None, settings: dict, num_threads: int | None = None
 ) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
-    """Levels (T, H, W, 3) uint8, resized and cropped, and metadata: of each window of a file, or of all of it."""
+    """Frames (T, H, W, 3) uint8, resized and cropped, and metadata: of each window of a file, or of all of it."""
     reader = _FileFrames(settings)
     options = reader.options() | {"num_threads": num_threads}
     if windows is None:
@@ -30,10 +30,10 @@ def read_file_levels(
     return [(torch.from_numpy(frames), metadata) for frames, metadata in read]
 
 
-def read_training_levels(
+def read_training_frames(
     video: Any, span: tuple[float, float], settings: dict, generator: np.random.Generator
 ) -> torch.Tensor:
-    """Levels (T, H, W, 3) uint8 of frames drawn from a span [start, end) in seconds, all in one crop, drawn as well."""
+    """Frames (T, H, W, 3) uint8 of frames drawn from a span [start, end) in seconds, all in one crop, drawn as well."""
     reader = _FileFrames(settings, generator, span)
     frames, _ = read_video(video, reader.sample, num_threads=1, **reader.options())
     return torch.from_numpy(frames)

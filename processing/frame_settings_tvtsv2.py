@@ -38,7 +38,7 @@ class TVTSv2VideosKwargs(TypedDict, total=False):
         do_sample_frames: Take `num_frames` of a video; False takes all of its frames.
         do_resize, do_center_crop, do_rescale, do_normalize: Leave a step out with False.
         do_pad: Fill videos of fewer than `num_frames` frames up with zeros; None: as the preset says.
-        rescale_factor: Multiplies levels 0 to 255.
+        rescale_factor: Multiplies values from 0 to 255.
         image_mean, image_std: Per colour, of rescaled values.
         device: Where normalisation runs and the result lies.
         input_data_format: "channels_first" or "channels_last", for arrays whose shape leaves it open.

@@ -16,7 +16,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_arrays_tvtsv2 import as_frames, list_videos
-from .frame_files_tvtsv2 import read_file_levels, read_training_levels, sample_indices
+from .frame_files_tvtsv2 import read_file_frames, read_training_frames, sample_indices
 from .frame_geometry_tvtsv2 import geometry_for
 from .frame_settings_tvtsv2 import PRESETS, TVTSv2VideosKwargs, check_names
 from .reader_container_tvtsv2 import VideoReadingError
@@ -28,12 +28,12 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     """Turns videos (files, arrays, images) into `pixel_values_videos` of shape (B, T, 3, H, W).
 
     A video is a path (str or Path) of a local file, its bytes or file object, an array or tensor (T, H, W, 3) or
-    (T, 3, H, W) of uint8 levels or floats in [0, 1], or a list of frames. A single image (PIL, or a 3-D array) is a
+    (T, 3, H, W) of uint8 or floats in [0, 1], or a list of frames. A single image (PIL, or a 3-D array) is a
     video of one frame and is never padded. A list of videos, or a 5-D array, is a batch. Each item is examined for
     itself.
 
     Pixels: the evaluation preset equals PIL's nearest filter exactly. The feature-extraction preset is within 1 of 255
-    levels of PIL's bilinear filter, whose fixed-point weights torch's resize rounds differently.
+    steps of PIL's bilinear filter, whose fixed-point weights torch's resize rounds differently.
     """
 
     valid_kwargs = TVTSv2VideosKwargs
@@ -99,40 +99,40 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         check_names(kwargs.keys())
         settings = self._settings(kwargs)
         processed = [
-            (_finish(levels, settings), metadata) for levels, metadata in read_file_levels(video, windows, settings)
+            (_finish(frames, settings), metadata) for frames, metadata in read_file_frames(video, windows, settings)
         ]
         return self._make_features(processed, None, settings)
 
-    def read_levels(
+    def read_frames(
         self, video: Any, windows: Sequence[tuple[float, float]] | None = None
     ) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
-        """A video file, or windows of it, before normalisation: a quarter of the bytes to hand on.
+        """A video file, or windows of it, before normalization: a quarter of the bytes to hand on.
 
-        `normalize_levels` makes of them what the processor itself, or `process_windows`, returns.
+        `normalize_frames` makes of them what the processor itself, or `process_windows`, returns.
 
         Args:
             video, windows: As for `process_windows`; without windows, the whole video.
 
         Returns:
-            For the video, or for each window, levels (T, H, W, 3) uint8, resized and cropped but not padded, and
+            For the video, or for each window, frames (T, H, W, 3) uint8, resized and cropped but not padded, and
             metadata.
 
         Raises:
             VideoReadingError, VideoWindowError: As for `process_windows`.
         """
-        return read_file_levels(video, windows, self._settings({}))
+        return read_file_frames(video, windows, self._settings({}))
 
-    def normalize_levels(self, levels: torch.Tensor) -> torch.Tensor:
-        """Frames ready for the model, computed where the levels are.
+    def normalize_frames(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frames ready for the model, computed where the frames are.
 
         Args:
-            levels: (..., T, H, W, 3), 0 to 255, uint8 as `read_levels` returns them.
+            frames: (..., T, H, W, 3), 0 to 255, uint8 as `read_frames` returns them.
 
         Returns:
             (..., T, 3, H, W) float32 on the same device, rescaled, normalised, and padded with frames of zeros, each as
             far as the processor's settings say.
         """
-        return _finish(levels, self._settings({}) | {"device": levels.device})
+        return _finish(frames, self._settings({}) | {"device": frames.device})
 
     def _make_features(self, processed: list, errors: list | None, settings: dict) -> BatchFeature:
         pixel_values = [pixels for pixels, _ in processed]
@@ -183,11 +183,11 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
             VideoReadingError: The file cannot be read.
             VideoWindowError: No frame lies in the span.
         """
-        return self.normalize_levels(
-            self.sample_training_levels(video, start_seconds, end_seconds, generator=generator)
+        return self.normalize_frames(
+            self.sample_training_frames(video, start_seconds, end_seconds, generator=generator)
         )
 
-    def sample_training_levels(
+    def sample_training_frames(
         self,
         video: Any,
         start_seconds: float = 0.0,
@@ -198,9 +198,9 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         """What `sample_training_clip` makes pixels of: a quarter of the bytes to hand from a loading worker.
 
         Returns:
-            `(num_frames, crop_height, crop_width, 3)` uint8, for `normalize_levels`.
+            `(num_frames, crop_height, crop_width, 3)` uint8, for `normalize_frames`.
         """
-        return read_training_levels(video, (start_seconds, end_seconds), self._settings({}), generator)
+        return read_training_frames(video, (start_seconds, end_seconds), self._settings({}), generator)
 
     def _process_all(self, videos: list, settings: dict) -> tuple[list, list | None]:
         """Pixels and metadata of the videos in their order, and the errors where they are collected."""
@@ -230,8 +230,8 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
 
     def _process_video(self, video: Any, settings: dict) -> tuple[torch.Tensor, VideoMetadata]:
         if _is_file(video):
-            ((levels, metadata),) = read_file_levels(video, None, settings, settings["num_threads"])
-            return _finish(levels, settings), metadata
+            ((frames, metadata),) = read_file_frames(video, None, settings, settings["num_threads"])
+            return _finish(frames, settings), metadata
         array, is_image = as_frames(video, settings["input_data_format"])
         height, width = array.shape[1:3]
         metadata = VideoMetadata(total_num_frames=len(array), height=height, width=width, video_backend="array")
@@ -264,18 +264,18 @@ def _is_file(video: Any) -> bool:
     return isinstance(video, str | bytes | os.PathLike) or hasattr(video, "read")
 
 
-def _finish(levels: torch.Tensor, settings: dict, is_image: bool = False) -> torch.Tensor:
-    """Levels (..., T, H, W, 3) normalised, and padded with zeros to the number of frames."""
-    pixels = _normalise(levels, settings)
+def _finish(frames: torch.Tensor, settings: dict, is_image: bool = False) -> torch.Tensor:
+    """Frames (..., T, H, W, 3) normalised, and padded with zeros to the number of frames."""
+    pixels = _normalize(frames, settings)
     num_missing = settings["num_frames"] - pixels.shape[-4]
     if settings["do_pad"] and not is_image and num_missing > 0:
         pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, num_missing))
     return pixels
 
 
-def _normalise(levels: torch.Tensor, settings: dict) -> torch.Tensor:
-    """Levels (..., T, H, W, 3) as the model's float32 (..., T, 3, H, W)."""
-    channels_first = levels.to(settings["device"]).movedim(-1, -3)
+def _normalize(frames: torch.Tensor, settings: dict) -> torch.Tensor:
+    """Frames (..., T, H, W, 3) as the model's float32 (..., T, 3, H, W)."""
+    channels_first = frames.to(settings["device"]).movedim(-1, -3)
     # The one copy, also of float32: all that follows is in place.
     pixels = channels_first.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if settings["do_rescale"]:

@@ -171,7 +171,7 @@ class TVTSv2Trainer(SafeCheckpointTrainer):
                 "The batch holds uint8 `frames`, which a TVTSv2Processor normalizes; pass one as processing_class, "
                 f"which is {type(self.processing_class).__name__}, or batches with float `pixel_values_videos`."
             )
-        return {**inputs, "pixel_values_videos": video_processor.normalize_levels(frames)}
+        return {**inputs, "pixel_values_videos": video_processor.normalize_frames(frames)}
 
     def _gather_batch_sizes(self, inputs: dict) -> list[int]:
         # accelerate fills up the last batches, unless told otherwise: then sizes are known, and no step waits for them.

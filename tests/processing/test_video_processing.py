@@ -29,8 +29,8 @@ def golden_frames(case) -> np.ndarray:
     return np.clip(0.7 * base + noise + step, 0, 255).astype(np.uint8)
 
 
-def levels(pixel_values: torch.Tensor) -> np.ndarray:
-    """Normalised (T, 3, H, W) back to levels (T, H, W, 3)."""
+def as_uint8(pixel_values: torch.Tensor) -> np.ndarray:
+    """Normalised (T, 3, H, W) back to uint8 (T, H, W, 3)."""
     return ((pixel_values.movedim(1, -1) * STD + MEAN) * 255).round().to(torch.uint8).numpy()
 
 
@@ -50,7 +50,7 @@ def test_evaluation_preset_equals_the_release(case):
 
 @pytest.mark.parametrize("case", GOLDEN["squash"], ids=lambda case: case["tag"])
 def test_feature_extraction_preset_is_within_one_level_of_the_release(case):
-    # PIL and torch round the filter's fixed-point weights differently, so single levels may differ.
+    # PIL and torch round the filter's fixed-point weights differently, so single values may differ.
     frames = process(golden_frames(case), preset="feature_extraction", do_sample_frames=False)[0]
     assert frames.mean().item() == pytest.approx(case["mean"], abs=1e-4)
     for channel, y, x, value in case["px"]:
@@ -60,7 +60,7 @@ def test_feature_extraction_preset_is_within_one_level_of_the_release(case):
 @pytest.mark.parametrize("height, width", [(271, 481), (320, 240), (90, 161)])
 def test_feature_extraction_pixels_are_within_one_level_of_pil(height, width):
     image = PIL.Image.fromarray(draw_frame(3, height, width))
-    ours = levels(process(image, preset="feature_extraction")[0])[0].astype(int)
+    ours = as_uint8(process(image, preset="feature_extraction")[0])[0].astype(int)
     theirs = np.asarray(image.resize((224, 224), PIL.Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(ours - theirs).max() <= 1
 
@@ -85,7 +85,7 @@ def test_a_file_gives_the_middle_frames_resized_and_cropped_like_pil(tmp_path):
         resized = PIL.Image.fromarray(images[index]).resize((76 * 130 // 90, 76), PIL.Image.Resampling.NEAREST)
         left, top = round((resized.width - 64) / 2), round((resized.height - 64) / 2)
         expected.append(np.asarray(resized.crop((left, top, left + 64, top + 64))))
-    assert (levels(features.pixel_values_videos[0]) == np.stack(expected)).all()
+    assert (as_uint8(features.pixel_values_videos[0]) == np.stack(expected)).all()
 
 
 def test_short_videos_are_padded_with_zeros_after_normalisation():
@@ -99,7 +99,7 @@ def test_short_videos_are_padded_with_zeros_after_normalisation():
 
 def test_the_other_preset_repeats_frames_of_short_videos():
     video = np.stack([np.full((70, 80, 3), 50 * index, np.uint8) for index in range(3)])
-    frames = levels(process(video, preset="feature_extraction")[0])
+    frames = as_uint8(process(video, preset="feature_extraction")[0])
     assert frames[:, 0, 0, 0].tolist() == [50 * index for index in GOLDEN["indices_linspace"]["3"]]
 
 
@@ -139,7 +139,7 @@ def test_batches_of_five_axes_and_mixed_lengths_and_sizes(tmp_path):
     assert torch.equal(batch[0], batch[1]) and torch.equal(batch[0], batch[3])
 
 
-def test_floats_in_the_unit_interval_equal_levels():
+def test_floats_in_the_unit_interval_equal_uint8_frames():
     video = np.stack([draw_frame(index, 40, 60) for index in range(12)])
     assert torch.allclose(process(video.astype(np.float32) / 255), process(video), atol=1e-6)
 
@@ -225,32 +225,32 @@ def test_windows_of_a_file_equal_the_frames_they_name(tmp_path):
         {"preset": "feature_extraction"},
     ],
 )
-def test_levels_of_a_file_normalise_to_what_the_processor_returns(tmp_path, settings):
+def test_frames_of_a_file_normalise_to_what_the_processor_returns(tmp_path, settings):
     path = write_video(tmp_path / "video.mp4", num_frames=48, fps=24, height=80, width=100)
     processor, windows = TVTSv2VideoProcessor(crop_size=32, **settings), [(0.0, 1.0), (1.0, 1.2), (1.9, 2.0)]
-    whole, parts = processor.read_levels(path), processor.read_levels(path, windows)
+    whole, parts = processor.read_frames(path), processor.read_frames(path, windows)
     features = [processor(path, return_metadata=True)]
     features.append(processor.process_windows(path, windows, return_metadata=True))
     for read, expected in zip((whole, parts), features, strict=True):
         assert [metadata for _, metadata in read] == expected["video_metadata"]
         for (frames, metadata), pixels in zip(read, expected["pixel_values_videos"], strict=True):
             assert frames.dtype == torch.uint8 and frames.shape == (len(metadata.frames_indices), 32, 32, 3)
-            assert torch.equal(processor.normalize_levels(frames), pixels)
-            together = processor.normalize_levels(torch.stack([frames, 255 - frames]))
+            assert torch.equal(processor.normalize_frames(frames), pixels)
+            together = processor.normalize_frames(torch.stack([frames, 255 - frames]))
             assert torch.equal(together[0], pixels) and together.shape[1:] == pixels.shape
     if processor.preset == "evaluation":  # the other repeats frames
         assert len({len(frames) for frames, _ in parts}) == 3  # so there is something to pad, or not to
-    assert processor.normalize_levels(whole[0][0].to("meta")).device.type == "meta"
+    assert processor.normalize_frames(whole[0][0].to("meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
 def test_normalising_leaves_its_input_alone_and_rounds_step_by_step(kind):
     frames = torch.arange(256, dtype=kind).repeat_interleave(3).view(1, 16, 16, 3).movedim(-1, 1).contiguous()
     frames, before = frames.movedim(1, -1), frames.movedim(1, -1).clone()  # float32 channels first: nothing to convert
-    pixels = TVTSv2VideoProcessor(do_pad=False).normalize_levels(frames)
+    pixels = TVTSv2VideoProcessor(do_pad=False).normalize_frames(frames)
     assert torch.equal(frames, before)
     assert torch.equal(pixels, ((before.float() * (1 / 255) - MEAN) / STD).movedim(-1, 1))
-    raw = TVTSv2VideoProcessor(do_pad=False, do_rescale=False, do_normalize=False).normalize_levels(frames)
+    raw = TVTSv2VideoProcessor(do_pad=False, do_rescale=False, do_normalize=False).normalize_frames(frames)
     assert torch.equal(raw, before.float().movedim(-1, 1))
 
 
@@ -312,7 +312,7 @@ def test_training_clips_follow_their_generator_and_stay_in_their_span(tmp_path):
         for left in range(32)
         if all(
             any((resized[24 + 2 * t + k][top : top + 64, left : left + 64] == frame).all() for k in (0, 1))
-            for t, frame in enumerate(levels(clip))
+            for t, frame in enumerate(as_uint8(clip))
         )
     }
     assert len(offsets) == 1

@@ -110,7 +110,7 @@ def test_frames_train_and_evaluate_as_their_pixel_values(tmp_path, chunk_size):
         del sample["pixel_values_videos"]
         frames = torch.randint(256, (num_frames, height, width, 3), dtype=torch.uint8, generator=generator)
         as_frames.append(sample | {"frames": frames})
-        as_pixels.append(sample | {"pixel_values_videos": video_processor.normalize_levels(frames)})
+        as_pixels.append(sample | {"pixel_values_videos": video_processor.normalize_frames(frames)})
     model = TVTSv2ForPreTraining(make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2}))
     processor, outcomes = SimpleNamespace(video_processor=video_processor), []
     for name, data in (("frames", as_frames), ("pixels", as_pixels)):

@@ -202,13 +202,13 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
     assert list(EmbeddingStore(store).failures()) == ["broken.mp4"]
 
 
-def test_reading_processes_hand_over_levels(videos):
+def test_reading_processes_hand_over_frames(videos):
     processor, entry = small_processor().video_processor, VideoEntry("0", videos / "video 0.mp4")
     with ReadingProcesses(processor, 1) as processes:
         segments = processes.submit(read_whole, entry).result()
         segments += processes.submit(read_windows, entry, [(0.0, 0.1), (0.1, 0.3)]).result()
-    assert [segment.levels.dtype for segment in segments] == [np.uint8] * 3
-    assert {segment.levels.shape[1:] for segment in segments} == {(24, 24, 3)}
+    assert [segment.frames.dtype for segment in segments] == [np.uint8] * 3
+    assert {segment.frames.shape[1:] for segment in segments} == {(24, 24, 3)}
 
 
 @pytest.mark.parametrize("settings", [{}, {"do_pad": False}, {"do_normalize": False}])
@@ -229,7 +229,7 @@ def test_embeddings_are_those_of_the_processor_s_pixels_bit_by_bit(model_folder,
         assert np.array_equal(np.concatenate([results[row].embeddings() for row in rows]), output.pooler_output.numpy())
 
 
-def test_levels_go_to_the_model_s_device_and_are_normalised_there():
+def test_frames_go_to_the_model_s_device_and_are_normalised_there():
     seen = []
 
     class ModelElsewhere:
@@ -240,9 +240,9 @@ def test_levels_go_to_the_model_s_device_and_are_normalised_there():
             return SimpleNamespace(pooler_output=torch.zeros(len(pixels), 4))
 
     class Processor(TVTSv2VideoProcessor):
-        def normalize_levels(self, levels):
-            seen.append((levels.device.type, levels.dtype, tuple(levels.shape)))
-            return super().normalize_levels(levels)
+        def normalize_frames(self, frames):
+            seen.append((frames.device.type, frames.dtype, tuple(frames.shape)))
+            return super().normalize_frames(frames)
 
     segments = [Segment(None, np.zeros((num_frames, 8, 8, 3), np.uint8)) for num_frames in (3, 12, 3)]
     VideoEmbedder(ModelElsewhere(), Processor())._run_model(segments)
@@ -251,18 +251,18 @@ def test_levels_go_to_the_model_s_device_and_are_normalised_there():
         ("meta", torch.uint8, (2, 3, 8, 8, 3)),
     ]
     assert seen[2:] == [("meta", torch.bfloat16, (3, 12, 3, 8, 8))]
-    assert all(segment.levels is None and segment.embedding.shape == (4,) for segment in segments)
+    assert all(segment.frames is None and segment.embedding.shape == (4,) for segment in segments)
 
 
 class CrashingVideoProcessor(TVTSv2VideoProcessor):
     """Reads as its class does, but files of certain names make its process end as a faulty decoder would."""
 
-    def read_levels(self, video, windows=None):
+    def read_frames(self, video, windows=None):
         if "video 2" in str(video):
             os.kill(os.getpid(), signal.SIGSEGV)
         if "video 3" in str(video):
             raise KeyError("what nobody expected")
-        return super().read_levels(video, windows)
+        return super().read_frames(video, windows)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")

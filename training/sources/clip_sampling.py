@@ -105,7 +105,7 @@ def read_clip(
 ) -> torch.Tensor:
     """Frames of [start, end) seconds, (T, 3, H, W): random ones, cropped at random, or middle ones, centred.
 
-    Random ones are uint8 levels, a quarter of the bytes for a worker to hand over; the Trainer normalises them on the
+    Random ones are uint8 frames, a quarter of the bytes for a worker to hand over; the Trainer normalises them on the
     model's device. Middle ones, which may have to be padded with zeros, are normalised here, float32.
 
     Raises:
@@ -116,8 +116,8 @@ def read_clip(
         raise VideoReadingError(f"{name}: there is no video {video}")
     try:
         if generator is not None:
-            levels = video_processor.sample_training_levels(video, start_seconds, end_seconds, generator=generator)
-            return levels.movedim(-1, -3).contiguous()
+            frames = video_processor.sample_training_frames(video, start_seconds, end_seconds, generator=generator)
+            return frames.movedim(-1, -3).contiguous()
 
         def middle_frames(metadata):
             first, end = metadata.frame_span(start_seconds, end_seconds)

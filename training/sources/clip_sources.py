@@ -1,7 +1,7 @@
 """Clips and their transcripts from the data sets' published formats, for pre-training and for its evaluation.
 
 An item is `{"pixel_values_videos": (T, 3, H, W), "transcripts": K strings in order of time, "video_id": str}`. Drawn
-frames are uint8 levels, those for evaluation float32, normalised.
+frames are uint8, those for evaluation float32, normalised.
 Axes: T frames, H height, W width, K clips (transcripts) of a video.
 
 For training an item is a function of (seed, epoch, index) alone, so it doesn't depend on worker processes or on where

@@ -117,17 +117,17 @@ class VideoEmbedder:
             if self.normalize:
                 embeddings = nn.functional.normalize(embeddings, dim=-1)
             for segment, embedding in zip(batch, embeddings.cpu().numpy(), strict=True):
-                segment.embedding, segment.levels = embedding, None
+                segment.embedding, segment.frames = embedding, None
 
     def _batches(self, segments: list[Segment]) -> Iterator[tuple[list[Segment], torch.Tensor]]:
         """Yields segments of one shape and their pixels (B, T, 3, H, W), normalised on the model's device."""
         parts: dict[torch.Size, list] = {}  # by the shape of pixels: padded, videos of different lengths are alike
-        for shape in {segment.levels.shape for segment in segments}:
-            group = [segment for segment in segments if segment.levels.shape == shape]
-            levels = torch.from_numpy(np.stack([segment.levels for segment in group]))
+        for shape in {segment.frames.shape for segment in segments}:
+            group = [segment for segment in segments if segment.frames.shape == shape]
+            frames = torch.from_numpy(np.stack([segment.frames for segment in group]))
             if self.model.device.type == "cuda":
-                levels = levels.pin_memory()
-            pixels = self.video_processor.normalize_levels(levels.to(self.model.device, non_blocking=True))
+                frames = frames.pin_memory()
+            pixels = self.video_processor.normalize_frames(frames.to(self.model.device, non_blocking=True))
             parts.setdefault(pixels.shape[1:], []).append((group, pixels))
         for groups_and_pixels in parts.values():
             groups, pixels = zip(*groups_and_pixels, strict=True)

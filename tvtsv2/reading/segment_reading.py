@@ -1,4 +1,4 @@
-"""What the reading processes of `tvtsv2 embed` do: a file, or windows of it, to levels and rows.
+"""What the reading processes of `tvtsv2 embed` do: a file, or windows of it, to frames and rows.
 
 Axes: T frames, H height, W width, P projection.
 """
@@ -14,13 +14,13 @@ from tvtsv2.store.embedding_store import Row
 
 @dataclass
 class Segment:
-    """A whole video or a window of it: levels (T, H, W, 3) uint8 until it is embedded, then its embedding (P,).
+    """A whole video or a window of it: frames (T, H, W, 3) uint8 until it is embedded, then its embedding (P,).
 
-    Levels, not pixels: they are a quarter of the bytes, and normalised on the model's device.
+    Frames take a quarter of the bytes of pixel values and are normalized on the model's device.
     """
 
     row: Row
-    levels: np.ndarray | None
+    frames: np.ndarray | None
     embedding: np.ndarray | None = None
 
 
@@ -32,18 +32,18 @@ def measure_seconds(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) ->
 
 def read_whole(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) -> list[Segment]:
     """Returns a video as one segment."""
-    ((levels, metadata),) = video_processor.read_levels(str(entry.path))
-    return [Segment(_make_row(entry, metadata, 0.0, metadata.duration), levels.numpy())]
+    ((frames, metadata),) = video_processor.read_frames(str(entry.path))
+    return [Segment(_make_row(entry, metadata, 0.0, metadata.duration), frames.numpy())]
 
 
 def read_windows(
     video_processor: TVTSv2VideoProcessor, entry: VideoEntry, spans: list[tuple[float, float]]
 ) -> list[Segment]:
     """Returns windows of a video, (start, end) in seconds, as segments."""
-    read = video_processor.read_levels(str(entry.path), spans)
+    read = video_processor.read_frames(str(entry.path), spans)
     return [
-        Segment(_make_row(entry, metadata, *span), levels.numpy())
-        for span, (levels, metadata) in zip(spans, read, strict=True)
+        Segment(_make_row(entry, metadata, *span), frames.numpy())
+        for span, (frames, metadata) in zip(spans, read, strict=True)
     ]
 
 
