@@ -11,10 +11,9 @@ from processing import TVTSv2Processor
 class PreTrainingCollator:
     """Stacks samples (see `mixed_sources.MixedSources`) and tokenizes their transcripts.
 
-    Returns for B samples of K transcripts: `pixel_values_videos` (B, T, 3, H, W) of the samples' dtype; `input_ids` and
-    `attention_mask` int64 (B, K, L), L the longest transcript; `sorting_labels` int64 (B, K) where K > 1;
-    `bool_masked_pos` bool (B, N) and `num_masked_patches` where samples are masked; `num_broken`, videos passed over;
-    `video_ids`.
+    Returns for B samples of K transcripts: `frames` uint8 (B, T, H, W, 3); `input_ids` and `attention_mask` int64
+    (B, K, L), L the longest transcript; `sorting_labels` int64 (B, K) where K > 1; `bool_masked_pos` bool (B, N) and
+    `num_masked_patches` where samples are masked; `num_broken`, videos passed over; `video_ids`.
 
     Raises:
         ValueError: samples with different K, an empty transcript, or masks of different counts.
@@ -25,7 +24,7 @@ class PreTrainingCollator:
     def __call__(self, samples: list[dict]) -> dict:
         text = self.processor(text=[sample["transcripts"] for sample in samples], return_tensors="pt")
         batch = {
-            "pixel_values_videos": torch.stack([sample["pixel_values_videos"] for sample in samples]),
+            "frames": torch.stack([sample["frames"] for sample in samples]),
             "input_ids": text["input_ids"],
             "attention_mask": text["attention_mask"],
             "num_broken": sum(sample.get("num_broken", 0) for sample in samples),

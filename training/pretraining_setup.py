@@ -12,21 +12,10 @@ from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 from training.runtime.run_folder import BROKEN_VIDEOS_FILE
-from training.sources.built_dataset import BuiltClips
-from training.sources.clip_sources import WebVidClips, YTTemporalClips
-from training.sources.howto100m import HowTo100MClips
+from training.sources.clip_dataset import ClipDataset
+from training.sources.formats import format_of, has_splits, open_source
 from training.sources.mixed_sources import MixedSources, TurnSampler
-from training.sources.shards import ShardClips
 from training.train_tokenizer import train_tokenizer
-
-SOURCE_KEYS = {
-    "yt_temporal": {"required": ("list_file", "root"), "optional": (), "class": YTTemporalClips},
-    "webvid": {"required": ("table", "root"), "optional": (), "class": WebVidClips},
-    "howto100m": {"required": ("list_file", "captions", "videos"), "optional": (), "class": HowTo100MClips},
-    "built": {"required": ("dataset", "videos"), "optional": ("split",), "class": BuiltClips},
-    "shards": {"required": ("shards",), "optional": ("split",), "class": ShardClips},
-}
-CAPTIONED_FORMATS = ("webvid",)  # one caption for the whole video: nothing to sort
 
 
 @dataclass
@@ -62,8 +51,7 @@ def locate_data(data: DataArguments, seed: int) -> DataFiles:
 
 def uses_all_parameters(files: DataFiles, args: PreTrainingArguments) -> bool:
     """Whether every trained parameter is part of every step, so that DDP need not look for those that are not."""
-    has_captions = any(source.get("format") in CAPTIONED_FORMATS for source in files.sources)
-    return not has_captions and args.chunk_size is None
+    return not any(format_of(source).is_captioned for source in files.sources) and args.chunk_size is None
 
 
 def build_processor(model: ModelArguments, config: TVTSv2Config, texts: list[str], folder: Path) -> TVTSv2Processor:
@@ -126,34 +114,22 @@ def build_model(model: ModelArguments) -> TVTSv2ForPreTraining:
     return use_fast_linear(trained)
 
 
-def build_source(source: dict, processor: TVTSv2Processor, **settings):
-    """Returns the data set that a mapping of the YAML's `sources` describes.
+def build_training_data(
+    files: DataFiles,
+    video_processor: TVTSv2VideoProcessor,
+    config: TVTSv2Config,
+    data: DataArguments,
+    args: PreTrainingArguments,
+) -> tuple[MixedSources, TurnSampler]:
+    """Return the training samples and their order.
 
     Raises:
-        ValueError: an unknown format, or keys missing or unknown.
+        ValueError: a source is described wrongly, broken, or smaller than a step.
+        FileNotFoundError: its files are missing.
     """
-    form = source.get("format")
-    if form not in SOURCE_KEYS:
-        raise ValueError(f"A source's format must be one of {', '.join(SOURCE_KEYS)}, got {form!r} in {source}.")
-    required, optional = SOURCE_KEYS[form]["required"], SOURCE_KEYS[form]["optional"]
-    missing = [key for key in required if key not in source]
-    unknown = [key for key in source if key not in (*required, *optional, "format", "weight")]
-    if missing or unknown:
-        keys = ", ".join(required) + "".join(f" and, if wanted, {key}" for key in optional)
-        raise ValueError(f"A {form} source has the keys {keys}; missing {missing}, unknown {unknown}.")
-    places = {key: source[key] for key in (*required, *optional) if key in source}
-    if form in CAPTIONED_FORMATS:
-        settings = {key: value for key, value in settings.items() if key not in ("num_clips", "min_words")}
-    return SOURCE_KEYS[form]["class"](**places, video_processor=processor.video_processor, **settings)
-
-
-def build_training_data(
-    files: DataFiles, processor: TVTSv2Processor, config: TVTSv2Config, data: DataArguments, args: PreTrainingArguments
-) -> tuple[MixedSources, TurnSampler]:
-    """Returns the training samples and their order."""
     settings = {"num_clips": config.num_transcripts, "min_words": data.min_words, "seed": args.seed}
     samples = MixedSources(
-        [build_source(source, processor, **settings) for source in files.sources],
+        [ClipDataset(open_source(source), video_processor, **settings) for source in files.sources],
         num_patches=config.vision_config.num_patches,
         mask_ratio=data.mask_ratio,
         seed=args.seed,
@@ -168,11 +144,21 @@ def build_training_data(
     return samples, sampler
 
 
-def build_heldout_data(files: DataFiles, processor: TVTSv2Processor, config: TVTSv2Config, data: DataArguments):
-    """Returns the held-out videos, at fixed places and without masks, or None where the run has none."""
-    if files.eval_source is None:
+def build_heldout_data(
+    files: DataFiles, video_processor: TVTSv2VideoProcessor, config: TVTSv2Config, data: DataArguments
+) -> ClipDataset | None:
+    """Return the held-out videos, at fixed places and without masks, or None where the run has none.
+
+    Raises:
+        ValueError: the source is described wrongly, broken, has captions, or no held-out videos.
+        FileNotFoundError: its files are missing.
+    """
+    source = files.eval_source
+    if source is None:
         return None
-    if files.eval_source.get("format") in CAPTIONED_FORMATS:
-        raise ValueError(f"eval_source needs transcripts to sort, a caption is one alone; got {files.eval_source}.")
+    if format_of(source).is_captioned:
+        raise ValueError(f"eval_source needs transcripts to sort, and captions have no order; got {source}.")
+    if has_splits(source):
+        source = {"split": "heldout", **source}
     settings = {"num_clips": config.num_transcripts, "min_words": data.min_words, "deterministic": True}
-    return build_source(files.eval_source, processor, **settings)
+    return ClipDataset(open_source(source), video_processor, **settings)

@@ -94,8 +94,8 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
         if args.process_index == 0:
             run.claim()
     processor = build_processor(model_args, model.config, files.tokenizer_texts, run.path / "tokenizer")
-    samples, sampler = build_training_data(files, processor, model.config, data_args, args)
-    heldout = build_heldout_data(files, processor, model.config, data_args)
+    samples, sampler = build_training_data(files, processor.video_processor, model.config, data_args, args)
+    heldout = build_heldout_data(files, processor.video_processor, model.config, data_args)
     if heldout is None and args.eval_strategy != "no":
         raise ValueError(
             "There are no held-out videos: name some as eval_source in the YAML, or set eval_strategy: no."
@@ -171,19 +171,13 @@ def _draw(trainer, heldout, folder: Path) -> None:
     batch = trainer.data_collator(samples)
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     with torch.no_grad():
-        inputs = {name: batch[name].to(model.device) for name in ("pixel_values_videos", "input_ids")}
+        frames, input_ids = batch["frames"].to(model.device), batch["input_ids"].to(model.device)
+        pixel_values = trainer.processing_class.video_processor.normalize_frames(frames)
         # In every process: an engine that has spread the weights brings them together for all.
-        logits = model(**inputs).sorting_logits.float().cpu().numpy()
+        logits = model(pixel_values_videos=pixel_values, input_ids=input_ids).sorting_logits.float().cpu().numpy()
     if not trainer.is_world_process_zero():
         return
-    video_processor = trainer.processing_class.video_processor
-    draw_sorted_videos(
-        samples,
-        logits,
-        folder / "sorted_videos.png",
-        image_mean=video_processor.image_mean,
-        image_std=video_processor.image_std,
-    )
+    draw_sorted_videos(samples, logits, folder / "sorted_videos.png")
 
 
 def _summary(results: dict, folder: Path) -> str:

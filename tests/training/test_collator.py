@@ -20,7 +20,7 @@ def make_sample(number=0, *, transcripts=tuple(WORDS), num_masked=2, **more):
     mask = torch.zeros(5, dtype=torch.bool)
     mask[torch.randperm(5)[:num_masked]] = True
     return {
-        "pixel_values_videos": torch.full((2, 3, 8, 8), float(number)),
+        "frames": torch.full((2, 8, 8, 3), number, dtype=torch.uint8),
         "transcripts": list(transcripts),
         "sorting_labels": torch.randperm(len(transcripts)),
         "bool_masked_pos": mask,
@@ -34,7 +34,7 @@ def test_shapes_and_content(collate):
     samples = [make_sample(0), make_sample(1, transcripts=WORDS[::-1]), make_sample(2)]
     batch = collate(samples)
     assert batch.keys() == {
-        "pixel_values_videos",
+        "frames",
         "input_ids",
         "attention_mask",
         "sorting_labels",
@@ -43,8 +43,8 @@ def test_shapes_and_content(collate):
         "num_broken",
         "video_ids",
     }
-    assert batch["pixel_values_videos"].shape == (3, 2, 3, 8, 8)
-    assert batch["pixel_values_videos"][:, 0, 0, 0, 0].tolist() == [0, 1, 2]
+    assert batch["frames"].shape == (3, 2, 8, 8, 3) and batch["frames"].dtype == torch.uint8
+    assert batch["frames"][:, 0, 0, 0, 0].tolist() == [0, 1, 2]
     lengths = [len(collate.processor.tokenizer(text)["input_ids"]) for text in WORDS]
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, 4, max(lengths))
     assert batch["attention_mask"][0].sum(-1).tolist() == lengths
@@ -56,7 +56,7 @@ def test_shapes_and_content(collate):
 
 
 def test_held_out_samples_come_in_order_and_without_masks(collate):
-    sample = {name: make_sample()[name] for name in ("pixel_values_videos", "transcripts", "video_id")}
+    sample = {name: make_sample()[name] for name in ("frames", "transcripts", "video_id")}
     batch = collate([sample, sample])
     assert batch["sorting_labels"].tolist() == [[0, 1, 2, 3]] * 2
     assert "bool_masked_pos" not in batch and "num_masked_patches" not in batch and batch["num_broken"] == 0

@@ -15,12 +15,14 @@ from training.pretraining_setup import (
     build_heldout_data,
     build_model,
     build_processor,
-    build_source,
     build_training_data,
     locate_data,
     uses_all_parameters,
 )
-from training.sources.clip_sources import WebVidClips, YTTemporalClips
+from training.sources.clip_dataset import ClipDataset, ClipKey
+from training.sources.formats import open_source
+from training.sources.webvid import WebVid
+from training.sources.yt_temporal import YTTemporal
 from training.train_tokenizer import train_tokenizer
 
 TEXTS = ["the red square moves up", "a blue ring blinks twice", "now it stops over there"]
@@ -149,25 +151,28 @@ def test_a_checkpoint_of_another_depth_is_no_start(clip_folder, monkeypatch):
 
 
 def test_sources_by_format(files, processor):
-    narrated, captions = (build_source(source, processor, num_clips=4, min_words=3, seed=0) for source in files.sources)
-    assert isinstance(narrated, YTTemporalClips) and isinstance(captions, WebVidClips)
+    narrated, captions = (open_source(source) for source in files.sources)
+    assert isinstance(narrated, YTTemporal) and isinstance(captions, WebVid)
+    narrated, captions = (ClipDataset(videos, processor.video_processor) for videos in (narrated, captions))
     assert len(narrated[0]["transcripts"]) == 4 and len(captions[0]["transcripts"]) == 1
-    assert narrated[0]["pixel_values_videos"].shape == captions[0]["pixel_values_videos"].shape == (12, 3, 64, 64)
+    assert narrated[0]["frames"].shape == captions[0]["frames"].shape == (12, 64, 64, 3)
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"format": "hdvila"}, "must be one of yt_temporal, webvid,.* got 'hdvila'"),
-        ({"list_file": "a.csv", "root": "."}, "got None"),
+        ({"format": "hdvila"}, "is one of yt_temporal, webvid,.* got .*hdvila"),
+        ({"list_file": "a.csv", "root": "."}, "got .*a.csv"),
+        ("a.csv", "got 'a.csv'"),
+        ({"format": ["built"]}, r"got .*\['built'\]"),
         ({"format": "yt_temporal", "list_file": "a.csv"}, r"missing \['root'\], unknown \[\]"),
         ({"format": "webvid", "root": ".", "list_file": "a.csv"}, r"missing \['table'\], unknown \['list_file'\]"),
         ({"format": "webvid", "root": ".", "table": "a.tsv", "wieght": 2}, r"unknown \['wieght'\]"),
     ],
 )
-def test_sources_that_say_too_little_or_too_much(processor, source, message):
+def test_sources_that_say_too_little_or_too_much(source, message):
     with pytest.raises(ValueError, match=message):
-        build_source(source, processor)
+        open_source(source)
 
 
 def test_training_data_takes_turns_by_weight(files, processor, tmp_path):
@@ -175,7 +180,7 @@ def test_training_data_takes_turns_by_weight(files, processor, tmp_path):
     args = PreTrainingArguments(
         output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=1, gradient_accumulation_steps=2, seed=5
     )
-    samples, sampler = build_training_data(files, processor, TINY, DataArguments(mask_ratio=0.5), args)
+    samples, sampler = build_training_data(files, processor.video_processor, TINY, DataArguments(mask_ratio=0.5), args)
     assert [len(source) for source in samples.sources] == [4, 4]
     assert [key.source for key in sampler][:12] == [0, 0, 0, 0, 1, 1] * 2
     sample = samples[next(iter(sampler))]
@@ -184,18 +189,16 @@ def test_training_data_takes_turns_by_weight(files, processor, tmp_path):
 
 
 def test_held_out_videos_are_the_same_every_time(files, processor):
-    heldout = build_heldout_data(files, processor, TINY, DataArguments())
-    one = heldout[1]
-    heldout.set_epoch(3)
-    other = heldout[1]
+    heldout = build_heldout_data(files, processor.video_processor, TINY, DataArguments())
+    one, other = heldout[1], heldout[ClipKey(3, 1)]
     assert len(heldout) == 2 and one["transcripts"] == other["transcripts"] and len(one["transcripts"]) == 4
-    assert torch.equal(one["pixel_values_videos"], other["pixel_values_videos"])
+    assert torch.equal(one["frames"], other["frames"])
 
 
 def test_held_out_videos_need_transcripts(files, processor):
-    assert build_heldout_data(DataFiles([], None, []), processor, TINY, DataArguments()) is None
+    assert build_heldout_data(DataFiles([], None, []), processor.video_processor, TINY, DataArguments()) is None
     with pytest.raises(ValueError, match=r"eval_source needs transcripts to sort"):
-        build_heldout_data(DataFiles([], files.sources[1], []), processor, TINY, DataArguments())
+        build_heldout_data(DataFiles([], files.sources[1], []), processor.video_processor, TINY, DataArguments())
 
 
 def test_own_sources_are_taken_as_they_are(files):

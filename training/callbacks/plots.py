@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from training.evaluation import predicted_order
 
@@ -33,30 +32,25 @@ def plot_losses(log_history: list[dict], path: Path, *, num_transcripts: int, so
     figure.savefig(path, dpi=150)
 
 
-def draw_sorted_videos(
-    samples: list[dict], sorting_logits: np.ndarray, path: Path, *, image_mean: list[float], image_std: list[float]
-) -> None:
+def draw_sorted_videos(samples: list[dict], sorting_logits: np.ndarray, path: Path) -> None:
     """Writes a PNG sheet: per video its frames, and below each clip the true and the predicted transcript.
 
     Args:
-        samples: of held-out videos: `pixel_values_videos` (T, 3, H, W), `transcripts` in order of time, `video_id`.
+        samples: of held-out videos: `frames` uint8 (T, H, W, 3), `transcripts` in order of time, `video_id`.
         sorting_logits: (videos, K, K), rows in the transcripts' order of time.
-        image_mean, image_std: of the video processor, to undo its normalisation.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 2.2 * len(samples)), layout="constrained", facecolor="white")
     rows = figure.subplots(len(samples), 1, squeeze=False)[:, 0]
     for axes, sample, logits in zip(rows, samples, sorting_logits, strict=True):
-        _draw_video(axes, sample, predicted_order(logits), image_mean, image_std)
+        _draw_video(axes, sample, predicted_order(logits))
     figure.savefig(path, dpi=110)
 
 
-def _draw_video(axes, sample: dict, order: list[int], image_mean: list[float], image_std: list[float]) -> None:
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (image_mean, image_std))
-    frames = sample["pixel_values_videos"] * std + mean
-    num_frames, _, height, width = frames.shape
-    strip = frames.clamp(0, 1).permute(2, 0, 3, 1).reshape(height, num_frames * width, 3)
+def _draw_video(axes, sample: dict, order: list[int]) -> None:
+    num_frames, height, width, _ = sample["frames"].shape
+    strip = sample["frames"].transpose(0, 1).reshape(height, num_frames * width, 3)
     axes.imshow(strip.numpy(), interpolation="nearest")
     axes.set_axis_off()
     axes.set_title(sample["video_id"], loc="left", fontsize=9, color=INK)

@@ -5,7 +5,6 @@ Nothing is trained or downloaded, and no video is opened; sources are counted, i
 
 import os
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import torch
 
@@ -16,7 +15,7 @@ from training.cost.memory_estimate import activation_bytes, state_bytes
 from training.cost.paper_recipe import PAPER_SIZES, compare_with_paper
 from training.masking import count_masked_patches
 from training.parameter_rules import ParameterPlan
-from training.pretraining_setup import CAPTIONED_FORMATS, build_source
+from training.sources.formats import format_of, open_source
 from training.sources.mixed_sources import TurnSampler
 
 GIB = 2**30
@@ -70,16 +69,15 @@ def plan_sources(data: DataArguments, config: TVTSv2Config) -> list[SourcePlan]:
         return [shapes, SourcePlan("generated captions", data.num_train_captions, True, 1, 1)]
     plans = []
     for source in data.sources:
-        form = source.get("format")
-        settings = {"num_clips": config.num_transcripts, "min_words": data.min_words}
+        is_captioned, form = format_of(source).is_captioned, source["format"]
         try:
-            size, is_counted = len(build_source(source, SimpleNamespace(video_processor=None), **settings)), True
+            size, is_counted = len(open_source(source)), True
         except (FileNotFoundError, ValueError) as error:
             # A list that cannot be read is not there; any other mistake would stop the run, and stops the plan.
             if form not in PAPER_SIZES or not _is_missing(error):
                 raise
             size, is_counted = PAPER_SIZES[form], False
-        num_transcripts = 1 if form in CAPTIONED_FORMATS else config.num_transcripts
+        num_transcripts = 1 if is_captioned else config.num_transcripts
         plans.append(SourcePlan(form, size, is_counted, source.get("weight", 1), num_transcripts))
     return plans
 

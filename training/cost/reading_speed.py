@@ -10,15 +10,15 @@ import argparse
 import json
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import yaml
 from torch.utils.data import Dataset
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.pretraining_setup import build_source
+from training.sources.clip_dataset import ClipDataset
 from training.sources.clip_sampling import TranscriptError
+from training.sources.formats import open_source
 
 
 def measure(source: Dataset, num_samples: int, seed: int = 0) -> dict[str, float]:
@@ -73,9 +73,8 @@ def main() -> None:
     source = yaml.safe_load(arguments.source)
     if not isinstance(source, dict) or arguments.num_samples < 1:
         parser.error("the source must be a mapping such as '{format: shards, shards: folder}', num_samples at least 1")
-    processor = SimpleNamespace(video_processor=TVTSv2VideoProcessor(crop_size=arguments.crop_size))
-    settings = {"num_clips": 4, "min_words": 3, "seed": 0}
-    print(json.dumps(measure(build_source(source, processor, **settings), arguments.num_samples)))
+    clips = ClipDataset(open_source(source), TVTSv2VideoProcessor(crop_size=arguments.crop_size))
+    print(json.dumps(measure(clips, arguments.num_samples)))
 
 
 if __name__ == "__main__":

@@ -1,50 +1,33 @@
-"""Clips from a data set that `training.data_building.build_dataset` made; items as in `clip_sources.py`."""
+"""Data sets made by `training.data_building.build_dataset`."""
 
 from pathlib import Path
 
 import datasets
-import numpy as np
-from torch.utils.data import Dataset
 
-from processing import TVTSv2VideoProcessor
-from training.sources.clip_sampling import ClipSampler
+from training.sources.source_video import SourceVideo
 from training.sources.table_files import resolve_inside
 from training.transcripts.alignment import TimedWord
 
 
-class BuiltClips(Dataset):
-    """K clips a video with the words spoken in each, from the Parquet files of a built data set.
+class BuiltDataset:
+    """Narrated videos of a built data set, from its Parquet files.
 
     Args:
         dataset: its folder.
         videos: the folder of videos it was built from.
         split: "train" or "heldout".
-        video_processor, num_clips, min_words, seed, deterministic: as in `YTTemporalClips`.
 
     Raises:
-        FileNotFoundError: there are no Parquet files of this split, or `videos` has not got the first video.
+        FileNotFoundError: there is no data set, or the first video does not exist.
+        ValueError: the data set has no videos of this split.
     """
 
-    def __init__(
-        self,
-        dataset: str | Path,
-        videos: str | Path,
-        split: str = "train",
-        *,
-        video_processor: TVTSv2VideoProcessor,
-        num_clips: int = 4,
-        min_words: int = 3,
-        seed: int = 0,
-        deterministic: bool = False,
-    ):
+    is_captioned = False
+
+    def __init__(self, dataset: str | Path, videos: str | Path, split: str = "train"):
         self.dataset, self.split = Path(dataset), split
-        files = sorted(map(str, (self.dataset / "data").glob(f"{split}-*.parquet")))
-        if not files:
-            raise FileNotFoundError(f"there is no {split}-*.parquet in {self.dataset / 'data'}; was it built there?")
-        self.rows = datasets.load_dataset("parquet", data_files={split: files}, split=split)
+        self.rows = datasets.Dataset.from_parquet(split_files(self.dataset, split), split=split)
         self.videos = Path(videos).resolve()
-        self.sampler = ClipSampler(video_processor, num_clips, min_words)
-        self.seed, self.epoch, self.deterministic = seed, 0, deterministic
         first = self.path(self.rows[0]["video"])
         if not first.is_file():
             raise FileNotFoundError(f"there is no video {first}; is {self.videos} the folder it was built from?")
@@ -52,28 +35,37 @@ class BuiltClips(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Other draws from here on; the Trainer calls it."""
-        self.epoch = epoch
-
     def path(self, video: str) -> Path:
-        """The file of a `video` entry."""
+        """Return the file of a `video` entry."""
         return resolve_inside(self.videos, video, str(self.dataset))
 
-    def __getitem__(self, index: int) -> dict:
-        """The item of row `index`.
-
-        Raises:
-            VideoReadingError: the video is missing or cannot be read.
-            TranscriptError: no span with enough words was found.
-        """
+    def __getitem__(self, index: int) -> SourceVideo:
+        """Return the video of row `index`."""
         row = self.rows[index]
-        generator = None if self.deterministic else np.random.default_rng([self.seed, self.epoch, index])
-        item = self.sampler.sample(
-            self.path(row["video"]),
-            duration=row["duration"],
-            words=[TimedWord(**word) for word in row["words"]],
-            name=f"{self.dataset}, {row['video']}",
-            generator=generator,
+        words = [TimedWord(**word) for word in row["words"]]
+        place = f"{self.dataset}, {row['video']}"
+        return SourceVideo(self.path(row["video"]), row["video"], place, words, row["duration"])
+
+
+def split_files(dataset: Path, split: str) -> list[str]:
+    """Return the Parquet files of a split.
+
+    Raises:
+        FileNotFoundError: there is no built data set.
+        ValueError: it has no videos of this split.
+    """
+    if not any((dataset / "data").glob("*.parquet")):
+        raise FileNotFoundError(
+            f"{dataset} holds no data/*.parquet; make it with python -m training.data_building.build_dataset"
         )
-        return {**item, "video_id": row["video"]}
+    files = sorted(map(str, (dataset / "data").glob(f"{split}-*.parquet")))
+    if not files:
+        raise ValueError(f"{dataset} has no videos of the split {split!r}; {no_split_help(split)}")
+    return files
+
+
+def no_split_help(split: str) -> str:
+    """Return what to do about a split without videos."""
+    if split == "heldout":
+        return "build it with a larger --heldout_ratio, or name other videos as eval_source"
+    return "splits are train and heldout"

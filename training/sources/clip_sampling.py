@@ -1,22 +1,15 @@
-"""K clips of one video: their place, their transcripts and their frames.
+"""Clips of one video: their place, their transcripts and their frames.
 
 Axes: T frames, H height, W width, K clips (transcripts) of a video.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from processing import (
-    TVTSv2VideoProcessor,
-    VideoReadingError,
-    VideoWindowError,
-    interval_midpoint_indices,
-    read_video,
-)
+from processing import TVTSv2VideoProcessor, VideoReadingError, VideoWindowError
 from training.sources.clip_spans import ClipSpan, draw_span, fixed_spans
 from training.transcripts.alignment import TimedWord, words_in_window
 
@@ -27,57 +20,25 @@ class TranscriptError(ValueError):
     """A video's transcript is missing, broken, or has too few words for its clips."""
 
 
-@dataclass(frozen=True)
-class ClipSampler:
-    """Takes `num_clips` clips of a video, none with fewer than `min_words` words."""
-
-    video_processor: TVTSv2VideoProcessor
-    num_clips: int = 4
-    min_words: int = 3
-
-    def __post_init__(self):
-        if self.num_clips < 1 or self.min_words < 1:
-            raise ValueError(f"num_clips and min_words must be at least 1, got {self.num_clips} and {self.min_words}")
-
-    def sample(
-        self,
-        video: Path | bytes,
-        *,
-        duration: float,
-        words: Sequence[TimedWord],
-        name: str,
-        generator: np.random.Generator | None,
-    ) -> dict:
-        """`{"pixel_values_videos": (T, 3, H, W) as of `read_clip`, "transcripts": K strings in order of time}`.
-
-        Args:
-            video: a file, or its bytes.
-            duration: seconds of the video.
-            words: all that is said in it.
-            name: how errors call the video.
-            generator: draws place, frames and crop; None takes fixed ones, for evaluation.
-
-        Raises:
-            VideoReadingError: the video is missing, cannot be read, or ends before its clips do.
-            TranscriptError: no span with enough words was found.
-        """
-        span, transcripts = choose_span(duration, words, self.num_clips, self.min_words, name, generator)
-        pixels = read_clip(self.video_processor, video, span.start_seconds, span.end_seconds, name, generator)
-        return {"pixel_values_videos": pixels, "transcripts": transcripts}
-
-
 def choose_span(
     duration: float,
     words: Sequence[TimedWord],
     num_clips: int,
     min_words: int,
-    name: str,
+    place: str,
     generator: np.random.Generator | None,
 ) -> tuple[ClipSpan, list[str]]:
-    """A span whose clips all have words enough, and their transcripts; arguments as in `ClipSampler`.
+    """Return a span whose clips all have at least `min_words` words, and their transcripts.
+
+    Args:
+        duration: seconds in which the span must lie.
+        words: all words spoken, in order of time.
+        num_clips, min_words: of the span, and of each clip.
+        place: what errors call the video.
+        generator: draws the span; None tries fixed ones, for evaluation.
 
     Raises:
-        TranscriptError: the video is too short, or after `MAX_DRAWS` draws there was always a clip of too few words.
+        TranscriptError: the video is too short, or each of `MAX_DRAWS` draws had a clip with too few words.
     """
     try:
         spans: Iterable[ClipSpan] = fixed_spans(duration, num_clips)
@@ -88,9 +49,9 @@ def choose_span(
             if min(len(transcript.split()) for transcript in transcripts) >= min_words:
                 return span, transcripts
     except ValueError as error:
-        raise TranscriptError(f"{name}: {error}") from error
+        raise TranscriptError(f"{place}: {error}") from error
     raise TranscriptError(
-        f"{name}: no {num_clips} clips with at least {min_words} words each were found among {len(words)} words "
+        f"{place}: no {num_clips} clips with at least {min_words} words each were found among {len(words)} words "
         f"in {duration:.1f} s"
     )
 
@@ -98,32 +59,28 @@ def choose_span(
 def read_clip(
     video_processor: TVTSv2VideoProcessor,
     video: Path | bytes,
-    start_seconds: float,
-    end_seconds: float,
-    name: str,
+    window: tuple[float, float],
+    place: str,
     generator: np.random.Generator | None,
 ) -> torch.Tensor:
-    """Frames of [start, end) seconds, (T, 3, H, W): random ones, cropped at random, or middle ones, centred.
+    """Return frames of a window [start, end) in seconds, uint8 (T, H, W, 3), repeated where it has fewer than T.
 
-    Random ones are uint8 frames, a quarter of the bytes for a worker to hand over; the Trainer normalises them on the
-    model's device. Middle ones, which may have to be padded with zeros, are normalised here, float32.
+    With a generator, frames and crop are random; without, they are those of the processor, center-cropped.
 
     Raises:
-        VideoReadingError: the video is missing, cannot be read, or has no frame there.
-        ValueError: the processor's settings cannot be met; no other video would do better.
+        VideoReadingError: the video is missing, cannot be read, or has no frame in the window.
+        ValueError: the processor's settings cannot be met, whatever the video.
     """
     if isinstance(video, Path) and not video.is_file():
-        raise VideoReadingError(f"{name}: there is no video {video}")
+        raise VideoReadingError(f"{place}: there is no video {video}")
     try:
         if generator is not None:
-            frames = video_processor.sample_training_frames(video, start_seconds, end_seconds, generator=generator)
-            return frames.movedim(-1, -3).contiguous()
-
-        def middle_frames(metadata):
-            first, end = metadata.frame_span(start_seconds, end_seconds)
-            return first + interval_midpoint_indices(end - first, video_processor.num_frames)
-
-        frames, _ = read_video(video, middle_frames)
-        return video_processor(frames, do_sample_frames=False, return_tensors="pt")["pixel_values_videos"][0]
+            return video_processor.sample_training_frames(video, *window, generator=generator)
+        ((frames, _),) = video_processor.read_frames(video, [window])
     except (VideoReadingError, VideoWindowError) as error:
-        raise VideoReadingError(f"{name}: {error}") from error
+        raise VideoReadingError(f"{place}: {error}") from error
+    num_missing = video_processor.num_frames - len(frames)
+    if num_missing <= 0:
+        return frames
+    # Batches need T frames; repeating them is what random sampling does with such windows.
+    return frames[np.linspace(0, len(frames), video_processor.num_frames, endpoint=False).astype(int)]

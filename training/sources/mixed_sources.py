@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, Sampler
 
 from processing import VideoReadingError
 from training.masking import count_masked_patches, draw_tube_mask
+from training.sources.clip_dataset import ClipKey
 from training.sources.clip_sampling import TranscriptError
 from training.sources.unusable_videos import BrokenVideos
 
@@ -23,7 +24,7 @@ MAX_REPLACEMENTS = 20  # in a row; more than that is not bad luck
 
 
 class SampleKey(NamedTuple):
-    """Names one draw: the `index`-th item of source `source`, seen for the `epoch`-th time."""
+    """Name of one draw: the `index`-th item of source `source`, in the `epoch`-th round of that source."""
 
     source: int
     epoch: int
@@ -34,7 +35,7 @@ class SampleKey(NamedTuple):
 class MixedSources(Dataset):
     """Samples ready for the collator, by `SampleKey`.
 
-    sources: map-style data sets with `set_epoch`, whose items hold `pixel_values_videos`, `transcripts`, `video_id`.
+    sources: as `ClipDataset`: items by `ClipKey`, with `frames`, `transcripts` and `video_id`.
     num_patches: N, patches of a frame.
     mask_ratio: of tube masks, 0 for none.
     seed: of masks and of the order in which transcripts are handed over.
@@ -73,12 +74,11 @@ class MixedSources(Dataset):
                 else must be wrong.
         """
         source = self.sources[key.source]
-        source.set_epoch(key.epoch)
         generator = np.random.default_rng([self.seed, *key])
         index, tried = key.index, set()
         while True:
             try:
-                item = source[index]
+                item = source[ClipKey(key.epoch, index)]
                 break
             except (VideoReadingError, TranscriptError) as error:
                 self._broken_videos.add({**key._asdict(), "index": index, "error": str(error)})

@@ -1,84 +1,123 @@
-"""Clips from shards made by `training.data_building.pack_shards`, with random access through their index.
+"""Shards made by `training.data_building.pack_shards`, on a disk or behind any URL that fsspec opens.
 
-Shards come with an index, so a sample is two reads at known places and this source is map-style like all others. That
-makes order a matter of numbers: mixing sources, splitting by process and worker, and resuming are done by the samplers,
-exactly, without reading what is skipped. `streamed_clips.py` reads the same shards front to back.
+An index holds the place of every sample, so a sample is two reads at known places and shards are map-style as all other
+sources. Mixing sources, splitting by process and worker, and resuming are thus left to samplers, exactly, and what is
+skipped is never read.
 """
 
+import json
+import time
+
 import aiohttp
+import fsspec
 import numpy as np
-from torch.utils.data import Dataset
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.sources.clip_sampling import ClipSampler
-from training.sources.shard_files import parse_content, read_index, read_range
+from processing import VideoReadingError
+from training.sources.built_dataset import no_split_help
+from training.sources.clip_sampling import TranscriptError
+from training.sources.source_video import SourceVideo
+from training.transcripts.alignment import TimedWord
+
+RETRY_SECONDS = (1, 5, 20)  # a busy server or a moment without network should not cost a video, or the run
 
 
-class ShardClips(Dataset):
-    """K clips a video with the words spoken in each; items as in `clip_sources.py`.
+class Shards:
+    """Narrated videos packed with their words into tar or Parquet shards.
 
     Args:
-        shards: folder of the shards; a path or a URL (https://…, s3://…, hf://…) whose protocol fsspec has.
+        shards: folder of the shards: a path or a URL (https://…, s3://…, hf://…).
         split: "train" or "heldout".
-        video_processor, num_clips, min_words, seed, deterministic: as in `YTTemporalClips`.
 
     Raises:
         FileNotFoundError: there is no index of this split.
-        ValueError: it is no index, or (with the first item) the server sends whole files where a part was asked for.
+        ValueError: it is no index, or (with the first video) the server sends whole files where a part was asked for.
     """
 
-    def __init__(
-        self,
-        shards: str,
-        split: str = "train",
-        *,
-        video_processor: TVTSv2VideoProcessor,
-        num_clips: int = 4,
-        min_words: int = 3,
-        seed: int = 0,
-        deterministic: bool = False,
-    ):
+    is_captioned = False
+
+    def __init__(self, shards: str, split: str = "train"):
         self.shards, self.split = str(shards).rstrip("/"), split
         self.places, self.suffix = read_index(self.shards, split)
-        self.sampler = ClipSampler(video_processor, num_clips, min_words)
-        self.seed, self.epoch, self.deterministic = seed, 0, deterministic
 
     def __len__(self) -> int:
         return len(self.places["shard"])
 
-    def set_epoch(self, epoch: int) -> None:
-        """Other draws from here on; the Trainer calls it."""
-        self.epoch = epoch
-
-    def __getitem__(self, index: int) -> dict:
-        """The item of sample `index`.
+    def __getitem__(self, index: int) -> SourceVideo:
+        """Return sample `index`.
 
         Raises:
-            VideoReadingError: the shard or the video in it cannot be read.
-            TranscriptError: the words are broken, or no span with enough words was found.
+            VideoReadingError: the shard cannot be read.
+            TranscriptError: the words are broken.
         """
-        name = f"{self._url(index)}, sample {index}"
-        video, content = self._read(index, "video", name), self._read(index, "json", name)
-        video_id, duration, words = parse_content(content, name)
-        generator = None if self.deterministic else np.random.default_rng([self.seed, self.epoch, index])
-        item = self.sampler.sample(
-            video, duration=duration, words=words, name=f"{name} ({video_id})", generator=generator
-        )
-        return {**item, "video_id": video_id}
+        place = f"{self._url(index)}, sample {index}"
+        video, content = self._read(index, "video", place), self._read(index, "json", place)
+        video_id, duration, words = parse_content(content, place)
+        return SourceVideo(video, video_id, f"{place} ({video_id})", words, duration)
 
     def _url(self, index: int) -> str:
         return f"{self.shards}/{self.split}-{self.places['shard'][index]:05d}.{self.suffix}"
 
-    def _read(self, index: int, kind: str, name: str) -> bytes:
+    def _read(self, index: int, kind: str, place: str) -> bytes:
         start, size = int(self.places[f"{kind}_offset"][index]), int(self.places[f"{kind}_size"][index])
         try:
             data = read_range(self._url(index), start, start + size)
         except (OSError, aiohttp.ClientError) as error:
-            raise VideoReadingError(f"{name}: {error}") from error
+            raise VideoReadingError(f"{place}: {error}") from error
         if len(data) > size:
             raise ValueError(
-                f"{name}: the server sent {len(data)} bytes where {size} were asked for; it has to know HTTP ranges"
+                f"{place}: the server sent {len(data)} bytes where {size} were asked for; it must support HTTP range "
+                "requests"
             )
         if len(data) < size:
-            raise VideoReadingError(f"{name}: the shard ends after {len(data)} of {size} bytes")
+            raise VideoReadingError(f"{place}: the shard ends after {len(data)} of {size} bytes")
         return data
+
+
+def read_index(shards: str, split: str) -> tuple[dict[str, np.ndarray], str]:
+    """Return where each sample of a split lies (columns of numbers), and the suffix of the shards' names.
+
+    Raises:
+        FileNotFoundError: there is no index of this split.
+        ValueError: it is no index.
+    """
+    url = f"{shards}/{split}.parquet"
+    try:
+        table = pq.read_table(pa.BufferReader(read_range(url, None, None)))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no index {url}; was it packed by training.data_building.pack_shards? If the data set had no "
+            f"videos of the split {split!r}: {no_split_help(split)}"
+        ) from error
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{url} is no index of shards: {error}") from error
+    suffix = (table.schema.metadata or {}).get(b"shard_format", b"tar").decode()
+    return {name: table[name].to_numpy() for name in table.column_names}, suffix
+
+
+def read_range(url: str, start: int | None, end: int | None) -> bytes:
+    """Return bytes [start, end) of a file; over a network, every error but a missing file is retried."""
+    file_system, path = fsspec.core.url_to_fs(url)
+    for seconds in RETRY_SECONDS if file_system.async_impl else ():
+        try:
+            return file_system.cat_file(path, start=start, end=end)
+        except FileNotFoundError:
+            raise
+        except (OSError, aiohttp.ClientError):
+            time.sleep(seconds)
+    return file_system.cat_file(path, start=start, end=end)
+
+
+def parse_content(content: bytes | str, place: str) -> tuple[str, float, list[TimedWord]]:
+    """Return path, seconds and words of a sample's JSON.
+
+    Raises:
+        TranscriptError: it is broken; `place` is what the message calls the sample.
+    """
+    try:
+        content = json.loads(content)
+        words = [TimedWord(*word) for word in zip(content["words"], content["times"], strict=True)]
+        return str(content["video"]), float(content["duration"]), words
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise TranscriptError(f"{place}: its words are broken: {error!r}") from error

@@ -89,6 +89,12 @@ def resolve_inside(root: Path, relative: str, place: str) -> Path:
     return resolved
 
 
+def check_first_video(table: Table, video: Path, root: Path) -> None:
+    """Raise `FileNotFoundError` where the first video of a table is missing: a wrong root fails once, at the start."""
+    if not video.is_file():
+        raise FileNotFoundError(f"{table.place(0)}: there is no video {video}; is {root} the right folder?")
+
+
 def _open(file: Path):
     if not file.is_file():
         raise FileNotFoundError(f"there is no list file {file}")

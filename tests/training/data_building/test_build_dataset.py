@@ -16,7 +16,8 @@ from training.data_building import build_dataset as module
 from training.data_building.build_dataset import build_dataset, read_groups, split_of
 from training.data_building.video_checks import VideoCheck, check_video
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
-from training.sources.built_dataset import BuiltClips
+from training.sources.built_dataset import BuiltDataset
+from training.sources.clip_dataset import ClipDataset, ClipKey
 
 CONFIG = CorpusConfig(num_train_videos=3, num_heldout_videos=0, num_train_captions=1, num_heldout_captions=0)
 
@@ -181,17 +182,21 @@ def test_splits_are_stable_and_keep_groups_together(footage, tmp_path):
 
 def test_built_clips(footage, tmp_path):
     build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
-    video_processor = TVTSv2VideoProcessor(crop_size=32)
-    clips = BuiltClips(tmp_path / "out", footage, video_processor=video_processor)
+    clips = ClipDataset(BuiltDataset(tmp_path / "out", footage), TVTSv2VideoProcessor(crop_size=32))
     item = clips[0]
-    assert item["pixel_values_videos"].shape == (12, 3, 32, 32) and len(item["transcripts"]) == 4
+    assert item["frames"].shape == (12, 32, 32, 3) and len(item["transcripts"]) == 4
     assert item["video_id"] == "a.mp4" and item["transcripts"] == clips[0]["transcripts"]
-    clips.set_epoch(1)
-    assert item["transcripts"] != clips[0]["transcripts"]
-    with pytest.raises(FileNotFoundError, match=r"no heldout-\*\.parquet"):
-        BuiltClips(tmp_path / "out", footage, "heldout", video_processor=video_processor)
+    assert item["transcripts"] != clips[ClipKey(1, 0)]["transcripts"]
+    with pytest.raises(
+        ValueError, match="has no videos of the split 'heldout'; build it with a larger --heldout_ratio"
+    ):
+        BuiltDataset(tmp_path / "out", footage, "heldout")
+    with pytest.raises(ValueError, match="has no videos of the split 'validation'; splits are train and heldout"):
+        BuiltDataset(tmp_path / "out", footage, "validation")
+    with pytest.raises(FileNotFoundError, match=r"holds no data/\*\.parquet; make it with"):
+        BuiltDataset(tmp_path, footage)
     with pytest.raises(FileNotFoundError, match=r"is .* the folder it was built from"):
-        BuiltClips(tmp_path / "out", tmp_path, video_processor=video_processor)
+        BuiltDataset(tmp_path / "out", tmp_path)
 
 
 def test_refuses_foreign_and_empty_folders(footage, tmp_path):

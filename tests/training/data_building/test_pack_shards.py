@@ -14,10 +14,11 @@ from processing import TVTSv2VideoProcessor, VideoReadingError
 from tests.support.packed_footage import pack_footage
 from tests.support.shard_server import serve
 from training.data_building.pack_shards import pack_shards
-from training.sources import shard_files
-from training.sources.built_dataset import BuiltClips
+from training.sources import shards as shards_module
+from training.sources.built_dataset import BuiltDataset
+from training.sources.clip_dataset import ClipDataset, ClipKey
 from training.sources.clip_sampling import TranscriptError
-from training.sources.shards import ShardClips
+from training.sources.shards import Shards
 
 NUM_VIDEOS = 23
 
@@ -34,68 +35,67 @@ def video_processor():
 
 @pytest.fixture
 def clips(packed, video_processor):
-    return ShardClips(packed / "shards", video_processor=video_processor)
+    return ClipDataset(Shards(packed / "shards"), video_processor)
 
 
 def test_uneven_shards_hold_every_video_once(packed, clips):
-    counts = Counter(clips.places["shard"].tolist())
+    counts = Counter(clips.videos.places["shard"].tolist())
     assert len(counts) >= 3 and len(set(counts.values())) > 1 and sum(counts.values()) == len(clips) == NUM_VIDEOS
     videos = {clips[index]["video_id"] for index in range(len(clips))}
     assert videos == {f"train{index:06d}.mp4" for index in range(NUM_VIDEOS)}
 
 
 def test_items_are_those_of_the_single_files(packed, clips, video_processor):
-    single = BuiltClips(packed / "dataset", packed / "footage", video_processor=video_processor, deterministic=True)
+    single = ClipDataset(BuiltDataset(packed / "dataset", packed / "footage"), video_processor, deterministic=True)
     by_id = {item["video_id"]: item for item in (single[index] for index in range(len(single)))}
-    fixed = ShardClips(packed / "shards", video_processor=video_processor, deterministic=True)
+    fixed = ClipDataset(Shards(packed / "shards"), video_processor, deterministic=True)
     for index in range(0, len(fixed), 5):
         item = fixed[index]
         assert item["transcripts"] == by_id[item["video_id"]]["transcripts"]
-        assert torch.equal(item["pixel_values_videos"], by_id[item["video_id"]]["pixel_values_videos"])
+        assert torch.equal(item["frames"], by_id[item["video_id"]]["frames"])
     first = clips[3]
-    assert torch.equal(first["pixel_values_videos"], clips[3]["pixel_values_videos"])
-    clips.set_epoch(1)
-    assert first["transcripts"] != clips[3]["transcripts"]
+    assert torch.equal(first["frames"], clips[3]["frames"])
+    assert first["transcripts"] != clips[ClipKey(1, 3)]["transcripts"]
 
 
 def test_the_same_from_a_url(packed, clips, video_processor):
     file_system = fsspec.filesystem("memory")
     for file in (packed / "shards").iterdir():
         file_system.pipe_file(f"/bucket/{file.name}", file.read_bytes())
-    remote = ShardClips("memory://bucket/", video_processor=video_processor)
-    assert torch.equal(remote[7]["pixel_values_videos"], clips[7]["pixel_values_videos"])
+    remote = ClipDataset(Shards("memory://bucket/"), video_processor)
+    assert torch.equal(remote[7]["frames"], clips[7]["frames"])
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_same_over_http(packed, clips, video_processor, num_workers):
     with serve(packed / "shards") as url:
-        remote = ShardClips(url, video_processor=video_processor)
+        remote = ClipDataset(Shards(url), video_processor)
         loader = DataLoader(remote, sampler=[7, 2], batch_size=None, num_workers=num_workers, collate_fn=None)
         for index, item in zip([7, 2], loader, strict=True):
-            assert torch.equal(item["pixel_values_videos"], clips[index]["pixel_values_videos"])
+            assert torch.equal(item["frames"], clips[index]["frames"])
         with pytest.raises(FileNotFoundError, match=r"no index http.*heldout\.parquet"):
-            ShardClips(url, "heldout", video_processor=video_processor)
+            Shards(url, "heldout")
 
 
 def test_a_busy_server_is_asked_again(packed, video_processor, monkeypatch):
-    monkeypatch.setattr(shard_files, "RETRY_SECONDS", (0.01, 0.01))
+    monkeypatch.setattr(shards_module, "RETRY_SECONDS", (0.01, 0.01))
     with serve(packed / "shards", num_refusals=2) as url:
-        assert len(ShardClips(url, video_processor=video_processor)) == NUM_VIDEOS
+        assert len(Shards(url)) == NUM_VIDEOS
     with serve(packed / "shards") as url:
-        remote = ShardClips(url, video_processor=video_processor)
+        remote = ClipDataset(Shards(url), video_processor)
     with pytest.raises(VideoReadingError, match=r"train-0000\d\.tar, sample 0"):
         remote[0]  # nobody answers any more
 
 
 def test_a_server_without_ranges_is_no_fault_of_the_video(packed, video_processor):
     with serve(packed / "shards", knows_ranges=False) as url:
-        remote = ShardClips(url, video_processor=video_processor)
-        with pytest.raises(ValueError, match="it has to know HTTP ranges") as caught:
+        remote = ClipDataset(Shards(url), video_processor)
+        with pytest.raises(ValueError, match="it must support HTTP range requests") as caught:
             remote[0]
     assert not isinstance(caught.value, VideoReadingError)
 
 
-def test_datasets_streams_the_shards(packed):
+def test_the_datasets_library_streams_the_shards(packed):
     files = sorted(map(str, (packed / "shards").glob("*.tar")))
     stream = datasets.load_dataset("webdataset", data_files={"train": files}, split="train", streaming=True)
     rows = list(stream)
@@ -104,10 +104,10 @@ def test_datasets_streams_the_shards(packed):
 
 
 def test_parquet_shards_hold_the_same(packed, clips, video_processor):
-    parquet = ShardClips(packed / "parquet", video_processor=video_processor)
-    assert parquet.places["shard"].tolist() == clips.places["shard"].tolist()
+    parquet = ClipDataset(Shards(packed / "parquet"), video_processor)
+    assert parquet.videos.places["shard"].tolist() == clips.videos.places["shard"].tolist()
     for index in (0, 9, NUM_VIDEOS - 1):
-        assert torch.equal(parquet[index]["pixel_values_videos"], clips[index]["pixel_values_videos"])
+        assert torch.equal(parquet[index]["frames"], clips[index]["frames"])
         assert parquet[index]["transcripts"] == clips[index]["transcripts"]
     files = sorted(map(str, (packed / "parquet").glob("train-*.parquet")))
     stream = datasets.load_dataset("parquet", data_files={"train": files}, split="train", streaming=True)
@@ -125,7 +125,7 @@ def test_an_interrupted_packing_is_continued(packed, tmp_path):
     assert (tmp_path / "shards" / "train-00000.tar").stat().st_mtime_ns == kept
 
 
-def test_refusals(packed, tmp_path, video_processor):
+def test_refusals(packed, tmp_path):
     with pytest.raises(ValueError, match="shard_format must be one of tar, parquet, got 'zip'"):
         pack_shards(packed / "dataset", packed / "footage", tmp_path / "zip", shard_format="zip")
     with pytest.raises(ValueError, match="another data set, format, size or seed"):
@@ -139,21 +139,21 @@ def test_refusals(packed, tmp_path, video_processor):
     with pytest.raises(FileNotFoundError, match="there is no video"):
         pack_shards(packed / "dataset", tmp_path, tmp_path / "shards")
     with pytest.raises(FileNotFoundError, match=r"no index .*heldout\.parquet"):
-        ShardClips(packed / "shards", "heldout", video_processor=video_processor)
+        Shards(packed / "shards", "heldout")
 
 
 def test_damaged_shards_name_shard_and_sample(packed, tmp_path, video_processor):
     shutil.copytree(packed / "shards", tmp_path / "shards")
-    clips = ShardClips(tmp_path / "shards", video_processor=video_processor)
+    clips = ClipDataset(Shards(tmp_path / "shards"), video_processor)
     last = len(clips) - 1
-    shard = tmp_path / "shards" / f"train-{clips.places['shard'][last]:05d}.tar"
+    shard = tmp_path / "shards" / f"train-{clips.videos.places['shard'][last]:05d}.tar"
     data = bytearray(shard.read_bytes())
-    words = int(clips.places["json_offset"][last])
+    words = int(clips.videos.places["json_offset"][last])
     data[words : words + 2] = b"[["
     shard.write_bytes(data)
     with pytest.raises(TranscriptError, match=rf"{shard.name}, sample {last}: its words are broken"):
         clips[last]
-    shard.write_bytes(data[: int(clips.places["video_offset"][last]) + 100])
+    shard.write_bytes(data[: int(clips.videos.places["video_offset"][last]) + 100])
     with pytest.raises(VideoReadingError, match=rf"{shard.name}, sample {last}: the shard ends after 100 of"):
         clips[last]
     shard.unlink()

@@ -7,9 +7,10 @@ import pytest
 
 from processing import TVTSv2VideoProcessor
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
-from training.sources import howto100m as howto100m_clips
+from training.sources import howto100m
+from training.sources.clip_dataset import ClipDataset
 from training.sources.clip_sampling import TranscriptError
-from training.sources.howto100m import HowTo100MClips, find_entries
+from training.sources.howto100m import HowTo100M, find_entries
 
 
 @pytest.fixture
@@ -34,14 +35,14 @@ def data(tmp_path):
 
 
 def open_clips(data, **options):
-    video_processor = TVTSv2VideoProcessor(crop_size=32)
-    return HowTo100MClips(data / "list.csv", data / "caption.json", data, video_processor=video_processor, **options)
+    videos = HowTo100M(data / "list.csv", data / "caption.json", data)
+    return ClipDataset(videos, TVTSv2VideoProcessor(crop_size=32), **options)
 
 
 def test_items(data):
     clips = open_clips(data)
     item = clips[0]
-    assert item["pixel_values_videos"].shape == (12, 3, 32, 32) and item["video_id"] == "Ab-_1"
+    assert item["frames"].shape == (12, 32, 32, 3) and item["video_id"] == "Ab-_1"
     assert len(item["transcripts"]) == 4 and '"quoted": {and}' in " ".join(item["transcripts"])
     assert clips[0]["transcripts"] == item["transcripts"]
     assert open_clips(data, deterministic=True)[0]["transcripts"]
@@ -69,7 +70,7 @@ def test_broken_and_missing_captions_name_the_line(data, index, message):
 
 
 def test_huge_entries_are_refused_unread(data, monkeypatch):
-    monkeypatch.setattr(howto100m_clips, "MAX_BYTES", 100)
+    monkeypatch.setattr(howto100m, "MAX_BYTES", 100)
     with pytest.raises(TranscriptError, match=r"line 2: captions of 'Ab-_1' are larger than"):
         open_clips(data)[0]
 

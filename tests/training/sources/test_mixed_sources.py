@@ -21,19 +21,17 @@ class FakeClips(Dataset):
 
     def __init__(self, name, size, num_transcripts=4, broken=(), error=VideoReadingError):
         self.name, self.size, self.num_transcripts = name, size, num_transcripts
-        self.broken, self.error, self.epoch = broken, error, None
+        self.broken, self.error = broken, error
 
     def __len__(self):
         return self.size
 
-    def set_epoch(self, epoch):
-        self.epoch = epoch
-
-    def __getitem__(self, index):
+    def __getitem__(self, key):
+        epoch, index = key
         if index in self.broken:
             raise self.error(f"{self.name}/{index}.mp4 is broken")
         return {
-            "pixel_values_videos": torch.tensor([float(index), float(self.epoch)]),
+            "frames": torch.tensor([index, epoch]),
             "transcripts": [f"{self.name} {index} at {place}" for place in range(self.num_transcripts)],
             "video_id": f"{self.name}/{index}",
         }
@@ -178,7 +176,7 @@ def test_samples_are_functions_of_seed_source_epoch_and_index(mix):
     sample = samples[key]
     samples[SampleKey(1, 7, 3)]
     assert same(sample, samples[key])
-    assert sample["pixel_values_videos"].tolist() == [5, 2]
+    assert sample["frames"].tolist() == [5, 2]
     assert sample["bool_masked_pos"].sum() == NUM_PATCHES // 2 and sample["num_broken"] == 0
     others = [samples[other] for other in (SampleKey(1, 2, 5), SampleKey(0, 3, 5), SampleKey(0, 2, 6))]
     others.append(mix(FakeClips("a", 9), seed=4)[key])
@@ -254,9 +252,9 @@ def test_a_replacement_is_never_one_that_was_just_tried(mix):
     tried = []
 
     class Recorder(FakeClips):
-        def __getitem__(self, index):
-            tried.append(index)
-            return super().__getitem__(index)
+        def __getitem__(self, key):
+            tried.append(key.index)
+            return super().__getitem__(key)
 
     samples = mix(Recorder("a", 4, broken=(0, 1, 2)))
     for epoch in range(50):

@@ -2,20 +2,23 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 
 import pytest
+import torch
 
+from modeling_tvtsv2 import TVTSv2Config
 from processing import TVTSv2VideoProcessor
-from training.arguments import DataArguments
-from training.data_building.build_dataset import build_dataset
+from training.arguments import DataArguments, PreTrainingArguments
+from training.data_building.build_dataset import build_dataset, split_of
 from training.data_building.pack_shards import pack_shards
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
-from training.pretraining_setup import SOURCE_KEYS, DataFiles, build_heldout_data, build_source, build_training_data
+from training.pretraining_setup import DataFiles, build_heldout_data, build_training_data
 from training.runtime.run_folder import BROKEN_VIDEOS_FILE
+from training.sources.clip_dataset import ClipDataset
+from training.sources.formats import FORMATS, open_source
 
 NUM_VIDEOS = 2
-SETTINGS = {"num_clips": 4, "min_words": 3, "seed": 0}
+CONFIG = TVTSv2Config.from_preset("tiny")
 
 
 @pytest.fixture(scope="module")
@@ -41,58 +44,81 @@ def sources(tmp_path_factory):
         "webvid": {"table": corpus.caption_table("train"), "root": corpus.caption_root},
         "howto100m": {"list_file": folder / "howto.csv", "captions": folder / "captions.json", "videos": videos},
         "built": {"dataset": folder / "dataset", "videos": videos},
-        "shards": {"shards": folder / "shards", "split": "train"},
+        "shards": {"shards": folder / "shards"},
     }
 
 
 @pytest.fixture(scope="module")
-def processor():
-    return SimpleNamespace(video_processor=TVTSv2VideoProcessor(crop_size=32))
+def split_sources(sources, tmp_path_factory):
+    """The two videos again, one of them held out."""
+    folder, videos = tmp_path_factory.mktemp("split"), sources["built"]["videos"]
+    groups = {
+        f"train{index:06d}.mp4": next(
+            name for name in map(str, range(100)) if (split_of(name, 0.5) == "heldout") == bool(index)
+        )
+        for index in range(NUM_VIDEOS)
+    }
+    build_dataset(videos, folder / "dataset", num_workers=1, heldout_ratio=0.5, groups=groups)
+    pack_shards(folder / "dataset", videos, folder / "shards")
+    return {"built": {"dataset": folder / "dataset", "videos": videos}, "shards": {"shards": folder / "shards"}}
 
 
-@pytest.fixture
-def config():
-    return SimpleNamespace(num_transcripts=4, vision_config=SimpleNamespace(num_patches=4))
+@pytest.fixture(scope="module")
+def video_processor():
+    return TVTSv2VideoProcessor(crop_size=32)
 
 
-@pytest.mark.parametrize("form", SOURCE_KEYS)
-def test_every_format_gives_items(sources, processor, form):
-    source = build_source({"format": form, "weight": 2, **sources[form]}, processor, **SETTINGS)
-    item = source[1]
-    assert isinstance(source, SOURCE_KEYS[form]["class"]) and len(source) == NUM_VIDEOS
-    assert item["pixel_values_videos"].shape == (12, 3, 32, 32)
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_gives_items(sources, video_processor, form):
+    videos = open_source({"format": form, "weight": 2, **sources[form]})
+    assert isinstance(videos, FORMATS[form]) and len(videos) == NUM_VIDEOS
+    item = ClipDataset(videos, video_processor)[1]
+    assert item["frames"].shape == (12, 32, 32, 3) and item["frames"].dtype == torch.uint8
     assert len(item["transcripts"]) == (1 if form == "webvid" else 4)
 
 
-def test_all_formats_train_together(sources, processor, config, tmp_path):
-    described = [{"format": form, "weight": 1, **sources[form]} for form in SOURCE_KEYS]
-    args = SimpleNamespace(seed=3, output_dir=tmp_path, train_batch_size=2, world_size=1, gradient_accumulation_steps=1)
+def test_all_formats_train_together(sources, video_processor, tmp_path):
+    described = [{"format": form, "weight": 1, **sources[form]} for form in FORMATS]
+    args = PreTrainingArguments(str(tmp_path), use_cpu=True, per_device_train_batch_size=2, seed=3)
     samples, sampler = build_training_data(
-        DataFiles(described, None, []), processor, config, DataArguments(mask_ratio=0.5), args
+        DataFiles(described, None, []), video_processor, CONFIG, DataArguments(mask_ratio=0.5), args
     )
     keys = list(sampler)
     assert [key.source for key in keys] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert all(samples[key]["num_broken"] == 0 for key in keys) and not (tmp_path / BROKEN_VIDEOS_FILE).exists()
 
 
-@pytest.mark.parametrize("form", SOURCE_KEYS)
-def test_missing_and_unknown_keys_are_named(sources, processor, form):
+@pytest.mark.parametrize("form", FORMATS)
+def test_missing_and_unknown_keys_are_named(sources, form):
     wrong = {"format": form, **sources[form], "rooot": "."}
-    first = SOURCE_KEYS[form]["required"][0]
+    first = next(iter(sources[form]))
     del wrong[first]
-    with pytest.raises(ValueError, match=rf"A {form} source has the keys .*missing \['{first}'\], unknown \['rooot'\]"):
-        build_source(wrong, processor, **SETTINGS)
+    message = rf"A source of format {form} has the keys .*missing \['{first}'\], unknown \['rooot'\]"
+    with pytest.raises(ValueError, match=message):
+        open_source(wrong)
 
 
-@pytest.mark.parametrize("form", ["howto100m", "built", "shards"])
-def test_held_out_videos_may_have_any_format_with_transcripts(sources, processor, config, form):
-    files = DataFiles([], {"format": form, **sources[form]}, [])
-    heldout = build_heldout_data(files, processor, config, DataArguments())
+def heldout_of(source, video_processor):
+    return build_heldout_data(DataFiles([], source, []), video_processor, CONFIG, DataArguments())
+
+
+def test_held_out_videos_of_a_list(sources, video_processor):
+    heldout = heldout_of({"format": "howto100m", **sources["howto100m"]}, video_processor)
     assert heldout.deterministic and len(heldout[0]["transcripts"]) == 4
 
 
-def test_captions_cannot_be_held_out_for_sorting(sources, processor, config):
+@pytest.mark.parametrize("form", ["built", "shards"])
+def test_held_out_videos_are_those_of_the_heldout_split(sources, split_sources, video_processor, form):
+    """Without a word about the split, an evaluation never takes the training videos."""
+    heldout = heldout_of({"format": form, **split_sources[form]}, video_processor)
+    assert [heldout[index]["video_id"] for index in range(len(heldout))] == ["train000001.mp4"]
+    named = heldout_of({"format": form, **split_sources[form], "split": "train"}, video_processor)
+    assert named[0]["video_id"] == "train000000.mp4"
+    without = {"format": form, **sources[form]}
+    with pytest.raises((ValueError, FileNotFoundError), match=r"'heldout'.*build it with a larger --heldout_ratio"):
+        heldout_of(without, video_processor)
+
+
+def test_captions_cannot_be_held_out_for_sorting(sources, video_processor):
     with pytest.raises(ValueError, match="needs transcripts to sort"):
-        build_heldout_data(
-            DataFiles([], {"format": "webvid", **sources["webvid"]}, []), processor, config, DataArguments()
-        )
+        heldout_of({"format": "webvid", **sources["webvid"]}, video_processor)

@@ -1,5 +1,6 @@
-"""Clip sources on a small generated corpus and on broken files in the published formats."""
+"""Clips of a small generated corpus, and of broken files in the published formats."""
 
+import itertools
 import json
 import re
 import shutil
@@ -11,9 +12,11 @@ import torch
 from processing import TVTSv2VideoProcessor, VideoReadingError
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus, plan_narrated_video
 from training.narrated_shapes.scene_drawing import COLORS
+from training.sources.clip_dataset import ClipDataset, ClipKey
 from training.sources.clip_sampling import TranscriptError
-from training.sources.clip_sources import WebVidClips, YTTemporalClips
 from training.sources.clip_spans import draw_span
+from training.sources.webvid import WebVid
+from training.sources.yt_temporal import YTTemporal
 from training.transcripts.alignment import clean_subtitles
 
 CONFIG = CorpusConfig(num_train_videos=4, num_heldout_videos=0, num_train_captions=2, num_heldout_captions=0)
@@ -41,7 +44,7 @@ def video_processor():
 
 
 def narrated(corpus, video_processor, **options):
-    return YTTemporalClips(corpus.list_file("train"), corpus.folder, video_processor=video_processor, **options)
+    return ClipDataset(YTTemporal(corpus.list_file("train"), corpus.folder), video_processor, **options)
 
 
 def edit(broken, change, video_id="train000000"):
@@ -52,21 +55,20 @@ def edit(broken, change, video_id="train000000"):
 
 
 def open_broken(broken, video_processor, **options):
-    return YTTemporalClips(broken / "list.csv", broken, video_processor=video_processor, **options)
+    return ClipDataset(YTTemporal(broken / "list.csv", broken), video_processor, **options)
 
 
 def test_items_depend_on_seed_epoch_and_index_alone(corpus, video_processor):
     source, again = narrated(corpus, video_processor), narrated(corpus, video_processor)
     again[3], again[0]
     item, same = source[1], again[1]
-    assert item["pixel_values_videos"].shape == (12, 3, 32, 32)
-    assert item["pixel_values_videos"].dtype == torch.uint8
-    assert narrated(corpus, video_processor, deterministic=True)[1]["pixel_values_videos"].dtype == torch.float32
+    fixed = narrated(corpus, video_processor, deterministic=True)[1]
+    for frames in (item["frames"], fixed["frames"]):
+        assert frames.shape == (12, 32, 32, 3) and frames.dtype == torch.uint8
     assert len(item["transcripts"]) == 4 and item["video_id"] == "train/train000001"
-    assert torch.equal(item["pixel_values_videos"], same["pixel_values_videos"])
+    assert torch.equal(item["frames"], same["frames"])
     assert item["transcripts"] == same["transcripts"]
-    again.set_epoch(1)
-    assert again[1]["transcripts"] != item["transcripts"]
+    assert again[ClipKey(0, 1)]["transcripts"] == item["transcripts"] != again[ClipKey(1, 1)]["transcripts"]
     assert narrated(corpus, video_processor, seed=1)[1]["transcripts"] != item["transcripts"]
 
 
@@ -85,9 +87,9 @@ def test_frames_show_the_span_of_the_transcripts(corpus, video_processor):
     matches = []
     for index in range(len(source)):
         script = plan_narrated_video(CONFIG, "train", index)
-        duration = json.loads(source.paths(index)[1].read_text())["info"]["duration"]
+        duration = json.loads(source.videos.paths(index)[1].read_text())["info"]["duration"]
         span = draw_span(duration, 4, np.random.default_rng([0, 0, index]))
-        frames = source[index]["pixel_values_videos"]
+        frames = source[index]["frames"]
         length = (span.end_seconds - span.start_seconds) / 12
         for t, frame in enumerate(frames):
             begin, end = (
@@ -96,9 +98,7 @@ def test_frames_show_the_span_of_the_transcripts(corpus, video_processor):
             )
             shown = {e.color for e in script.events if e.start_seconds < end and e.end_seconds > begin}
             close = {
-                color: (
-                    (frame.float() - torch.tensor(rgb, dtype=torch.float32)[:, None, None]).abs().amax(0) < 40
-                ).sum()
+                color: ((frame.float() - torch.tensor(rgb, dtype=torch.float32)).abs().amax(-1) < 40).sum()
                 for color, rgb in COLORS.items()
             }
             matches.append(max(close, key=close.get) in shown)
@@ -108,11 +108,10 @@ def test_frames_show_the_span_of_the_transcripts(corpus, video_processor):
 def test_deterministic_items_stay(corpus, video_processor):
     source = narrated(corpus, video_processor, deterministic=True)
     item = source[2]
-    source.set_epoch(5)
-    assert item["transcripts"] == source[2]["transcripts"]
-    assert torch.equal(item["pixel_values_videos"], source[2]["pixel_values_videos"])
-    assert item["pixel_values_videos"].shape == (12, 3, 32, 32)
-    annotation = json.loads(source.paths(2)[1].read_text())
+    other = source[ClipKey(5, 2)]
+    assert item["transcripts"] == other["transcripts"] and torch.equal(item["frames"], other["frames"])
+    assert item["frames"].shape == (12, 32, 32, 3)
+    annotation = json.loads(source.videos.paths(2)[1].read_text())
     start = annotation["info"]["duration"] / 2 - 9.5
     heard = [word for word in clean_subtitles(annotation["subtitles"]) if start <= word.time < start + 4]
     assert abs(len(item["transcripts"][0].split()) - len(heard)) <= 3
@@ -126,8 +125,7 @@ def test_spans_with_silent_clips_are_drawn_again(broken, video_processor):
     edit(broken, silence_the_first_half)
     source = open_broken(broken, video_processor)
     for epoch in range(5):
-        source.set_epoch(epoch)
-        assert all(len(transcript.split()) >= 3 for transcript in source[0]["transcripts"])
+        assert all(len(transcript.split()) >= 3 for transcript in source[ClipKey(epoch, 0)]["transcripts"])
 
     edit(broken, lambda annotation: annotation.update(subtitles=annotation["subtitles"][-10:]))
     for deterministic in (False, True):
@@ -168,7 +166,7 @@ def test_missing_files_name_the_line(broken, video_processor):
     with pytest.raises(VideoReadingError, match=r"line 3.*there is no video"):
         source[1]
     (broken / "videos" / "train" / "data" / "train000000.mp4").unlink()
-    with pytest.raises(FileNotFoundError, match=r"is .* the right root"):
+    with pytest.raises(FileNotFoundError, match=r"is .* the right folder"):
         open_broken(broken, video_processor)
 
 
@@ -208,36 +206,50 @@ def test_names_that_are_no_subset_and_id(broken, video_processor, name):
 
 
 def test_webvid_of_the_release(corpus, video_processor):
-    source = WebVidClips(corpus.caption_table("train"), corpus.caption_root, video_processor=video_processor)
+    source = ClipDataset(WebVid(corpus.caption_table("train"), corpus.caption_root), video_processor)
     item = source[1]
     assert len(source) == 2 and item["video_id"] == "videos/train/000001"
     assert item["transcripts"] == [corpus.caption_table("train").read_text().splitlines()[2].split("\t")[0]]
-    assert item["pixel_values_videos"].shape == (12, 3, 32, 32)
-    assert torch.equal(item["pixel_values_videos"], source[1]["pixel_values_videos"])
-    source.set_epoch(1)
-    assert not torch.equal(item["pixel_values_videos"], source[1]["pixel_values_videos"])
-    fixed = WebVidClips(
-        corpus.caption_table("train"), corpus.caption_root, video_processor=video_processor, deterministic=True
-    )
-    assert fixed[0]["pixel_values_videos"].shape == (12, 3, 32, 32)
+    assert item["frames"].shape == (12, 32, 32, 3)
+    assert torch.equal(item["frames"], source[1]["frames"])
+    assert not torch.equal(item["frames"], source[ClipKey(1, 1)]["frames"])
+    assert ClipDataset(source.videos, video_processor, deterministic=True)[0]["frames"].shape == (12, 32, 32, 3)
 
 
 def test_webvid_as_published_and_paths_without_suffix(corpus, video_processor, tmp_path):
     table = tmp_path / "results_2M_train.csv"
     table.write_text("videoid,contentUrl,duration,page_dir,name\n000000,http://x/y.mp4,PT00H00M04S,train,A red star\n")
-    source = WebVidClips(table, corpus.caption_root / "videos", video_processor=video_processor)
+    source = ClipDataset(WebVid(table, corpus.caption_root / "videos"), video_processor)
     assert source[0]["transcripts"] == ["A red star"] and source[0]["video_id"] == "train/000000"
     table = tmp_path / "release.tsv"
     table.write_text("caption\tpath\nA red star\ttrain/000000\n")
-    source = WebVidClips(table, corpus.caption_root / "videos", video_processor=video_processor)
+    source = ClipDataset(WebVid(table, corpus.caption_root / "videos"), video_processor)
     assert source[0]["video_id"] == "train/000000"
 
 
-def test_webvid_errors_name_file_line_and_column(corpus, video_processor, tmp_path):
+def test_webvid_errors_name_file_line_and_column(tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("caption\tpath\nA star\tx.mp4\n")
     with pytest.raises(ValueError, match=r"table\.csv, line 1: expected a column 'caption'.*looks like '\\t'"):
-        WebVidClips(table, tmp_path, video_processor=video_processor)
+        WebVid(table, tmp_path)
     table.write_text("caption,path\nA star,../x.mp4\n")
     with pytest.raises(ValueError, match=r"table\.csv, line 2: '\.\./x\.mp4' is not a path inside"):
-        WebVidClips(table, tmp_path, video_processor=video_processor)
+        WebVid(table, tmp_path)
+
+
+def test_windows_with_fewer_frames_than_t_repeat_them(corpus, video_processor):
+    """At 4 frames per second, a clip of 4 s has 16 frames, all of them taken, each at least once."""
+    processor = TVTSv2VideoProcessor(crop_size=32, num_frames=40)
+    for deterministic in (False, True):
+        source = ClipDataset(
+            WebVid(corpus.caption_table("train"), corpus.caption_root), processor, deterministic=deterministic
+        )
+        frames = source[0]["frames"]
+        assert frames.shape == (40, 32, 32, 3)
+        assert any(torch.equal(one, other) for one, other in itertools.pairwise(frames))
+
+
+@pytest.mark.parametrize("settings", [{"num_clips": 0}, {"min_words": 0}])
+def test_impossible_numbers(corpus, video_processor, settings):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        narrated(corpus, video_processor, **settings)

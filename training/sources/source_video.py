@@ -1,0 +1,46 @@
+"""A video of a source with its text, and what every format of a source offers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from training.transcripts.alignment import TimedWord
+
+
+@dataclass(frozen=True)
+class SourceVideo:
+    """A video and its text: timed words, or one caption for the whole video.
+
+    file: a path, or the video's bytes.
+    video_id: names the video within its source.
+    place: what errors call it, such as "train.csv, line 7".
+    words: all words spoken, in order of time; seconds count from the video's first frame.
+    duration: seconds in which clips may lie.
+    caption: None where there are words.
+    """
+
+    file: Path | bytes
+    video_id: str
+    place: str
+    words: Sequence[TimedWord] = ()
+    duration: float = 0.0
+    caption: str | None = None
+
+
+class VideoSource(Protocol):
+    """What a format's class offers; its constructor's arguments are the keys of a source in the YAML."""
+
+    is_captioned: ClassVar[bool]
+    """Whether every video has one caption instead of timed words, so that there is nothing to sort."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> SourceVideo:
+        """Return video `index`, its frames unread.
+
+        Raises:
+            VideoReadingError: the video's bytes cannot be read.
+            TranscriptError: its words are missing or broken.
+        """
+        ...

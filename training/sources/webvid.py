@@ -1,0 +1,54 @@
+"""WebVid: a table of videos with one caption each."""
+
+from pathlib import Path, PurePosixPath
+
+from training.sources.source_video import SourceVideo
+from training.sources.table_files import check_first_video, read_header, read_table, resolve_inside
+
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
+
+
+class WebVid:
+    """Captioned videos in WebVid's formats.
+
+    The table has the columns `caption` and `path` (of the TVTSv2 release), or `videoid`, `page_dir` and `name` (as
+    WebVid was published: the caption is `name`, the path `<page_dir>/<videoid>.mp4`).
+
+    Args:
+        table: comma-separated (.csv) or tab-separated (.tsv).
+        root: the folder that paths are relative to.
+
+    Raises:
+        FileNotFoundError: the table, or the first video, does not exist.
+        ValueError: the table is broken, or a path leads out of `root`.
+    """
+
+    is_captioned = True
+
+    def __init__(self, table: str | Path, root: str | Path):
+        is_published_form = "videoid" in read_header(table)
+        self.table = read_table(table, ["name", "page_dir", "videoid"] if is_published_form else ["caption", "path"])
+        self.captions = self.table.columns["name" if is_published_form else "caption"]
+        self.root = Path(root).resolve()
+        check_first_video(self.table, self.path(0), self.root)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def path(self, index: int) -> Path:
+        """Return the video file of a row."""
+        return resolve_inside(self.root, self._relative_path(index), self.table.place(index))
+
+    def _relative_path(self, index: int) -> str:
+        columns = self.table.columns
+        if "path" not in columns:
+            return f"{columns['page_dir'][index]}/{columns['videoid'][index]}.mp4"
+        path = columns["path"][index]
+        return path if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES else f"{path}.mp4"
+
+    def __getitem__(self, index: int) -> SourceVideo:
+        """Return the video of row `index`."""
+        video_id = str(PurePosixPath(self._relative_path(index)).with_suffix(""))
+        return SourceVideo(
+            self.path(index), video_id, self.table.place(index), duration=float("inf"), caption=self.captions[index]
+        )
