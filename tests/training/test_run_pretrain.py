@@ -329,7 +329,7 @@ def test_without_held_out_videos_there_are_no_metrics(own_sources, tmp_path, cap
     [
         (
             {"sources": [{"format": "hdvila", "root": "."}]},
-            "must be one of yt_temporal, webvid, howto100m, built, shards, got",
+            "format is one of yt_temporal, webvid, howto100m, built, shards",
         ),
         ({"tokenizer": None}, "Give --tokenizer or --clip_checkpoint"),
         ({"eval_source": None}, "no held-out videos: name some as eval_source"),
