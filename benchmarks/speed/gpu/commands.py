@@ -1,0 +1,132 @@
+"""`tvtsv2 embed` from video files, and the main job, on a GPU."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.speed.towers.measure import distance
+from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
+from training.runtime.run_folder import RESULTS_FILE
+
+ROOT = Path(__file__).parents[3]
+
+
+def embed_files(setting, report: Callable) -> None:
+    """Report how pinned uint8 frames reach the model: embeddings beside the plain way, and `tvtsv2 embed`'s speed."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model_folder = write_model(folder / "model", setting.is_small)
+        num_videos, size = (3, (48, 64)) if setting.is_small else (192, (360, 640))
+        videos = write_videos(folder / "videos", num_videos, size)
+        report("videos", {"number": num_videos, "frames": 100, "height": size[0], "width": size[1]})
+        report("distance_from_the_processor", _compare_embedding(model_folder, videos[:3], setting.device))
+        store = folder / "store"
+        options = ["--dtype", "bfloat16", "--batch_size", "16", "--num_readers", "2" if setting.is_small else "12"]
+        arguments = [str(model_folder), str(folder / "videos"), str(store), *options]
+        seconds, output = run_python("-m", "tvtsv2", "embed", *arguments, device=setting.device)
+        rates = {"seconds": round(seconds, 1), "videos_per_second_with_start": round(num_videos / seconds, 1)}
+        report("tvtsv2_embed", rates | {"output": output[-400:].replace(str(folder), "")})
+
+
+def write_model(folder: Path, is_small: bool) -> Path:
+    """Write a b16 (or a small model) of random weights with its processor."""
+    from processing import TVTSv2Processor, TVTSv2VideoProcessor
+    from tests.support.small_folder import small_processor, write_small_folder
+
+    if is_small:
+        return write_small_folder(folder)
+    torch.manual_seed(0)
+    TVTSv2Model(TVTSv2Config.from_preset("b16")).save_pretrained(folder)
+    TVTSv2Processor(TVTSv2VideoProcessor(), small_processor().tokenizer).save_pretrained(folder)
+    return folder
+
+
+def write_videos(folder: Path, number: int, size: tuple[int, int]) -> list[Path]:
+    """Write H.264 files of 100 frames, (height, width) pixels, that move; no two are alike."""
+    from training.narrated_shapes.corpus import encode_video
+
+    folder.mkdir()
+    height, width = size
+    y, x = np.mgrid[0:height, 0:width].astype(np.int32)
+    paths = []
+    for video in range(number):
+        step = 1 + video % 7
+        base = np.stack([x + 31 * video, y * 2 + 17 * video, x + y], axis=-1)
+        frames = np.stack([(base + index * step) % 256 for index in range(100)]).astype(np.uint8)
+        paths.append(folder / f"{video:03d}.mp4")
+        encode_video(frames, paths[-1], fps=25)
+    return paths
+
+
+def _compare_embedding(model_folder: Path, videos: list[Path], device: str) -> float:
+    """Return the distance between the embeddings of `VideoEmbedder` and those of processor and model, float32."""
+    from tvtsv2.models.model_loading import load_model, load_processor
+    from tvtsv2.models.video_embedding import VideoEmbedder
+    from tvtsv2.reading.video_list import VideoEntry
+
+    model, processor = load_model(str(model_folder)).to(device), load_processor(str(model_folder))
+    embedder = VideoEmbedder(model, processor.video_processor, batch_size=2, num_readers=2)
+    entries = [VideoEntry(path.name, path) for path in videos]
+    streamed = torch.from_numpy(np.concatenate([result.embeddings() for result in embedder.embed(entries)]))
+    with torch.no_grad():
+        pixels = processor(videos=[str(path) for path in videos], return_tensors="pt")["pixel_values_videos"]
+        plain = model.get_video_features(pixels.to(device), class_token_only=True).pooler_output.cpu()
+    apart = distance(streamed, plain)
+    assert apart < 1e-4, f"embeddings of files differ by {apart}"
+    return apart
+
+
+def run_python(*arguments: str, device: str) -> tuple[float, str]:
+    """Return the seconds and the output of a command of this project.
+
+    Raises:
+        RuntimeError: it failed; with the end of its output.
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    if device == "cpu":
+        environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    started = time.perf_counter()
+    run = subprocess.run(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    output = re.sub(r"[^\n]*\r", "", run.stdout)
+    if run.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {run.returncode}:\n{output[-2500:]}")
+    return time.perf_counter() - started, output
+
+
+def run_main_job(setting, report: Callable) -> None:
+    """Report a short run of the main job: its results and seconds."""
+    number, steps, batch = ("8", "3", "4") if setting.is_small else ("256", "150", "32")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        options = {
+            "output_dir": folder / "run",
+            "corpus_dir": folder / "corpus",
+            "num_train_videos": number,
+            "num_train_captions": number,
+            "num_heldout_videos": "8" if setting.is_small else "64",
+            "max_steps": steps,
+            "per_device_train_batch_size": batch,
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "dataloader_num_workers": "1" if setting.is_small else "8",
+            "logging_steps": "1" if setting.is_small else "25",
+        }
+        if setting.device == "cpu":
+            options["use_cpu"] = "True"
+        words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        script = str(ROOT / "training" / "run_pretrain.py")
+        seconds, _ = run_python(script, *words, device=setting.device)
+        results = json.loads((folder / "run" / RESULTS_FILE).read_text())
+        del results["command"]  # of paths that are gone
+        report("run", {"max_steps": int(steps), "seconds_with_corpus": round(seconds, 1), "results": results})

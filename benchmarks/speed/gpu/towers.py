@@ -1,0 +1,101 @@
+"""Matrix-product peak, towers and training steps on a GPU, beside the release's way."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from benchmarks.speed.towers.measure import assert_equal
+from benchmarks.speed.towers.timing import time_alternately
+from benchmarks.speed.towers.workloads import OURS, REFERENCE, Workload, make_model, training_step, video_forward
+
+# What issue 21 asks for; MFU at h14 only.
+BARS = {"forward": 4.0, "step": 3.0, "memory_share": 0.40, "mfu": 0.55}
+
+
+def matmul_tflops(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Return the 10^12 FLOP/s of a product of two (size, size) matrices, the best of five times ten."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def multiply() -> None:
+        for _ in range(10):
+            nn.functional.linear(left, right)
+
+    timing = time_alternately({"": torch.no_grad()(multiply)}, device, repeats=5)[""]
+    return 10 * 2 * size**3 / min(timing.seconds) / 1e12
+
+
+def measure_device(setting, report: Callable) -> None:
+    """Report the device, its peaks and the speed of its memory."""
+    device = torch.device(setting.device)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        report("device", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    size = 256 if setting.is_small else 8192
+    for dtype in (torch.bfloat16, torch.float32):
+        report(f"matmul_tflops_{str(dtype).removeprefix('torch.')}", round(matmul_tflops(device, dtype, size), 1))
+    source = torch.empty(size, size, 8, device=device, dtype=torch.bfloat16)
+    target = torch.empty_like(source)
+    timing = time_alternately({"": lambda: target.copy_(source)}, device, repeats=5)[""]
+    report("copy_terabytes_per_second", round(2 * source.nbytes / min(timing.seconds) / 1e12, 3))
+
+
+def measure_towers(setting, report: Callable) -> None:
+    """Report towers and steps of b16 and h14 in bfloat16: times, memory, MFU, and which bars they meet."""
+    device = torch.device(setting.device)
+    peak = matmul_tflops(device, torch.bfloat16, 256 if setting.is_small else 8192) * 1e12
+    forward, step = [("b16", 32), ("h14", 16)], [("b16", 12), ("b16", 48), ("h14", 2), ("h14", 8)]
+    if setting.is_small:
+        forward, step = [("tiny", 1)], [("tiny", 2)]
+    for preset, batch_size in forward:
+        workload, exact = _forward(preset, batch_size, setting)
+        report(f"forward_{preset}_{batch_size}", _compare(workload, exact, setting, peak, "forward", preset))
+        del workload, exact
+        _release_memory(device)
+    for preset, batch_size in step:
+        workload = training_step(_model(preset, setting), preset, batch_size, torch.bfloat16)
+        report(f"step_{preset}_{batch_size}", _compare(workload, None, setting, peak, "step", preset))
+        del workload
+        _release_memory(device)
+
+
+def _model(preset: str, setting):
+    return make_model(preset, torch.device(setting.device), num_layers=1 if setting.is_small else None)
+
+
+def _forward(preset: str, batch_size: int, setting) -> tuple[Workload, torch.Tensor]:
+    """Return the workload in bfloat16, and the reference's result in float32 for its first videos."""
+    model = _model(preset, setting)
+    exact = video_forward(model, batch_size, torch.float32).outputs[REFERENCE]()
+    return video_forward(model, batch_size, torch.bfloat16), exact
+
+
+def _compare(workload: Workload, exact: torch.Tensor | None, setting, peak: float, kind: str, preset: str) -> dict:
+    distances = None if exact is None else assert_equal(workload, exact, "bfloat16")
+    losses = None if exact is not None else {name: output().item() for name, output in workload.outputs.items()}
+    timings = time_alternately(workload.contenders, torch.device(setting.device), setting.repeats)
+    ours, slow = timings[OURS], timings[REFERENCE]
+    result = {
+        "ours_ms": round(ours.median * 1e3, 2),
+        "release_ms": round(slow.median * 1e3, 2),
+        "speedup": round(slow.median / ours.median, 2),
+        "ours_peak_mib": round(ours.peak_bytes / 2**20, 1),
+        "release_peak_mib": round(slow.peak_bytes / 2**20, 1),
+        "memory_share": round(ours.peak_bytes / max(slow.peak_bytes, 1), 3),
+        "mfu": round(workload.flops / ours.median / peak, 3),
+        "release_mfu": round(workload.flops / slow.median / peak, 3),
+        "distances": distances,
+        "losses": losses,
+    }
+    result["bars_met"] = {
+        kind: result["speedup"] >= BARS[kind],
+        "memory_share": result["memory_share"] <= BARS["memory_share"],
+    }
+    if preset == "h14":
+        result["bars_met"]["mfu"] = result["mfu"] >= BARS["mfu"]
+    return result
+
+
+def _release_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
