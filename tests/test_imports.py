@@ -101,14 +101,38 @@ def test_packages_are_this_project_s(package):
     assert Path(importlib.import_module(package).__file__).resolve() == (ROOT / package / "__init__.py").resolve()
 
 
-@pytest.mark.parametrize("package", ["modeling_tvtsv2", "processing", "tvtsv2.main"])
+@pytest.mark.parametrize("package", ["modeling_tvtsv2", "processing", "tvtsv2"])
 def test_importing_a_package_stays_light(package):
     unwanted = {"matplotlib", "datasets", "evaluate", "peft", "pandas", "training", "benchmarks"}
     if package == "modeling_tvtsv2":
         unwanted |= {"av", "processing"}
-    if package == "tvtsv2.main":
-        unwanted |= {"av", "processing", "torch", "transformers", "accelerate", "pyarrow"}
     code = f"import sys, {package}; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     imported = unwanted.intersection(run.stdout.split())
     assert imported == set()
+
+
+def test_the_command_line_answers_without_loading_libraries():
+    command = [sys.executable, "-X", "importtime", "-m", "tvtsv2", "--help"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines()}
+    assert "argparse" in imported and "tvtsv2 embed" in run.stdout
+    assert not imported & {"av", "processing", "torch", "transformers", "accelerate", "pyarrow", "lancedb", "numpy"}
+
+
+def test_importing_tvtsv2_registers_every_auto_class_and_pipeline(tmp_path):
+    from tests.support.small_folder import write_small_folder
+
+    folder = write_small_folder(tmp_path / "model")
+    code = f"""
+import tvtsv2
+from transformers import AutoModel, AutoProcessor, AutoVideoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+for auto in (AutoModel, AutoProcessor, AutoVideoProcessor):
+    print(type(auto.from_pretrained({str(folder)!r})).__module__)
+for task in ("zero-shot-video-classification", "video-feature-extraction"):
+    print(PIPELINE_REGISTRY.check_task(task)[1]["impl"].__module__)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert {line.partition(".")[0] for line in run.stdout.split()} == {"modeling_tvtsv2", "processing"}

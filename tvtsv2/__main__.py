@@ -1,7 +1,8 @@
-"""For launchers that want a module: `accelerate launch --module commands embed …`, `torchrun … --module commands …`."""
+"""`python -m tvtsv2 embed …`, and for launchers: `accelerate launch --module tvtsv2`, `torchrun … --module tvtsv2`."""
 
 import sys
 
 from tvtsv2.main import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,10 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     from modeling_tvtsv2 import TVTSv2Config
     from modeling_tvtsv2.convert_checkpoint import convert_checkpoint
     from processing import TVTSv2Processor, TVTSv2VideoProcessor
-    from tvtsv2.models.new_folder import new_folder
+    from processing.atomic_files import whole_folder
 
     tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer) if arguments.tokenizer else None
-    with new_folder(arguments.output_dir) as folder:
+    with whole_folder(arguments.output_dir) as folder:
         model_class = convert_checkpoint(arguments.checkpoint, str(folder))
         if tokenizer is not None:
             config = TVTSv2Config.from_pretrained(folder)

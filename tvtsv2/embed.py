@@ -10,8 +10,8 @@ Embed all videos of a folder (searched through), or those a list names (.txt: a 
   tvtsv2 embed MODEL videos/ store/
   tvtsv2 embed MODEL list.csv store/ --column file --root /data/videos
   tvtsv2 embed MODEL lectures/ moments/ --windows 10 --stride 5      # a segment every 5 s, for "when does … happen?"
-  accelerate launch --multi_gpu --module commands embed MODEL videos/ store/      # every GPU takes its share
-  torchrun --nproc-per-node 4 --module commands embed MODEL videos/ store/        # four processes on a CPU
+  accelerate launch --multi_gpu --module tvtsv2 embed MODEL videos/ store/      # every GPU takes its share
+  torchrun --nproc-per-node 4 --module tvtsv2 embed MODEL videos/ store/        # four processes on a CPU
 
 The store holds shards, a Parquet table and a safetensors matrix with the same rows, and says in each file where they
 come from: model and revision, transform, frames taken, normalisation. Interrupted or killed, the same command goes on

@@ -33,14 +33,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
+    from processing.atomic_files import whole_folder
     from tvtsv2.models.exported_towers import TOWERS, check_tower, export_onnx, export_program
     from tvtsv2.models.model_loading import load_model, load_processor
-    from tvtsv2.models.new_folder import new_folder
 
     model = load_model(arguments.model, revision=arguments.revision)
     processor = load_processor(arguments.model, revision=arguments.revision)
     export, suffix = (export_onnx, ".onnx") if arguments.format == "onnx" else (export_program, ".pt2")
-    with new_folder(arguments.output_dir) as folder:
+    with whole_folder(arguments.output_dir) as folder:
         for name, tower_class in TOWERS.items():
             tower = tower_class(model).eval()
             file = folder / f"{name}{suffix}"

@@ -11,10 +11,10 @@ of pre-training is left out; no pickled file gets in.
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 from pathlib import Path
+
+from processing.atomic_files import whole_folder
 
 TEMPLATE = Path(__file__).parent / "model_card.md"
 PIPELINE_TAG = "zero-shot-video-classification"
@@ -67,22 +67,13 @@ def export(arguments: argparse.Namespace) -> Path:
     except HFValidationError as error:
         raise ValueError(str(error)) from error
     folder = Path(arguments.output_dir or arguments.repo_id)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not an empty folder; remove it, or choose another --output_dir.")
     results = read_results(arguments.results) if arguments.results else []
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with whole_folder(folder) as temporary:
         model, processor = _save_model(arguments.checkpoint, temporary)
         card = make_card(model, processor, arguments, results)
         (temporary / "README.md").write_text(card, encoding="utf-8")
         pickled = [path.name for path in temporary.rglob("*") if path.suffix in PICKLED]
         assert not pickled, f"a pickled file got in: {pickled}"
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return folder
 
 

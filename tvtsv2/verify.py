@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.model, revision=arguments.revision, attn_implementation="eager").to(arguments.device)
     processor = load_processor(arguments.model, revision=arguments.revision)
     if arguments.write_reference:
-        from tvtsv2.store.embedding_store import write_whole
+        from processing.atomic_files import write_whole
 
         write_whole(folder / REFERENCE_FILE, json.dumps(compute_reference(model)) + "\n")
     checks = [

@@ -410,7 +410,7 @@ def test_wrong_sources_models_and_targets(model_folder, videos, tmp_path, capsys
     table.write_text("file\na.mp4\n")
     (tmp_path / "empty").mkdir()
     for arguments, message in (
-        ((model_folder, tmp_path / "nowhere", tmp_path / "store"), "no folder or list"),
+        ((model_folder, tmp_path / "nowhere", tmp_path / "store"), "no folder, list file or video"),
         ((model_folder, tmp_path / "empty", tmp_path / "store"), "holds no videos"),
         ((model_folder, table, tmp_path / "store"), "--column"),
         ((model_folder, videos, full), "not empty"),

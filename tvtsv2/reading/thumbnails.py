@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 
 from processing import VideoReadingError, read_video
+from processing.atomic_files import whole_file
 
 HEIGHT = 180
 
@@ -24,6 +25,5 @@ def save_jpeg(frame: np.ndarray, file: Path) -> None:
     """Writes a frame (H, W, 3) uint8, `HEIGHT` pixels high."""
     image = PIL.Image.fromarray(frame)
     image = image.resize((max(1, round(image.width * HEIGHT / image.height)), HEIGHT), PIL.Image.Resampling.LANCZOS)
-    temporary = file.with_name(file.name + ".part")
-    image.save(temporary, format="JPEG", quality=88)
-    temporary.replace(file)
+    with whole_file(file) as temporary:
+        image.save(temporary, format="JPEG", quality=88)

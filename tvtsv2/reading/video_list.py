@@ -1,13 +1,12 @@
 """Which videos a command is to read: those of a folder, or those that a list file names."""
 
 import csv
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-VIDEO_SUFFIXES = (
-    *(".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov"),
-    *(".mp4", ".mpeg", ".mpg", ".mts", ".ogg", ".ogv", ".ts", ".webm", ".wmv"),
-)
+from processing.video_files import VIDEO_SUFFIXES, find_videos, is_video_name
+
 TABLE_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -20,10 +19,12 @@ class VideoEntry:
 
 
 def list_videos(source: str | Path, *, root: str | Path | None = None, column: str = "path") -> list[VideoEntry]:
-    """Returns the videos of a folder (searched through, by file name suffix) or of a list file, in a fixed order.
+    """Return the videos of a folder (searched through, by file name suffix), of a list file, or one video file.
+
+    What is left out of a folder (hidden files, dangling links, links to folders) is named on stderr.
 
     Args:
-        source: A folder; a .txt file with a path a line; or a .csv or .tsv file with a header.
+        source: A folder; a video file; a .txt file with a path a line; or a .csv or .tsv file with a header.
         root: What the paths of a list are relative to; None: the list's folder.
         column: The table's column of paths.
 
@@ -34,13 +35,16 @@ def list_videos(source: str | Path, *, root: str | Path | None = None, column: s
     if source.is_dir():
         if root is not None:
             raise ValueError(f"--root belongs to a list file, but {source} is a folder.")
-        paths = (path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-        entries = [VideoEntry(path.relative_to(source).as_posix(), path) for path in paths]
-        if not entries:
+        found = find_videos(source)
+        if found.left_out:
+            print(found.describe_left_out(), file=sys.stderr)
+        if not found.names:
             raise ValueError(f"{source} holds no videos ({' '.join(VIDEO_SUFFIXES)}).")
-        return sorted(entries, key=lambda entry: entry.name)
+        return [VideoEntry(name, source / name) for name in found.names]
     if not source.is_file():
-        raise FileNotFoundError(f"There is no folder or list file {source}.")
+        raise FileNotFoundError(f"There is no folder, list file or video {source}.")
+    if is_video_name(source.name):
+        return [VideoEntry(source.name, source)]
     root = source.parent if root is None else Path(root)
     names = list(dict.fromkeys(_read_names(source, column)))
     if not names:

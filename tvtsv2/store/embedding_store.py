@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from processing.atomic_files import whole_file, write_whole
+
 PROVENANCE_FILE = "embeddings.json"
 FORMAT = "tvtsv2-embeddings/1"
 # Decides nothing about values: may differ between a run and its continuation (the weights' hash may not).
@@ -220,9 +222,8 @@ class ShardWriter:
             (".safetensors", lambda file: Path(file).write_bytes(matrix)),
             (".parquet", lambda file: pq.write_table(table, file)),
         ):
-            temporary = f"{stem}{suffix}.part"
-            write(temporary)
-            os.replace(temporary, f"{stem}{suffix}")
+            with whole_file(f"{stem}{suffix}") as temporary:
+                write(temporary)
         self.num_shards += 1
         self.rows, self.embeddings = [], []
 
@@ -245,10 +246,3 @@ def _lock(path: Path):
         file.close()
         raise ValueError(f"Another process is writing to {path.parent}; wait for it, or stop it first.") from None
     return file
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file that is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

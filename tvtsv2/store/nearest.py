@@ -6,12 +6,12 @@ is installed, an index finds candidates, which are then ranked by their exact co
 
 import hashlib
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from processing.atomic_files import whole_file
 from tvtsv2.store.embedding_store import EmbeddingStore, Shard
 
 FAISS_FROM_ROWS = 500_000
@@ -97,9 +97,8 @@ def _open_index(folder: Path, shards: list[Shard]):
     index = FaissIndex(string_factory="HNSW32", metric_type=faiss.METRIC_INNER_PRODUCT)
     for shard in shards:
         index.add_vectors(_normalise(shard.read_embeddings()))
-    temporary = file.with_name(file.name + ".part")
-    index.save(temporary)
-    os.replace(temporary, file)
+    with whole_file(file) as temporary:
+        index.save(temporary)
     for old in folder.glob("index-*.faiss"):
         if old != file:
             old.unlink()
