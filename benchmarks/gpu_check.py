@@ -28,13 +28,14 @@ PARTS = {
     "device": ("benchmarks.speed.gpu.towers:measure_device", 30),
     "golden": ("benchmarks.speed.gpu.golden:compare_with_golden_numbers", 45),
     "towers": ("benchmarks.speed.gpu.towers:measure_towers", 90),
+    "trace": ("benchmarks.speed.gpu.towers:trace_towers", 30),
     "flex_attention": ("benchmarks.speed.gpu.attention:check_flex_attention", 70),
     "cuda_graph": ("benchmarks.speed.gpu.attention:measure_cuda_graph", 30),
     "compile": ("benchmarks.speed.gpu.attention:measure_compile", 75),
     "chunked_contrast": ("benchmarks.speed.gpu.contrast:measure_memory", 60),
     "fsdp2": ("benchmarks.speed.gpu.contrast:check_fsdp2", 45),
-    "embed": ("benchmarks.speed.gpu.commands:embed_files", 75),
-    "main_job": ("benchmarks.speed.gpu.commands:run_main_job", 120),
+    "embed": ("benchmarks.speed.gpu.commands:embed_files", 60),
+    "main_job": ("benchmarks.speed.gpu.commands:run_main_job", 90),
 }
 ROOT = Path(__file__).parents[1]
 IMPORTED_ONCE = ("torch", "torch.distributed.fsdp", "transformers", "accelerate", "modeling_tvtsv2", "training.trainer")
@@ -58,6 +59,10 @@ class Setting:
 def run_part(name: str, setting: Setting, connection) -> None:
     """Run a part in this process; send its results one by one, then its state and the error, if any."""
     os.setsid()  # compilers and commands that it starts end with it
+    import torch
+
+    from training.runtime.machine import device_name
+
     module, _, function = PARTS[name][0].partition(":")
     try:
         part = getattr(importlib.import_module(module), function)
@@ -66,6 +71,7 @@ def run_part(name: str, setting: Setting, connection) -> None:
         text = "".join(traceback.format_exception(error)).replace(f"{ROOT}{os.sep}", "")
         connection.send(("end", FAILED, text[-3000:]))
     else:
+        connection.send(("device", None, device_name(torch.device(setting.device))))
         connection.send(("end", DONE, None))
 
 
@@ -85,6 +91,9 @@ def supervise(name: str, setting: Setting, limit_seconds: float, save) -> dict:
             if kind == "end":
                 state, error = key, value
                 break
+            if kind == "device":
+                entry["device"] = value
+                continue
             entry["results"][key] = value
             save(entry)
             print(f"  {key}: {json.dumps(value)}", flush=True)
@@ -144,8 +153,9 @@ def main(command_line: list[str] | None = None) -> int:
     setting, end = Setting(options.device, options.small), time.monotonic() + options.seconds
     arguments = sys.argv[1:] if command_line is None else command_line
     record = json.loads(options.output.read_text()) if options.output.is_file() else {"parts": {}}
+    words = [Path(word).name if "/" in word else word for word in arguments]  # no path of the machine
     record |= {
-        "command": shlex.join(["python", "-m", "benchmarks.gpu_check", *arguments]),
+        "command": shlex.join(["python", "-m", "benchmarks.gpu_check", *words]),
         "small": options.small,
         "versions": describe_versions(),
     }

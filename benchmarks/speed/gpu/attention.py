@@ -10,6 +10,9 @@ from benchmarks.speed.towers.timing import time_alternately
 from benchmarks.speed.towers.workloads import draw_batch, make_model
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 
+# Two orders of the same bfloat16 sums in twelve blocks; either is 0.01 from the float32 result.
+BFLOAT16_DISTANCE = 0.03
+
 
 def check_flex_attention(setting, report: Callable) -> None:
     """Report gradients and step times of flex attention beside fused attention, for two blocks of each tower of b16.
@@ -78,7 +81,9 @@ def measure_cuda_graph(setting, report: Callable) -> None:
             graph, output = _capture(embed)
             contenders["cuda graph"] = graph.replay
             graph.replay()
-            assert distance(output.float(), expected.float()) < 2**-9, "the graph computes something else"
+            apart = distance(output.float(), expected.float())
+            report(f"batch_{batch_size}_distance", apart)
+            assert apart < BFLOAT16_DISTANCE, "the graph computes something else"
         timings = time_alternately(contenders, device, setting.repeats)
         report(f"batch_{batch_size}", {name: timing.record() for name, timing in timings.items()})
 

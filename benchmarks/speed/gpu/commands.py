@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,12 @@ def embed_files(setting, report: Callable) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model_folder = write_model(folder / "model", setting.is_small)
-        num_videos, size = (3, (48, 64)) if setting.is_small else (192, (360, 640))
+        num_videos, num_copies, size = (3, 1, (48, 64)) if setting.is_small else (12, 32, (360, 640))
         videos = write_videos(folder / "videos", num_videos, size)
+        for copy in range(1, num_copies):
+            for video in videos:
+                shutil.copy(video, video.with_stem(f"{video.stem}_{copy}"))
+        num_videos *= num_copies
         report("videos", {"number": num_videos, "frames": 100, "height": size[0], "width": size[1]})
         report("distance_from_the_processor", _compare_embedding(model_folder, videos[:3], setting.device))
         store = folder / "store"
@@ -56,12 +61,11 @@ def write_videos(folder: Path, number: int, size: tuple[int, int]) -> list[Path]
 
     folder.mkdir()
     height, width = size
-    y, x = np.mgrid[0:height, 0:width].astype(np.int32)
+    y, x = np.mgrid[0:height, 0:width].astype(np.uint8)  # wraps around, as pictures may
     paths = []
     for video in range(number):
-        step = 1 + video % 7
-        base = np.stack([x + 31 * video, y * 2 + 17 * video, x + y], axis=-1)
-        frames = np.stack([(base + index * step) % 256 for index in range(100)]).astype(np.uint8)
+        base = np.stack([x, y * np.uint8(2), x + y], axis=-1) + np.uint8(31 * video % 256)
+        frames = base + (np.arange(100) * (1 + video % 7)).astype(np.uint8)[:, None, None, None]
         paths.append(folder / f"{video:03d}.mp4")
         encode_video(frames, paths[-1], fps=25)
     return paths
@@ -106,7 +110,7 @@ def run_python(*arguments: str, device: str) -> tuple[float, str]:
 
 def run_main_job(setting, report: Callable) -> None:
     """Report a short run of the main job: its results and seconds."""
-    number, steps, batch = ("8", "3", "4") if setting.is_small else ("256", "150", "32")
+    number, steps, batch = ("8", "3", "4") if setting.is_small else ("128", "100", "32")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = {

@@ -96,12 +96,12 @@ def check_fsdp2(setting, report: Callable) -> None:
     """Report the gradient of a sharded b16 beside the unsharded one, a step by AdamW, and its time and memory.
 
     Raises:
-        AssertionError: the gradients differ by more than bfloat16's rounding.
+        AssertionError: the gradients differ by more than float32's rounding.
     """
     device = torch.device(setting.device)
     model = make_model(*(("tiny", device, 1) if setting.is_small else ("b16", device))).train()
     batch = draw_batch(model.config, 2 if setting.is_small else 12, 0.5, device)
-    _backward(model, batch, None)
+    _backward(model, batch, None, torch.float32)
     exact = _flat_gradient(model)
     names = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
     with tempfile.TemporaryDirectory() as folder:
@@ -112,11 +112,11 @@ def check_fsdp2(setting, report: Callable) -> None:
                 if type(module).__name__ in model._no_split_modules:
                     fully_shard(module)
             fully_shard(model)
-            _backward(model, batch, None)
+            _backward(model, batch, None, torch.float32)
             assert names == [name for name, parameter in model.named_parameters() if parameter.grad is not None]
             apart = distance(_flat_gradient(model), exact)
-            report("distance_of_sharded_gradient", apart)
-            assert apart < 2**-8, f"gradients differ by {apart}"
+            report("distance_of_sharded_gradient_float32", apart)
+            assert apart < 1e-4, f"gradients differ by {apart}"
             report("step", _measure_step(model, batch))
         finally:
             dist.destroy_process_group()

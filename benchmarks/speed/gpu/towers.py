@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from benchmarks.speed.towers.measure import assert_equal
+from benchmarks.speed.towers.measure import assert_equal, trace
 from benchmarks.speed.towers.timing import time_alternately
 from benchmarks.speed.towers.workloads import OURS, REFERENCE, Workload, make_model, training_step, video_forward
 
@@ -57,6 +57,28 @@ def measure_towers(setting, report: Callable) -> None:
         report(f"step_{preset}_{batch_size}", _compare(workload, None, setting, peak, "step", preset))
         del workload
         _release_memory(device)
+
+
+def trace_towers(setting, report: Callable) -> None:
+    """Report which kernels take the time of b16's and h14's forward pass and step, by name, as shares."""
+    device = torch.device(setting.device)
+    cases = [("b16", 32, 48), ("h14", 16, 8)]
+    for preset, num_videos, num_samples in [("tiny", 1, 1)] if setting.is_small else cases:
+        model = _model(preset, setting)
+        run = video_forward(model, num_videos, torch.bfloat16).contenders[OURS]
+        report(f"forward_{preset}_{num_videos}", _short(trace(run, device, num_rows=16)))
+        run = training_step(model, preset, num_samples, torch.bfloat16).contenders[OURS]
+        report(f"step_{preset}_{num_samples}", _short(trace(run, device, num_rows=24)))
+        del model, run
+        _release_memory(device)
+
+
+def _short(shares: dict[str, float]) -> dict[str, float]:
+    """Return the shares with names of at most 120 characters; those that then are alike are summed."""
+    found: dict[str, float] = {}
+    for name, share in shares.items():
+        found[name[:120]] = round(found.get(name[:120], 0.0) + share, 3)
+    return found
 
 
 def _model(preset: str, setting):
