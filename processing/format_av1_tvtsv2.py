@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
+from .format_headers_tvtsv2 import HeaderFacts, UnusualStream, bit_reader
+
 # Kinds of units.
 SEQUENCE_HEADER, TEMPORAL_DELIMITER, FRAME_HEADER, TILE_GROUP, METADATA, FRAME = range(1, 7)
 PADDING = 15
@@ -22,10 +26,6 @@ ALL_SLOTS = range(8)
 MAX_UNITS_IN_PACKET = 1000
 MAX_FRAMES_IN_RUN = 2**17
 MAX_SIZE_BYTES = 8
-
-
-class UnusualStream(Exception):
-    """The headers hold something this module does not know, as layers, frame numbers or decoder models."""
 
 
 class _Sequence(NamedTuple):
@@ -56,16 +56,47 @@ class _Frame:
     is_key: bool
 
 
-def is_shown_keyframe(data: bytes, extradata: bytes) -> bool:
-    """Whether the first frame of a packet is a shown key frame."""
-    try:
-        for kind, _, _, payload in _units(data):
-            if kind in (FRAME_HEADER, FRAME) and len(payload):
-                # show_existing_frame 0, frame_type 00 (key), show_frame 1
-                return payload[0] & 0xF0 == 0x10
-    except UnusualStream:
-        pass
-    return False
+class Av1Headers:
+    """Collects the headers of an AV1 stream.
+
+    Args:
+        extradata: The stream's `av1C` box, or units.
+    """
+
+    def __init__(self, extradata: bytes):
+        self.is_start: list[bool] = []
+        self.sequence: bytes | None = None  # of the first packet; that of the box may have other optional fields
+        units = extradata[4:] if extradata[:1] == b"\x81" else extradata
+        self.box_has_sequence = any(kind == SEQUENCE_HEADER for kind, _, _, _ in _units(units))
+
+    def add(self, data: memoryview, is_keyframe: bool) -> None:
+        """Note the next packet, which must show one frame and repeat the sequence header, if it has one."""
+        num_shown, is_key, has_sequence = 0, None, False
+        for kind, is_layered, _, payload in _units(data):
+            if kind in (FRAME_HEADER, FRAME) and len(payload) and not is_layered:
+                # show_existing_frame 1, or show_existing_frame 0, frame_type 2 bits (00: key), show_frame 1
+                num_shown += payload[0] & 0x90 > 0
+                is_key = payload[0] & 0xF0 == 0x10 if is_key is None else is_key
+            elif kind == SEQUENCE_HEADER:
+                self._check_sequence(bytes(payload))
+                has_sequence = True
+            elif kind not in (TEMPORAL_DELIMITER, TILE_GROUP, METADATA, PADDING):
+                raise UnusualStream(f"a packet has a unit of type {kind}")
+        if num_shown != 1:
+            raise UnusualStream("a packet does not show exactly one frame")
+        self.is_start.append(is_key and (has_sequence or (self.sequence is None and self.box_has_sequence)))
+
+    def finish(self) -> HeaderFacts:
+        """Return the facts of the stream."""
+        is_start = np.array(self.is_start)
+        return HeaderFacts(np.arange(len(is_start)), np.ones(len(is_start), bool), is_start)
+
+    def _check_sequence(self, sequence: bytes) -> None:
+        if not self.is_start:
+            self.sequence = self.sequence or sequence
+        # reduced_still_picture_header leaves out the bits that `add` reads.
+        if sequence != self.sequence or not sequence or sequence[0] & 8:
+            raise UnusualStream("sequence headers change")
 
 
 def needed_parts(packets: list, are_wanted: list[bool]) -> list[list[slice]] | None:
@@ -103,12 +134,12 @@ def _list_frames(packets: list) -> tuple[list[_Frame], list[list[slice]]]:
         for kind, is_layered, part, payload in _units(memoryview(packet)):
             if kind in (FRAME_HEADER, FRAME):
                 if is_layered or sequence is None or lacks_tiles or len(frames) == MAX_FRAMES_IN_RUN:
-                    raise UnusualStream
+                    raise UnusualStream("an AV1 header has rare fields")
                 header = _read_frame(payload, sequence)
                 references = {stored[slot] for slot in header.references}
                 # A key frame shown again would be stored anew in all slots.
                 if None in references or (header.is_repeated and any(frames[other].is_key for other in references)):
-                    raise UnusualStream
+                    raise UnusualStream("an AV1 header has rare fields")
                 frames.append(_Frame(number, [part], references, header.is_key))
                 for slot in header.stored_in:
                     stored[slot] = len(frames) - 1
@@ -123,25 +154,25 @@ def _list_frames(packets: list) -> tuple[list[_Frame], list[list[slice]]]:
             elif kind in (TEMPORAL_DELIMITER, METADATA, PADDING):
                 common.append(part)
             else:
-                raise UnusualStream
+                raise UnusualStream("an AV1 header has rare fields")
         if num_shown != 1 or lacks_tiles:
-            raise UnusualStream
+            raise UnusualStream("an AV1 header has rare fields")
         common_parts.append(common)
     return frames, common_parts
 
 
 def _read_sequence(payload: memoryview) -> _Sequence:
-    take = _bit_reader(payload[:64])
+    take = bit_reader(payload[:64])
     take(4)  # seq_profile, still_picture
     is_reduced, has_timing, has_delays, more_operating_points = take(1), take(1), take(1), take(5)
     if is_reduced or has_timing or more_operating_points:
-        raise UnusualStream
+        raise UnusualStream("an AV1 header has rare fields")
     take(12)  # operating_point_idc
     take(take(5) > 7)  # seq_level_idx, seq_tier
     take(4 * (has_delays and take(1)))
     take(take(4) + take(4) + 2)  # widths of the frame size's fields, and the fields
     if take(1):  # frame_id_numbers_present_flag
-        raise UnusualStream
+        raise UnusualStream("an AV1 header has rare fields")
     take(7)  # from use_128x128_superblock to enable_dual_filter
     has_order_hints = take(1)
     take(2 * has_order_hints)
@@ -151,7 +182,7 @@ def _read_sequence(payload: memoryview) -> _Sequence:
 
 
 def _read_frame(payload: memoryview, sequence: _Sequence) -> _Header:
-    take = _bit_reader(payload[:16])
+    take = bit_reader(payload[:16])
     if take(1):  # show_existing_frame
         return _Header([take(3)], [], is_shown=True, is_repeated=True)
     kind, is_shown = take(2), take(1)
@@ -159,7 +190,7 @@ def _read_frame(payload: memoryview, sequence: _Sequence) -> _Header:
         return _Header([], list(ALL_SLOTS), is_shown=True, is_key=True)
     # A key frame that is shown later would be stored anew then; a switch frame differs in most fields.
     if kind in (KEY_FRAME, SWITCH_FRAME):
-        raise UnusualStream
+        raise UnusualStream("an AV1 header has rare fields")
     take(not is_shown)  # showable_frame
     is_resilient = take(1)
     take(1)  # disable_cdf_update
@@ -174,22 +205,8 @@ def _read_frame(payload: memoryview, sequence: _Sequence) -> _Header:
         return _Header([], stored_in, bool(is_shown))
     # Order hints of all slots would follow, or two references stand for all.
     if sequence.num_order_bits and (is_resilient or take(1)):
-        raise UnusualStream
+        raise UnusualStream("an AV1 header has rare fields")
     return _Header([take(3) for _ in range(7)], stored_in, bool(is_shown))
-
-
-def _bit_reader(data: bytes | memoryview):
-    """A function that takes the next bits as a number; there are to be enough."""
-    bits, num_left = int.from_bytes(data, "big"), 8 * len(data)
-
-    def take(num_bits: int) -> int:
-        nonlocal num_left
-        num_left -= num_bits
-        if num_left < 0:
-            raise UnusualStream
-        return bits >> num_left & ((1 << num_bits) - 1)
-
-    return take
 
 
 def _units(data: bytes | memoryview) -> Iterator[tuple[int, bool, slice, memoryview]]:
@@ -204,13 +221,13 @@ def _units(data: bytes | memoryview) -> Iterator[tuple[int, bool, slice, memoryv
             size, shift = 0, 0
             while True:
                 if position >= len(data) or shift == 7 * MAX_SIZE_BYTES:
-                    raise UnusualStream
+                    raise UnusualStream("an AV1 header has rare fields")
                 byte = data[position]
                 size, shift, position = size | (byte & 127) << shift, shift + 7, position + 1
                 if byte < 128:
                     break
         num_units += 1
         if num_units > MAX_UNITS_IN_PACKET:
-            raise UnusualStream
+            raise UnusualStream("an AV1 header has rare fields")
         yield kind, bool(has_extension), slice(start, position + size), data[position : position + size]
         position += size

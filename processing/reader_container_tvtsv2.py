@@ -117,6 +117,12 @@ class OpenVideo:
             )
 
 
+def check_encryption(side_data_type: str, video: OpenVideo) -> None:
+    """Raise `VideoReadingError` where a packet's side data says that the packet is encrypted."""
+    if side_data_type == "encryption_info":
+        raise video.error("it is encrypted; decrypt it first.")
+
+
 def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
     """Whether the file says that it is longer than it is.
 

@@ -1,6 +1,7 @@
-"""Decoding: planned runs of packets, in parallel where that pays, or the whole stream one frame after another.
+"""Decoding of planned runs of packets, in parallel where that pays.
 
-`take(index, frame)` is called for each frame wanted, by whichever thread decoded it.
+Every frame that comes out of a run is compared with the packet table: its time, its place in the order, its size. What
+differs raises `UncertainTable`. `take(index, frame)` is called for each frame asked for, by the thread that decoded it.
 """
 
 import itertools
@@ -9,15 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import av
+import numpy as np
 
-from .reader_container_tvtsv2 import OpenVideo, decoder_max_pixels, reading_errors
+from .format_codecs_tvtsv2 import SKIPPING_CODECS
+from .reader_container_tvtsv2 import OpenVideo, decoder_max_pixels
 from .reader_packets_tvtsv2 import PacketReader, PacketTable, UncertainTable, codec_of
-from .reader_plan_tvtsv2 import Run, may_skip, needed_packets
+from .reader_plan_tvtsv2 import Run, needed_packets
 
-# Coded formats that a second decoder reads alike from the stream's parameters alone.
+# Codecs that a second decoder decodes in the same way from the stream's parameters alone.
 PARALLEL_CODECS = frozenset({"av1", "h264", "hevc", "vp8", "vp9"})
 
-# What frame threads gain on two cores, and the frame size below which they cost more than they give: measured.
+# What frame threads gain on two cores, and the frame size below which they cost more than they gain: measured.
 FRAME_THREADS_GAIN = 1.35
 FRAME_THREADS_MIN_PIXELS = {"vp8": 480 * 320, "vp9": 480 * 320, "h264": 800 * 450, "hevc": 800 * 450, "av1": 800 * 450}
 
@@ -25,77 +28,46 @@ Take = Callable[[int, av.VideoFrame], None]
 
 
 @dataclass
-class Damage:
-    """What a sequential decode had to pass over."""
-
-    num_packets: int = 0
-    num_undecodable_packets: int = 0
-    is_truncated: bool = False
-
-
-def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[av.VideoFrame]:
-    """Every frame in display order by one single-threaded decoder; notes in `damage` what had to be passed over."""
-    packets = video.container.demux(video.stream)
-    packet = None
-    while True:
-        video.check_clock()
-        with reading_errors(video.name):
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                damage.is_truncated, packet = True, None
-            try:
-                frames = video.stream.codec_context.decode(packet)
-            except av.EOFError:  # drained already
-                frames = []
-            except av.FFmpegError:
-                damage.num_undecodable_packets += 1
-                frames = []
-        yield from frames
-        if packet is None:
-            return
-        damage.num_packets += packet.size > 0
-
-
-@dataclass
-class Beginning:
-    """What decoding the first frame has done already of a run from the start of the stream.
+class FirstFrames:
+    """The result of decoding from the first packet until a frame comes out.
 
     Attributes:
         frames: The first frames shown, at least one.
-        num_packets: How many packets the container's own decoder was given for them, and goes on behind; 0 where it
-            was flushed.
+        num_packets: Packets that the container's own decoder has consumed; decoding continues after them. 0 where the
+            decoder was flushed.
     """
 
     frames: list[av.VideoFrame]
     num_packets: int
 
 
-def decode_beginning(video: OpenVideo, table: PacketTable, reader: PacketReader) -> Beginning:
-    """Decodes from the start of the stream until a frame comes out, for its size and rotation.
+def decode_first_frames(video: OpenVideo, table: PacketTable, reader: PacketReader) -> FirstFrames:
+    """Decode from the first packet until a frame comes out, which gives size and orientation.
 
-    This readies the decoder for runs from further on: some take facts about the stream from its first packet.
+    This also configures the decoder for later runs: some decoders take stream-wide parameters from the first packet.
 
     Raises:
-        UncertainTable: No frame comes out.
+        UncertainTable: No frame comes out, or another one than the table's first.
     """
     decoder = video.stream.codec_context
     first_shown = int(table.is_shown.argmax())
-    # Packets that are not kept are found by seeking, which flushes this decoder: it cannot go on later.
-    goes_on = reader.kept is not None
-    last = min(first_shown + decoder.reorder_depth + 1, len(table.pts) - 1) if goes_on else first_shown
-    frames = []
+    # Packets that are not kept are found by seeking, which flushes this decoder, so that it cannot continue later.
+    continues = reader.kept is not None
+    last = min(first_shown + decoder.reorder_depth + 1, len(table.pts) - 1) if continues else first_shown
+    frames, num_packets = [], 0
     for number, packet in enumerate(reader.stream(0, last)):
         frames = _decode_packet(decoder, packet, video)
-        if frames and goes_on:
-            if frames[0].pts != table.pts[table.display_order[0]]:
-                raise UncertainTable("a packet at the start gave no frame")
-            return Beginning(frames, num_packets=number + 1)
-    frames = frames or _decode_packet(decoder, None, video)
-    _flush(decoder, video)
+        if frames and continues:
+            num_packets = number + 1
+            break
+    if not num_packets:
+        frames = frames or _decode_packet(decoder, None, video)
+        _flush(decoder)
     if not frames:
         raise UncertainTable("the first packets give no frame")
-    return Beginning(frames, num_packets=0)
+    if frames[0].pts != table.pts[table.display_order[0]] and continues:
+        raise UncertainTable("the first frame is not that of the table")
+    return FirstFrames(frames, num_packets)
 
 
 def decode_runs(
@@ -104,42 +76,39 @@ def decode_runs(
     reader: PacketReader,
     runs: list[Run],
     num_threads: int,
-    beginning: Beginning,
+    first: FirstFrames,
     take: Take,
 ) -> None:
-    """Decodes all runs and calls `take` for each of their targets.
+    """Decode all runs and call `take` for each of their targets.
 
     Raises:
-        UncertainTable: A packet cannot be decoded, or the frames that come out are not those the table says.
+        UncertainTable: A packet cannot be decoded, or the frames that come out are not those of the table.
     """
     num_decoders, threads_each = _share_threads(video, runs, num_threads)
     if not all(reader.fits_memory(run.start, run.end) for run in runs):
         num_decoders = 1
     own = video.stream.codec_context
-    goes_on = threads_each == 1 and beginning.num_packets > 0 and runs[0].start == 0
-    if not goes_on:
-        _flush(own, video)
-    uses_own = goes_on or num_decoders == threads_each == 1
+    continues = threads_each == 1 and first.num_packets > 0 and runs[0].start == 0
+    if not continues:
+        _flush(own)
+    uses_own = continues or num_decoders == threads_each == 1
     decoders = [own] * uses_own + [_new_decoder(video, threads_each) for _ in range(num_decoders - uses_own)]
-    waiting = sorted(runs[goes_on:], key=lambda run: run.num_packets)
-
-    def runs_for(decoder: av.VideoCodecContext) -> Iterator[tuple[Run, Beginning | None]]:
-        if goes_on and decoder is own:
-            yield runs[0], beginning
-        while waiting:
-            try:
-                run = waiting.pop()
-            except IndexError:  # another worker took the last
-                return
-            yield run, None
+    waiting = sorted(runs[continues:], key=lambda run: run.num_packets)
+    job = _DecodingJob(video, table, reader, take, (first.frames[0].width, first.frames[0].height))
 
     def work(decoder: av.VideoCodecContext) -> None:
-        for run, begun in runs_for(decoder):
-            try:
-                _decode_run(decoder, video, table, reader, run, take, begun)
-            except BaseException:
-                waiting.clear()
-                raise
+        try:
+            if continues and decoder is own:
+                job.decode(decoder, runs[0], first)
+            while waiting:
+                try:
+                    run = waiting.pop()
+                except IndexError:  # another thread took the last one
+                    return
+                job.decode(decoder, run)
+        except BaseException:
+            waiting.clear()
+            raise
 
     if num_decoders == 1:
         work(decoders[0])
@@ -149,8 +118,69 @@ def decode_runs(
             future.result()
 
 
+@dataclass
+class _DecodingJob:
+    """The parts that all runs of one read share; `size` is the (width, height) of the first frame."""
+
+    video: OpenVideo
+    table: PacketTable
+    reader: PacketReader
+    take: Take
+    size: tuple[int, int]
+
+    def decode(self, decoder: av.VideoCodecContext, run: Run, first: FirstFrames | None = None) -> None:
+        """Decode one run; `first` where the decoder has already consumed the start of it."""
+        num_consumed, consumed = (first.num_packets, first.frames) if first else (0, [])
+        end = max(run.end, run.start + num_consumed - 1)
+        fits = self.reader.fits_memory(run.start, end)
+        packets = self.reader.read(run.start, end) if fits else self.reader.stream(run.start, end)
+        codec, kept_times = codec_of(self.video), None
+        if fits and codec in SKIPPING_CODECS and not self.table.has_layers:
+            kept_times = run.targets.keys() | {packet.pts for packet in packets[:num_consumed]}
+        must_come = kept_times
+        if kept_times and codec == "av1":  # whose decoder cannot be told to skip frames later than at its start
+            needed = needed_packets(packets, kept_times)
+            packets, must_come = (packets, None) if needed is None else (needed, must_come)
+            kept_times = None
+        reorder_depth = decoder.reorder_depth
+        packets = itertools.islice(packets, num_consumed, None)
+        frames = itertools.chain(consumed, _decode_packets(decoder, packets, self.video, kept_times))
+        self._check_and_take(frames, run, end, must_come)
+        if decoder.reorder_depth != reorder_depth:
+            raise UncertainTable("the decoder changes how far it reorders frames")
+        _flush(decoder)
+
+    def _check_and_take(self, frames: Iterable[av.VideoFrame], run: Run, end: int, must_come: Set[int] | None) -> None:
+        """Compare the frames of a run with the table; all of the table's must come, or those of `must_come`."""
+        first_time = int(self.table.pts[run.start])
+        shown = self.table.is_shown[run.start : end + 1]
+        times = np.sort(self.table.pts[run.start : end + 1][shown])
+        # Pictures shown before the run's keyframe lack what they refer to; none is a target.
+        expected = iter(times[times >= first_time].tolist())
+        for frame in frames:
+            if frame.pts is not None and frame.pts < first_time:
+                continue
+            self._pass_over(expected, frame.pts, must_come)
+            if frame.is_corrupt or (frame.width, frame.height) != self.size:
+                raise UncertainTable("a frame is corrupt or of another size")
+            if frame.pts in run.targets:
+                self.take(run.targets[frame.pts], frame)
+        self._pass_over(expected, None, must_come)
+
+    @staticmethod
+    def _pass_over(expected: Iterator[int], time: int | None, must_come: Set[int] | None) -> None:
+        """Advance `expected` to `time`, or to its end for None, over frames that need not come."""
+        for other in expected:
+            if other == time:
+                return
+            if must_come is None or other in must_come:
+                raise UncertainTable("a packet gives no frame, or frames come in another order than that of the table")
+        if time is not None:
+            raise UncertainTable("a frame has a time that is not in the table, or comes out of order")
+
+
 def _share_threads(video: OpenVideo, runs: list[Run], num_threads: int) -> tuple[int, int]:
-    """How many decoders to run side by side, and the threads inside each."""
+    """How many decoders to run in parallel, and the threads inside each."""
     codec = codec_of(video)
     if num_threads == 1 or codec not in PARALLEL_CODECS:
         return 1, 1
@@ -158,9 +188,9 @@ def _share_threads(video: OpenVideo, runs: list[Run], num_threads: int) -> tuple
     num_decoders = min(num_threads, len(runs))
     context = video.stream.codec_context
     frame_threads_pay = context.width * context.height >= FRAME_THREADS_MIN_PIXELS[codec]
-    # Two threads of dav1d do what one does (0.9 to 1.05 times as fast, measured); more were not measured.
+    # Two threads of dav1d are as fast as one (0.9 to 1.05 times, measured); more were not measured.
     frame_threads_pay &= num_threads > 2 or codec != "av1"
-    # PyAV's log callback, when someone has turned it on, can deadlock with threads inside a decoder.
+    # PyAV's log callback, where it is turned on, can deadlock with threads inside a decoder.
     frame_threads_pay &= av.logging.get_level() is None
     if max(longest, total / num_decoders) < total / (FRAME_THREADS_GAIN if frame_threads_pay else 1):
         return num_decoders, 1
@@ -179,49 +209,10 @@ def _new_decoder(video: OpenVideo, num_threads: int) -> av.VideoCodecContext:
     return decoder
 
 
-def _decode_run(
-    decoder: av.VideoCodecContext,
-    video: OpenVideo,
-    table: PacketTable,
-    reader: PacketReader,
-    run: Run,
-    take: Take,
-    beginning: Beginning | None = None,
-) -> None:
-    num_given, frames_given = (beginning.num_packets, beginning.frames) if beginning else (0, [])
-    end = max(run.end, run.start + num_given - 1)
-    fits = reader.fits_memory(run.start, end)
-    packets = reader.read(run.start, end) if fits else reader.stream(run.start, end)
-    skips = fits and may_skip(packets, video)
-    kept_times = run.targets.keys() | {packet.pts for packet in packets[:num_given]} if skips else None
-    if skips and codec_of(video) == "av1":  # whose decoder skips from its start on or never
-        needed, kept_times = needed_packets(packets, kept_times), None
-        skips, packets = needed is not None, packets if needed is None else needed
-    packets = itertools.islice(packets, num_given, None)
-    numbers = range(run.start, end + 1)
-    # Pictures shown before the run's keyframe lack what they refer to; they are nobody's target.
-    first_time = int(table.pts[run.start])
-    expected = {int(table.pts[n]) for n in numbers if table.is_shown[n] and table.pts[n] >= first_time}
-    targets = dict(run.targets)
-    must_come = set(targets) if skips else set(expected)
-    for frame in itertools.chain(frames_given, _decode_packets(decoder, packets, video, kept_times)):
-        if frame.pts is None or frame.pts < first_time:
-            continue
-        if frame.is_corrupt or frame.pts not in expected:
-            raise UncertainTable("a frame is corrupt or has an unknown presentation time")
-        expected.discard(frame.pts)
-        must_come.discard(frame.pts)
-        if frame.pts in targets:
-            take(targets.pop(frame.pts), frame)
-    if must_come:
-        raise UncertainTable("a packet gave no frame")
-    _flush(decoder, video)
-
-
 def _decode_packets(
     decoder: av.VideoCodecContext, packets: Iterable[av.Packet], video: OpenVideo, kept_times: Set[int] | None = None
 ) -> Iterator[av.VideoFrame]:
-    """The frames of these packets; with `kept_times`, non-reference frames of other times may be left out."""
+    """The frames of these packets; with `kept_times`, non-reference frames of other times are skipped."""
     for packet in packets:
         if kept_times is not None:
             decoder.skip_frame = "DEFAULT" if packet.pts in kept_times else "NONREF"
@@ -230,7 +221,7 @@ def _decode_packets(
 
 
 def _decode_packet(decoder: av.VideoCodecContext, packet: av.Packet | None, video: OpenVideo) -> list[av.VideoFrame]:
-    """The frames that come out for a packet, or at the end of them for None."""
+    """The frames that come out for a packet, or at the end of the stream for None."""
     video.check_clock()
     try:
         return decoder.decode(packet)
@@ -238,9 +229,9 @@ def _decode_packet(decoder: av.VideoCodecContext, packet: av.Packet | None, vide
         raise UncertainTable(f"a packet cannot be decoded: {type(error).__name__}") from error
 
 
-def _flush(decoder: av.VideoCodecContext, video: OpenVideo) -> None:
+def _flush(decoder: av.VideoCodecContext) -> None:
     reorder_depth = decoder.reorder_depth
     decoder.flush_buffers()
     decoder.skip_frame = "DEFAULT"
-    # Flushing may forget how far frames are reordered, and the decoder would drop some.
+    # Flushing may reset the reorder depth, and the decoder would drop frames.
     decoder.reorder_depth = reorder_depth

@@ -1,10 +1,22 @@
-"""What reading a video file tells about it."""
+"""The metadata of a video file: number, times and size of its frames, and how they were read."""
 
 import dataclasses
 from dataclasses import dataclass
 
+import av
 import numpy as np
 from transformers.video_utils import VideoMetadata
+
+from .reader_container_tvtsv2 import OpenVideo
+from .reader_frames_tvtsv2 import orientation_of
+
+# For files that give neither times nor a rate.
+DEFAULT_FPS = 25
+
+# In formats whose clocks may jump (transport and program streams, Ogg), longer gaps are jumps. Source: FFmpeg's
+# `dts_delta_threshold`.
+MAX_GAP_SECONDS = 10.0
+HAS_JUMPS = 0x0200  # AVFMT_TS_DISCONT
 
 
 class VideoWindowError(ValueError):
@@ -13,52 +25,134 @@ class VideoWindowError(ValueError):
 
 @dataclass
 class VideoFileMetadata(VideoMetadata):
-    """What is known of a video file and of the frames taken from it.
+    """Metadata of a video file and of the frames taken from it.
 
-    To the fields of `transformers` (`total_num_frames`: frames that decode, `fps`: their number over `duration`,
+    Extends the fields of `transformers` (`total_num_frames`: frames that decode, `fps`: their number over `duration`,
     `duration`: seconds from the first frame shown to the end of the last, `width` and `height`: of the frames,
-    upright if they are returned so) come:
+    upright if they are returned so).
 
     Attributes:
-        rotation: Degrees counter-clockwise that turn the stored frames upright; applied to what is returned.
-        frame_seconds: Presentation time, as written in the file, of every frame of the video.
+        rotation: Degrees counter-clockwise that turn the stored frames upright, in (-180, 180].
+        is_mirrored: Whether the turned frames are mirrored left to right as well.
+        start_seconds: Time of the first frame on the file's clock, on which sound and subtitles count too: seconds
+            since the earliest stream of the file starts. Add it to times that count from the first frame.
+        frame_seconds: Presentation time of every frame as stored in the file; jumps of the clock are closed.
         taken_seconds: The same for the frames taken, in the order of `frames_indices`.
-        reading_method: How frames were found: by "packet_table", or "sequential" (the whole stream decoded, twice
-            if its frames are too many to keep).
-        sequential_reason: Why the packet table was not certain enough.
-        num_undecodable_packets: Packets the decoder refused; their frames do not exist for this reader.
-        is_truncated: The file ends before its container says so. Told for MP4 and MOV with a whole index, for Matroska
-            and WebM that state their size, and for AVI; in other containers (MPEG transport and program streams, FLV,
-            ASF, Ogg, GIF) it is not looked for, and a cut file mostly reads as a shorter one.
+        reading_method: How frames were found: "packet_table", or "sequential" (the whole stream decoded).
+        sequential_reason: Why the packet table was not certain.
+        num_undecodable_packets: Packets that the decoder refuses; their frames do not count.
+        num_corrupt_frames: Frames that the decoder flags as corrupt, counted in a sequential read.
+        is_truncated: The file ends before its container says so. Known for MP4 and MOV with a whole index, for Matroska
+            and WebM that state their size, and for AVI; other containers (MPEG transport and program streams, FLV,
+            ASF, Ogg, GIF) are not checked, and a truncated file mostly reads as a shorter one.
     """
 
     rotation: int = 0
+    is_mirrored: bool = False
+    start_seconds: float = 0.0
     frame_seconds: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0), repr=False, compare=False)
     taken_seconds: list[float] | None = None
     reading_method: str = "sequential"
     sequential_reason: str | None = None
     num_undecodable_packets: int = 0
+    num_corrupt_frames: int = 0
     is_truncated: bool = False
 
     @property
     def timestamps(self) -> list[float]:
-        """Seconds from the first frame of the video to each frame taken."""
+        """Return the seconds from the first frame of the video to each frame taken."""
         if self.taken_seconds is None:
             raise ValueError("There are no timestamps before frames are taken.")
         return [float(seconds - self.frame_seconds[0]) for seconds in self.taken_seconds]
 
-    def frame_span(self, start_seconds: float, end_seconds: float) -> tuple[int, int]:
-        """The frames [first, last + 1) of a window [start_seconds, end_seconds), in seconds from the first frame.
+    def frame_span(self, start_seconds: float, end_seconds: float, *, on_file_clock: bool = False) -> tuple[int, int]:
+        """Return the frames [first, end) that start in the window [start_seconds, end_seconds).
 
-        These are the frames that begin in the window; where none does, the one that is on display when it starts.
+        Where no frame starts in the window, the frame on display at its start is returned.
+
+        Args:
+            start_seconds, end_seconds: Seconds from the first frame of the video.
+            on_file_clock: Count the seconds on the file's clock instead (see `start_seconds`). A window that starts
+                before the first frame is cut to start with it.
 
         Raises:
             VideoWindowError: The window is empty, or lies outside the video.
         """
+        window = f"[{start_seconds}, {end_seconds}) s"
+        if on_file_clock:
+            end_seconds = end_seconds - self.start_seconds
+            start_seconds = min(max(0.0, start_seconds - self.start_seconds), max(0.0, end_seconds))
         if not 0 <= start_seconds < end_seconds or start_seconds >= self.duration:
-            raise VideoWindowError(
-                f"The window [{start_seconds}, {end_seconds}) s is empty or outside the video of {self.duration:.3f} s."
-            )
+            raise VideoWindowError(f"The window {window} is empty or outside the video of {self.duration:.3f} s.")
         times = self.frame_seconds - self.frame_seconds[0]
         first, end = np.searchsorted(times, [start_seconds, end_seconds])
         return (int(first), int(end)) if first < end else (int(first) - 1, int(first))
+
+    def has_frames(self, start_seconds: float, end_seconds: float) -> bool:
+        """Return whether any frame starts in [start_seconds, end_seconds), in seconds from the first frame."""
+        times = self.frame_seconds - self.frame_seconds[0]
+        first, end = np.searchsorted(times, [start_seconds, end_seconds])
+        return bool(first < end)
+
+
+def describe(
+    video: OpenVideo, first_frame: av.VideoFrame, ticks: np.ndarray | list[int | None], apply_rotation: bool
+) -> VideoFileMetadata:
+    """Return the metadata of a video, with all limits checked that depend on it.
+
+    Args:
+        ticks: Timestamp of every frame in display order, in the stream's time base; None where it has none.
+    """
+    times = _seconds_of(ticks, video)
+    # The duration that files give for the last frame is often a copy of another gap, so it only serves a lone frame.
+    if len(times) > 1:
+        last_duration = float(np.median(np.diff(times)))
+    elif first_frame.duration:
+        last_duration = float(first_frame.duration * video.stream.time_base)
+    else:
+        last_duration = 1 / float(video.stream.average_rate or DEFAULT_FPS)
+    duration = float(times[-1] - times[0]) + last_duration
+    video.check_duration(duration)
+    video.check_frame_size(first_frame.width, first_frame.height)
+    orientation = orientation_of(first_frame)
+    width, height = first_frame.width, first_frame.height
+    if apply_rotation and orientation.quarter_turns % 2:
+        width, height = height, width
+    return VideoFileMetadata(
+        total_num_frames=len(times),
+        fps=len(times) / duration,
+        duration=duration,
+        width=width,
+        height=height,
+        video_backend="pyav",
+        rotation=orientation.degrees,
+        is_mirrored=orientation.is_mirrored,
+        start_seconds=_start_on_file_clock(ticks[0], video),
+        frame_seconds=times,
+    )
+
+
+def _start_on_file_clock(tick: int | None, video: OpenVideo) -> float:
+    if tick is None or video.container.start_time is None:
+        return 0.0
+    return round(float(tick * video.stream.time_base) - video.container.start_time / av.time_base, 6)
+
+
+def _seconds_of(ticks: np.ndarray | list[int | None], video: OpenVideo) -> np.ndarray:
+    """Seconds of each frame; where the file's times do not rise, frames are assumed to be evenly spaced."""
+    if not any(tick is None for tick in ticks):
+        times = np.array(ticks, dtype=np.float64) * float(video.stream.time_base)
+        if video.container.format.flags & HAS_JUMPS:
+            times = _close_jumps(times)
+        steps = np.diff(times)
+        if not steps.size or (steps.min() >= 0 and np.median(steps) > 0):
+            return times
+    return np.arange(len(ticks)) / float(video.stream.average_rate or video.stream.guessed_rate or DEFAULT_FPS)
+
+
+def _close_jumps(times: np.ndarray) -> np.ndarray:
+    steps = np.diff(times)
+    is_jump = (steps < 0) | (steps > MAX_GAP_SECONDS)
+    if not is_jump.any() or is_jump.all():
+        return times
+    return times[0] + np.concatenate([[0.0], np.cumsum(np.where(is_jump, np.median(steps[~is_jump]), steps))])

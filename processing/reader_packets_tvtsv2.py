@@ -1,87 +1,99 @@
-"""Which packet shows which frame: a table of all packets of a stream, made without decoding.
+"""The packet table: which packet shows which frame, from one pass over all packets without decoding.
 
-A packet is known by its number in decoding order, a frame by its index in display order. What makes the table uncertain
-raises `UncertainTable`; the reader then decodes the whole stream instead.
+Packets are numbered in decoding order, frames are indexed in display order. Whatever makes the table uncertain raises
+`UncertainTable`; the reader then decodes the whole stream sequentially.
 """
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import av
 import numpy as np
 
-from .format_bitstreams_tvtsv2 import HIDING_CODECS, TABLE_CODECS, num_shown_frames
-from .reader_container_tvtsv2 import OpenVideo, reading_errors
+from .format_codecs_tvtsv2 import HEADERS
+from .format_headers_tvtsv2 import HeaderFacts, UnusualStream
+from .reader_container_tvtsv2 import OpenVideo, check_encryption
 
-# Packets are kept while the table is read, up to this many bytes; beyond it they are read again by seeking. Frames are
-# kept likewise where the whole stream is decoded; beyond it that is done a second time.
+# Packets are kept in memory up to this many bytes; packets of larger streams are read again by seeking. Frames of a
+# sequential decode are kept up to the same size.
 MAX_KEPT_BYTES = 32 * 2**20
+
+# Side data of packets that does not change how they decode.
+HARMLESS_SIDE_DATA = frozenset(
+    {"a53_cc", "afd", "ambient_viewing_environment", "content_light_level", "cpb_properties", "dovi_conf"}
+    | {"dynamic_hdr10_plus", "icc_profile", "mastering_display_metadata", "matroska_block_additional"}
+    | {"metadata_update", "mpegts_stream_id", "prft", "quality_stats", "rtcp_sr", "s12m_timecode", "spherical"}
+    | {"stereo_3d", "strings_metadata"}
+)
 
 
 class UncertainTable(Exception):
-    """Frames found by the packet table might not be those of a full decode; the message says why."""
+    """Frames found by the packet table might differ from those of a full decode; the message says why."""
 
 
 @dataclass
 class PacketTable:
-    """All packets of a stream with data, in decoding order.
+    """The packets of a stream that have data, in decoding order.
 
     Attributes:
-        pts, dts: Timestamps, int64.
-        sizes: Bytes, int64.
-        is_keyframe: The container's claim, bool.
-        is_shown: Whether a frame of the packet is shown, bool.
-        display_order: Packet number of each frame, sorted by presentation time.
-        packets: The packets themselves, or None where they are too many to keep.
+        pts, dts: (N,) timestamps, int64.
+        sizes: (N,) bytes, int64.
+        is_shown: (N,) whether the frame of a packet is shown, bool.
+        is_start: (N,) whether decoding may start at a packet, bool.
+        has_layers: As in `HeaderFacts`.
+        display_order: Packet number of each frame, in display order.
+        packets: The packets, or None where they are too many to keep.
     """
 
     pts: np.ndarray
     dts: np.ndarray
     sizes: np.ndarray
-    is_keyframe: np.ndarray
     is_shown: np.ndarray
+    is_start: np.ndarray
+    has_layers: bool
+    display_order: np.ndarray
     packets: list[av.Packet] | None
-    display_order: np.ndarray = field(init=False)
-
-    def __post_init__(self):
-        shown = np.flatnonzero(self.is_shown)
-        self.display_order = shown[np.argsort(self.pts[shown], kind="stable")]
 
     @property
     def reorder_depth(self) -> int:
-        """By how many frames decoding has to be ahead, so that each is there when its turn to be shown comes."""
-        decoded = np.searchsorted(np.flatnonzero(self.is_shown), self.display_order)
+        """The number of packets that are decoded before a frame is returned although they are shown after it."""
+        decoded = np.empty(len(self.display_order), np.int64)
+        decoded[np.argsort(self.display_order)] = np.arange(len(decoded))
         return int((decoded - np.arange(len(decoded))).max())
 
 
+def codec_of(video: OpenVideo) -> str:
+    """Return the name of the stream's coding format, whichever decoder reads it."""
+    return video.stream.codec_context.codec.canonical_name
+
+
 def read_packet_table(video: OpenVideo) -> PacketTable:
-    """Return the table of a freshly opened video, from one pass over its packets without decoding.
+    """Return the table of a freshly opened video, from one pass over its packets.
 
     Raises:
-        UncertainTable: The packets leave the frames' order or number open.
+        UncertainTable: The number or the order of the frames is not certain.
     """
-    stream, codec = video.stream, codec_of(video)
-    if codec not in TABLE_CODECS:
-        raise UncertainTable(f"codec {codec} is always decoded through")
-    if video.container.format.name == "avi" and stream.codec_context.has_b_frames:
+    codec = codec_of(video)
+    if codec not in HEADERS:
+        raise UncertainTable(f"codec {codec} is always decoded sequentially")
+    if video.container.format.name == "avi" and video.stream.codec_context.has_b_frames:
         raise UncertainTable("AVI with B-frames has no presentation times")
-    with reading_errors(video.name):
-        table = _table_of_packets(video, codec)
-    _check_order(table, codec)
-    if table.reorder_depth > stream.codec_context.reorder_depth:
-        raise UncertainTable("frames are reordered further than the decoder knows, and it would drop some")
+    try:
+        headers = HEADERS[codec](video.stream.codec_context.extradata or b"")
+        rows, packets = _read_packets(video, headers)
+        if not rows:
+            raise UncertainTable("the stream has no packets")
+        table = _make_table(rows, packets, headers.finish())
+    except UnusualStream as error:
+        raise UncertainTable(str(error)) from error
+    if table.reorder_depth > video.stream.codec_context.reorder_depth:
+        raise UncertainTable("frames are reordered further than the decoder expects, so that it would drop some")
     return table
 
 
-def _is_shown(codec: str, packet: av.Packet | bytes) -> bool:
-    num_shown = num_shown_frames(codec, packet)
-    if num_shown > 1:
-        raise UncertainTable("a packet shows several frames")
-    return num_shown == 1
-
-
-def _table_of_packets(video: OpenVideo, codec: str) -> PacketTable:
+def _read_packets(video: OpenVideo, headers) -> tuple[list[tuple], list[av.Packet] | None]:
+    """A row (pts, dts, size, is_discard) per packet, and the packets."""
     rows, kept, kept_bytes = [], [], 0
     packets = video.container.demux(video.stream)
     while True:
@@ -92,31 +104,54 @@ def _table_of_packets(video: OpenVideo, codec: str) -> PacketTable:
         except av.FFmpegError as error:
             raise UncertainTable(f"demuxing stopped with {type(error).__name__}") from error
         if packet is None:
-            break
+            return rows, kept
         if not packet.size:
             continue
         if packet.pts is None or packet.is_corrupt:
             raise UncertainTable("a packet is corrupt or has no presentation time")
-        shown = not packet.is_discard and (codec not in HIDING_CODECS or _is_shown(codec, packet))
-        rows.append((packet.pts, packet.dts, packet.size, packet.is_keyframe, shown))
+        for side_data in packet.iter_sidedata():
+            check_encryption(side_data.data_type, video)
+            if side_data.data_type not in HARMLESS_SIDE_DATA:
+                raise UncertainTable(f"a packet has side data of the type {side_data.data_type}")
+        headers.add(memoryview(packet), packet.is_keyframe)
+        rows.append((packet.pts, packet.dts, packet.size, packet.is_discard))
         kept_bytes += packet.size
         if kept_bytes > MAX_KEPT_BYTES:
             kept = None
         else:
             kept.append(packet)
-    pts, dts, sizes, is_keyframe, shown_flags = zip(*rows, strict=True) if rows else [()] * 5
+
+
+def _make_table(rows: list[tuple], packets: list[av.Packet] | None, facts: HeaderFacts) -> PacketTable:
+    pts, dts, sizes, is_discard = zip(*rows, strict=True)
+    pts, is_discard = np.array(pts, np.int64), np.array(is_discard, bool)
+    by_output = facts.output_order[facts.is_shown[facts.output_order]]
+    display_order = by_output[~is_discard[by_output]]
+    if not len(display_order):
+        raise UncertainTable("no packet shows a frame")
+    if not facts.is_start[0]:
+        raise UncertainTable("the first packet is not a complete keyframe")
+    if pts.min() < pts[0]:
+        raise UncertainTable("frames are shown before the first keyframe")
+    if (np.diff(pts[by_output]) <= 0).any():
+        raise UncertainTable("presentation times disagree with the order in which the decoder returns frames")
+    dts = _fill_missing(dts)
+    if (np.diff(dts) < 0).any():
+        raise UncertainTable("decoding times go backwards")
     return PacketTable(
-        np.array(pts, dtype=np.int64),
-        _filled(dts),
-        np.array(sizes, dtype=np.int64),
-        np.array(is_keyframe, dtype=bool),
-        np.array(shown_flags, dtype=bool),
-        packets=kept,
+        pts,
+        dts,
+        np.array(sizes, np.int64),
+        facts.is_shown & ~is_discard,
+        facts.is_start,
+        facts.has_layers,
+        display_order,
+        packets,
     )
 
 
-def _filled(dts: tuple[int | None, ...]) -> np.ndarray:
-    """Decoding times where those that are missing, as before the first reordered frame, take the next one's."""
+def _fill_missing(dts: tuple[int | None, ...]) -> np.ndarray:
+    """Decoding times; missing ones, as before the first reordered frame, take the next one's."""
     if None not in dts:
         return np.array(dts, dtype=np.int64)
     filled, following = [], None
@@ -124,28 +159,6 @@ def _filled(dts: tuple[int | None, ...]) -> np.ndarray:
         following = following if time is None else time
         filled.append(0 if following is None else following)
     return np.array(filled[::-1], dtype=np.int64)
-
-
-def codec_of(video: OpenVideo) -> str:
-    """The name of the stream's coding format, whichever decoder reads it."""
-    return video.stream.codec_context.codec.canonical_name
-
-
-def _check_order(table: PacketTable, codec: str) -> None:
-    if not len(table.display_order):
-        raise UncertainTable("no packet shows a frame")
-    if not table.is_keyframe[0]:
-        raise UncertainTable("the first packet is no keyframe")
-    if (np.diff(table.dts) < 0).any():
-        raise UncertainTable("decoding times go backwards")
-    shown_times = table.pts[table.display_order]
-    if (np.diff(shown_times) == 0).any():
-        raise UncertainTable("two frames have one presentation time")
-    if table.pts.min() < table.pts[0]:
-        raise UncertainTable("frames are shown before the first keyframe")
-    # MPEG-4 marks repetitions by packets of a few bytes that code no frame.
-    if codec == "mpeg4" and table.sizes.min() < 16:
-        raise UncertainTable("a packet may code no frame")
 
 
 class PacketReader:
@@ -161,19 +174,19 @@ class PacketReader:
         self.kept = table.packets
 
     def fits_memory(self, start: int, end: int) -> bool:
-        """Whether packets `start` to `end` may be held in memory at once."""
+        """Return whether packets [start, end] may be held in memory at once."""
         return self.kept is not None or self.table.sizes[start : end + 1].sum() <= MAX_KEPT_BYTES
 
     def read(self, start: int, end: int) -> list[av.Packet]:
-        """Packets `start` to `end`, both included; for several workers at a time."""
+        """Return packets [start, end]; several threads may call this."""
         with self.lock:
             return list(self.stream(start, end))
 
     def stream(self, start: int, end: int) -> Iterator[av.Packet]:
-        """Packets `start` to `end`, both included, one by one; for one worker alone.
+        """Yield packets [start, end] one by one; for one thread only.
 
         Raises:
-            UncertainTable: The file gives other packets than the table says.
+            UncertainTable: The file gives other packets than those of the table.
         """
         if self.kept is not None:
             yield from self.kept[start : end + 1]

@@ -1,0 +1,97 @@
+"""What all readers of coded packets share: the facts they return, and readers of bits.
+
+A reader of headers looks at every packet of a stream. It accepts what ordinary encoders write and raises
+`UnusualStream` for everything else, so that a construct it does not cover leads to a sequential decode.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+# Bytes kept of a header for `HeaderBits`; no header that is read is longer.
+HEAD_BYTES = 24
+
+
+class UnusualStream(Exception):
+    """The packets hold something whose effect on the decoded frames is not certain; the message says what."""
+
+
+class HeaderFacts(NamedTuple):
+    """What the headers of all packets of a stream say, with N packets in decoding order.
+
+    Attributes:
+        output_order: (N,) packet numbers in the order in which a decoder returns their frames.
+        is_shown: (N,) whether the frame of a packet is returned at all.
+        is_start: (N,) whether a decoder that starts at a packet returns exact frames from its presentation time on.
+        has_layers: Whether frames marked as non-reference may still be referred to by other temporal layers.
+    """
+
+    output_order: np.ndarray
+    is_shown: np.ndarray
+    is_start: np.ndarray
+    has_layers: bool = False
+
+
+def bit_reader(data: bytes | memoryview) -> Callable[[int], int]:
+    """Return a function that reads the next bits of `data` as a number and raises `UnusualStream` at the end."""
+    bits, num_left = int.from_bytes(data, "big"), 8 * len(data)
+
+    def take(num_bits: int) -> int:
+        nonlocal num_left
+        num_left -= num_bits
+        if num_left < 0:
+            raise UnusualStream("a header is too short")
+        return bits >> num_left & ((1 << num_bits) - 1)
+
+    return take
+
+
+def take_golomb(take: Callable[[int], int]) -> int:
+    """Read an unsigned Exp-Golomb number. Source: ITU-T H.264, section 9.1."""
+    num_zeros = 0
+    while not take(1):
+        num_zeros += 1
+        if num_zeros > 32:
+            raise UnusualStream("a number in a header is out of range")
+    return (1 << num_zeros) - 1 + take(num_zeros)
+
+
+class HeaderBits:
+    """Reads the same fields from N headers at once.
+
+    Args:
+        heads: The first bytes of each header; longer ones are cut at `HEAD_BYTES`.
+        position: The bit where reading starts.
+    """
+
+    def __init__(self, heads: list[bytes], position: int):
+        padded = b"".join(head[:HEAD_BYTES].ljust(HEAD_BYTES + 8, b"\0") for head in heads)
+        self.data = np.frombuffer(padded, np.uint8).reshape(len(heads), HEAD_BYTES + 8)
+        self.rows = np.arange(len(heads))[:, None]
+        self.position = np.full(len(heads), position)
+
+    def take(self, num_bits: int, where: np.ndarray | bool = True) -> np.ndarray:
+        """Return (N,) int64, the next `num_bits` (at most 32) of the headers in `where`; 0 for the others."""
+        if not num_bits:
+            return np.zeros(len(self.position), np.int64)
+        values = (self._window() >> np.uint64(64 - num_bits)).astype(np.int64)
+        self.position = self.position + np.where(where, num_bits, 0)
+        return np.where(where, values, 0)
+
+    def take_golomb(self, where: np.ndarray | bool = True) -> np.ndarray:
+        """Return (N,) int64, the next unsigned Exp-Golomb numbers of the headers in `where`; 0 for the others."""
+        window = self._window()
+        num_zeros = 32 - np.frexp((window >> np.uint64(32)).astype(np.float64))[1]
+        if (np.where(where, num_zeros, 0) > 16).any():
+            raise UnusualStream("a number in a header is out of range")
+        num_bits = 2 * np.minimum(num_zeros, 16) + 1
+        values = (window >> (64 - num_bits).astype(np.uint64)).astype(np.int64) - 1
+        self.position = self.position + np.where(where, num_bits, 0)
+        return np.where(where, values, 0)
+
+    def _window(self) -> np.ndarray:
+        """The next 57 bits or more of each header, at the top of 64."""
+        columns = (self.position >> 3)[:, None] + np.arange(8)
+        window = self.data[self.rows, columns].view(">u8")[:, 0].astype(np.uint64)
+        return window << (self.position & 7).astype(np.uint64)

@@ -1,0 +1,307 @@
+"""Headers of H.264 and HEVC packets: one picture each, in the order of its order count, with constant parameter sets.
+
+Output order is computed from the picture order counts alone, so that the container's times can be checked against it.
+
+Source: ITU-T H.264, sections 7.3, 7.4.3, 8.2.1 and D.2.8; ITU-T H.265, sections 7.3 and 8.3.1, table 7-1.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from .format_headers_tvtsv2 import HEAD_BYTES, HeaderBits, HeaderFacts, UnusualStream, bit_reader, take_golomb
+
+# H.264: types of units.
+H264_SLICE, H264_IDR_SLICE, H264_SEI, H264_DELIMITER, H264_FILLER = 1, 5, 6, 9, 12
+H264_PARAMETERS, H264_SEQUENCE = (7, 8), 7
+# Profiles whose sequence parameter sets state the chroma format.
+H264_CHROMA_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
+# HEVC: types of units; slices have types 0 to 21.
+HEVC_LEADING, HEVC_BROKEN_LINKS, HEVC_IDR, HEVC_RANDOM_ACCESS = range(6, 10), range(16, 19), (19, 20), range(16, 22)
+HEVC_PARAMETERS, HEVC_SEQUENCE, HEVC_PICTURE, HEVC_IGNORED = (32, 33, 34), 33, 34, (35, 38, 39, 40)
+
+
+class H264Headers:
+    """Collects the headers of an H.264 stream.
+
+    Args:
+        extradata: The stream's parameter sets, in an `avcC` box or behind start codes.
+
+    Raises:
+        UnusualStream: There is not exactly one sequence parameter set, or it has unusual fields.
+    """
+
+    def __init__(self, extradata: bytes):
+        self.split, self.parameters = _configure(extradata, size_byte=4, read_box=_units_of_avcc)
+        sequences = [unit for unit in self.parameters if unit[0] & 31 == H264_SEQUENCE]
+        if len(sequences) != 1:
+            raise UnusualStream("the stream does not have exactly one sequence parameter set")
+        self._read_sequence(_unescape(sequences[0]))
+        self.heads: list[bytes] = []
+        self.is_recovery_point: list[bool] = []
+
+    def add(self, data: memoryview, is_keyframe: bool) -> None:
+        """Note the next packet, which must hold the slices of one frame and no new parameter set."""
+        head, is_exact = None, False
+        for unit in self.split(data):
+            kind = unit[0] & 31
+            if kind in (H264_SLICE, H264_IDR_SLICE):
+                # The first bit behind the header is set where the slice is the first one of its picture.
+                if len(unit) < 2 or bool(unit[1] & 0x80) == (head is not None):
+                    raise UnusualStream("a packet does not hold exactly one picture")
+                head = head or bytes(unit[:HEAD_BYTES])
+            elif kind in H264_PARAMETERS:
+                _check_parameters(unit, self.parameters)
+            elif kind == H264_SEI and is_keyframe:
+                is_exact |= _has_exact_recovery_point(bytes(unit))
+            elif kind not in (H264_SEI, H264_DELIMITER, H264_FILLER):
+                raise UnusualStream(f"a packet has a unit of type {kind}")
+        if head is None:
+            raise UnusualStream("a packet holds no picture")
+        self.heads.append(_unescape(head))
+        self.is_recovery_point.append(is_exact)
+
+    def finish(self) -> HeaderFacts:
+        """Return the facts of the stream; frames must be numbered without gaps."""
+        first_bytes = np.array([head[0] for head in self.heads])
+        is_idr, is_reference = first_bytes & 31 == H264_IDR_SLICE, first_bytes >> 5 & 3 > 0
+        bits = HeaderBits(self.heads, 8)
+        for _ in ("first_mb_in_slice", "slice_type", "pic_parameter_set_id"):
+            bits.take_golomb()
+        bits.take(2 * self.separate_planes)
+        frame_numbers = bits.take(self.frame_number_bits)
+        if not self.frames_only and bits.take(1).any():
+            raise UnusualStream("pictures are coded as fields")
+        bits.take_golomb(where=is_idr)  # idr_pic_id
+        _check_frame_numbers(frame_numbers, is_reference, is_idr, 1 << self.frame_number_bits)
+        order = np.arange(len(self.heads))
+        if self.order_count_bits:
+            order = _output_order(bits.take(self.order_count_bits), is_reference, is_idr, 1 << self.order_count_bits)
+        return HeaderFacts(order, np.ones(len(order), bool), is_idr | np.array(self.is_recovery_point))
+
+    def _read_sequence(self, unit: bytes) -> None:
+        take = bit_reader(unit[1:])
+        profile = take(8)
+        take(16)  # constraint flags, level_idc
+        take_golomb(take)  # seq_parameter_set_id
+        self.separate_planes = 0
+        if profile in H264_CHROMA_PROFILES:
+            chroma_format = take_golomb(take)
+            self.separate_planes = take(1) if chroma_format == 3 else 0
+            take_golomb(take), take_golomb(take), take(1)  # bit depths, qpprime_y_zero_transform_bypass_flag
+            if take(1):
+                raise UnusualStream("the sequence parameter set has scaling matrices")
+        self.frame_number_bits = take_golomb(take) + 4
+        order_count_type = take_golomb(take)
+        if order_count_type == 1:
+            raise UnusualStream("picture order counts follow a cycle")
+        self.order_count_bits = take_golomb(take) + 4 if order_count_type == 0 else 0
+        if max(self.frame_number_bits, self.order_count_bits) > 16:
+            raise UnusualStream("a number in the sequence parameter set is out of range")
+        take_golomb(take), take(1)  # max_num_ref_frames, gaps_in_frame_num_value_allowed_flag
+        take_golomb(take), take_golomb(take)  # width, height
+        self.frames_only = take(1)
+
+
+class HevcHeaders:
+    """Collects the headers of an HEVC stream.
+
+    Args:
+        extradata: The stream's parameter sets, in an `hvcC` box or behind start codes.
+
+    Raises:
+        UnusualStream: There is not exactly one sequence parameter set, or picture parameter sets disagree.
+    """
+
+    def __init__(self, extradata: bytes):
+        self.split, self.parameters = _configure(extradata, size_byte=21, read_box=_units_of_hvcc)
+        sequences = [unit for unit in self.parameters if unit[0] >> 1 == HEVC_SEQUENCE]
+        pictures = {self._read_picture_set(unit) for unit in self.parameters if unit[0] >> 1 == HEVC_PICTURE}
+        if len(sequences) != 1 or len(pictures) != 1:
+            raise UnusualStream("the stream does not have exactly one sequence parameter set")
+        self._read_sequence(_unescape(sequences[0]))
+        self.has_output_flag, self.num_extra_bits = pictures.pop()
+        self.heads: list[bytes] = []
+
+    def add(self, data: memoryview, is_keyframe: bool) -> None:
+        """Note the next packet, which must hold the slices of one frame and no new parameter set."""
+        head = None
+        for unit in self.split(data):
+            kind = unit[0] >> 1 & 63
+            if len(unit) < 3 or unit[0] & 1 or unit[1] >> 3:
+                raise UnusualStream("a packet has units of a second layer")
+            if kind < 22:
+                if bool(unit[2] & 0x80) == (head is not None):
+                    raise UnusualStream("a packet does not hold exactly one picture")
+                head = head or bytes(unit[:HEAD_BYTES])
+            elif kind in HEVC_PARAMETERS:
+                _check_parameters(unit, self.parameters)
+            elif kind not in HEVC_IGNORED:
+                raise UnusualStream(f"a packet has a unit of type {kind}")
+        if head is None:
+            raise UnusualStream("a packet holds no picture")
+        self.heads.append(_unescape(head))
+
+    def finish(self) -> HeaderFacts:
+        """Return the facts of the stream; every picture must be output."""
+        kinds = np.array([head[0] >> 1 & 63 for head in self.heads])
+        layers = np.array([head[1] & 7 for head in self.heads]) - 1
+        is_idr, is_random_access = np.isin(kinds, HEVC_IDR), np.isin(kinds, HEVC_RANDOM_ACCESS)
+        if np.isin(kinds, HEVC_BROKEN_LINKS).any():
+            raise UnusualStream("the stream was joined at a broken link")
+        bits = HeaderBits(self.heads, 17)
+        if bits.take(1, where=is_random_access)[1:].any():
+            raise UnusualStream("a picture discards those before it")
+        bits.take_golomb()  # slice_pic_parameter_set_id
+        bits.take(self.num_extra_bits)
+        bits.take_golomb()  # slice_type
+        if self.has_output_flag and not bits.take(1).all():
+            raise UnusualStream("a picture is not output")
+        bits.take(2 * self.separate_planes)
+        counts = bits.take(self.order_count_bits, where=~is_idr)
+        # Types below 16 with an even number are not referred to by their own layer.
+        is_reference = (layers == 0) & ~np.isin(kinds, HEVC_LEADING) & ((kinds >= 16) | (kinds % 2 == 1))
+        order = _output_order(counts, is_reference, is_idr, 1 << self.order_count_bits)
+        return HeaderFacts(order, np.ones(len(order), bool), is_random_access, bool(layers.any()))
+
+    def _read_sequence(self, unit: bytes) -> None:
+        take = bit_reader(unit[2:])
+        take(4)  # sps_video_parameter_set_id
+        num_sub_layers = take(3)
+        take(1 + 96)  # sps_temporal_id_nesting_flag, general profile, tier and level
+        flags = [(take(1), take(1)) for _ in range(num_sub_layers)]
+        take(2 * (8 - num_sub_layers) if num_sub_layers else 0)
+        for has_profile, has_level in flags:
+            take(88 * has_profile + 8 * has_level)
+        take_golomb(take)  # sps_seq_parameter_set_id
+        self.separate_planes = take(1) if take_golomb(take) == 3 else 0
+        take_golomb(take), take_golomb(take)  # width, height
+        for _ in range(4 * take(1) + 2):  # conformance window, bit depths
+            take_golomb(take)
+        self.order_count_bits = take_golomb(take) + 4
+        if self.order_count_bits > 16:
+            raise UnusualStream("a number in the sequence parameter set is out of range")
+
+    @staticmethod
+    def _read_picture_set(unit: bytes) -> tuple[int, int]:
+        take = bit_reader(_unescape(unit)[2:])
+        take_golomb(take), take_golomb(take), take(1)  # identities, dependent_slice_segments_enabled_flag
+        return take(1), take(3)
+
+
+def _configure(extradata: bytes, size_byte: int, read_box: Callable) -> tuple[Callable, set[bytes]]:
+    """How packets divide into units, and the parameter sets known before the first packet."""
+    if extradata[:1] == b"\1" and len(extradata) > size_byte + 1:
+        width = (extradata[size_byte] & 3) + 1
+        return lambda data: _units_with_sizes(data, width), {unit.rstrip(b"\0") for unit in read_box(extradata)} - {b""}
+    return _units_behind_start_codes, {bytes(unit) for unit in _units_behind_start_codes(extradata)}
+
+
+def _units_of_avcc(box: bytes) -> Iterator[bytes]:
+    position = 5
+    for mask in (31, 255):
+        count, position = box[position] & mask if position < len(box) else 0, position + 1
+        for _ in range(count):
+            size = int.from_bytes(box[position : position + 2], "big")
+            yield box[position + 2 : position + 2 + size]
+            position += 2 + size
+
+
+def _units_of_hvcc(box: bytes) -> Iterator[bytes]:
+    position = 23
+    for _ in range(box[22]):
+        count, position = int.from_bytes(box[position + 1 : position + 3], "big"), position + 3
+        for _ in range(count):
+            size = int.from_bytes(box[position : position + 2], "big")
+            yield box[position + 2 : position + 2 + size]
+            position += 2 + size
+
+
+def _units_with_sizes(data: memoryview, width: int) -> Iterator[memoryview]:
+    position, end = 0, len(data)
+    while position < end:
+        start = position + width
+        position = start + int.from_bytes(data[position:start], "big")
+        if position > end or position == start:
+            raise UnusualStream("the sizes of units do not add up to that of their packet")
+        yield data[start:position]
+
+
+def _units_behind_start_codes(data: bytes | memoryview) -> Iterator[bytes]:
+    data = bytes(data)
+    position = data.find(b"\0\0\1")
+    while position >= 0:
+        following = data.find(b"\0\0\1", position + 3)
+        unit = data[position + 3 : following if following >= 0 else len(data)].rstrip(b"\0")
+        if unit:
+            yield unit
+        position = following
+
+
+def _check_parameters(unit: memoryview, parameters: set[bytes]) -> None:
+    if bytes(unit).rstrip(b"\0") not in parameters:
+        raise UnusualStream("parameter sets change")
+
+
+def _unescape(unit: bytes) -> bytes:
+    """A unit without the bytes that keep start codes out of it."""
+    return unit.replace(b"\0\0\3", b"\0\0") if b"\0\0\3" in unit else unit
+
+
+def _has_exact_recovery_point(unit: bytes) -> bool:
+    payload, position = _unescape(unit), 1
+    while position + 2 < len(payload):
+        kind, position = _sei_number(payload, position)
+        size, position = _sei_number(payload, position)
+        # recovery_frame_cnt = 0 is the single bit 1; exact_match_flag follows it.
+        if kind == 6 and position < len(payload):
+            return payload[position] & 0xC0 == 0xC0
+        position += size
+    return False
+
+
+def _sei_number(payload: bytes, position: int) -> tuple[int, int]:
+    number = 0
+    while position < len(payload) and payload[position] == 0xFF:
+        number, position = number + 255, position + 1
+    return number + (payload[position] if position < len(payload) else 0), position + 1
+
+
+def _previous_references(is_reference: np.ndarray) -> np.ndarray:
+    """The number of the last reference picture before each picture, -1 where there is none."""
+    last = np.maximum.accumulate(np.where(is_reference, np.arange(len(is_reference)), -1))
+    return np.concatenate([[-1], last[:-1]])
+
+
+def _check_frame_numbers(numbers: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int) -> None:
+    previous = _previous_references(is_reference)
+    expected = np.where(is_idr, 0, (numbers[previous] + 1) % modulus)
+    if (numbers != expected)[previous >= 0].any():
+        raise UnusualStream("frame numbers have gaps")
+
+
+def _output_order(counts: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int) -> np.ndarray:
+    """Packet numbers by picture order count, which starts anew at each IDR picture.
+
+    Args:
+        counts: (N,) the low bits of the order counts, below `modulus`.
+        is_reference: (N,) whether the high bits of later pictures derive from this picture.
+        is_idr: (N,) whether a picture starts a new period.
+    """
+    is_reset = is_idr.copy()
+    is_reset[0] = True
+    previous = np.where(is_reset, -1, _previous_references(is_reference | is_reset))
+    steps = modulus // 2 - (counts[previous] - counts + modulus // 2) % modulus
+    full = np.where(is_reset, counts, 0)
+    anchors = np.flatnonzero(is_reference | is_reset)
+    # Cumulative sums over the anchors of each period.
+    sums = np.cumsum(np.where(is_reset, 0, steps)[anchors])
+    resets = np.maximum.accumulate(np.where(is_reset[anchors], np.arange(len(anchors)), -1))
+    full[anchors] = sums - sums[resets] + counts[anchors][resets]
+    others = np.flatnonzero(~(is_reference | is_reset))
+    full[others] = full[previous[others]] + steps[others]
+    periods = np.cumsum(is_reset)
+    order = np.lexsort((full, periods))
+    if ((np.diff(full[order]) == 0) & (np.diff(periods[order]) == 0)).any():
+        raise UnusualStream("two pictures have one order count")
+    return order

@@ -1,0 +1,194 @@
+"""Reading a video by decoding the whole stream, for files whose packet table is not certain.
+
+The number of frames is known at the end only. Frames are kept until then where they are few. Otherwise those asked for
+are chosen by the number and the times that the packets announce; a second decode is needed where these prove wrong.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+import av
+import numpy as np
+
+from .reader_container_tvtsv2 import OpenVideo, check_encryption, is_cut_short, reading_errors
+from .reader_frames_tvtsv2 import TakenFrames
+from .reader_metadata_tvtsv2 import VideoFileMetadata, describe
+from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, codec_of
+from .reader_request_tvtsv2 import ReadRequest
+
+# Opens the same video once more.
+OpenAgain = Callable[[], AbstractContextManager[OpenVideo]]
+
+
+@dataclass
+class Damage:
+    """What a sequential decode passes over.
+
+    Attributes:
+        num_packets: Packets read.
+        num_undecodable_packets: Packets that the decoder refuses.
+        num_corrupt_frames: Frames that the decoder returns but flags as corrupt.
+        is_truncated: Demuxing ends with an error.
+    """
+
+    num_packets: int = 0
+    num_undecodable_packets: int = 0
+    num_corrupt_frames: int = 0
+    is_truncated: bool = False
+
+
+def read_sequentially(open_again: OpenAgain, request: ReadRequest, reason: str) -> tuple[np.ndarray, VideoFileMetadata]:
+    """Return the frames asked for and the metadata.
+
+    Args:
+        open_again: Opens the video anew, a context manager of `OpenVideo`.
+        request: What to read.
+        reason: Why the packet table was not used.
+    """
+    with open_again() as video:
+        survey = _Survey(video, request, reason, open_again)
+        result = survey.run()
+    if result is not None:
+        return result
+    with open_again() as video:
+        taken = request.start(video, survey.metadata, survey.first_frame)
+        last = max(taken.indices)
+        for index, (_, frame) in enumerate(decode_sequentially(video, Damage())):
+            taken.add(index, frame)
+            if index == last:
+                break
+        return request.finish(taken, survey.metadata)
+
+
+def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[tuple[int | None, av.VideoFrame]]:
+    """Yield the timestamp and the frame of every frame in display order, from one single-threaded decoder.
+
+    A Theora packet without data repeats the last frame (Theora specification, section 7.11). Empty packets of other
+    codecs are left out, as they stand for no frame. What had to be passed over is added to `damage`.
+    """
+    decoder, repeats = video.stream.codec_context, codec_of(video) == "theora"
+    last_frame = None
+    for packet in _demux(video, damage):
+        if packet is not None and not packet.size:
+            if repeats and last_frame is not None:
+                yield packet.pts, last_frame
+            continue
+        with reading_errors(video.name):
+            try:
+                frames = decoder.decode(packet)
+            except av.EOFError:  # drained already
+                frames = []
+            except av.FFmpegError:
+                damage.num_undecodable_packets += 1
+                frames = []
+        for frame in frames:
+            damage.num_corrupt_frames += frame.is_corrupt
+            last_frame = frame
+            yield frame.pts, frame
+
+
+def _demux(video: OpenVideo, damage: Damage) -> Iterator[av.Packet | None]:
+    """All packets of the stream, and None at their end."""
+    packets = video.container.demux(video.stream)
+    while True:
+        video.check_clock()
+        with reading_errors(video.name):
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                damage.is_truncated, packet = True, None
+        # PyAV ends with a packet that has no position in the file.
+        if packet is None or (not packet.size and packet.pos is None):
+            yield None
+            return
+        for side_data in packet.iter_sidedata():
+            check_encryption(side_data.data_type, video)
+        damage.num_packets += packet.size > 0
+        yield packet
+
+
+@dataclass
+class _Survey:
+    """One sequential decode that counts and times all frames.
+
+    Attributes:
+        kept: The frames so far, until they are too many to keep.
+        taken: The frames chosen by the number and the times that the packets announce, from then on.
+        announced: The metadata they were chosen by.
+        metadata: The metadata after the decode.
+    """
+
+    video: OpenVideo
+    request: ReadRequest
+    reason: str
+    open_again: OpenAgain
+    damage: Damage = field(default_factory=Damage)
+    ticks: list[int | None] = field(default_factory=list)
+    first_frame: av.VideoFrame | None = None
+    kept: list[av.VideoFrame] | None = field(default_factory=list)
+    kept_bytes: int = 0
+    taken: TakenFrames | None = None
+    announced: VideoFileMetadata | None = None
+    metadata: VideoFileMetadata | None = None
+
+    def run(self) -> tuple[np.ndarray, VideoFileMetadata] | None:
+        """Decode all frames; return None where a second decode is needed."""
+        for tick, frame in decode_sequentially(self.video, self.damage):
+            self._add(tick, frame)
+        self._describe()
+        self.request.check_damage(self.metadata, self.video)
+        if self.kept is not None:
+            self.taken = self.request.start(self.video, self.metadata, self.first_frame)
+            for index, frame in enumerate(self.kept):
+                self.taken.add(index, frame)
+        elif not self._is_as_announced():
+            return None
+        return self.request.finish(self.taken, self.metadata)
+
+    def _add(self, tick: int | None, frame: av.VideoFrame) -> None:
+        self.video.check_frame_size(frame.width, frame.height)
+        self.first_frame = self.first_frame or frame
+        self.ticks.append(tick)
+        if self.taken is not None:
+            self.taken.add(len(self.ticks) - 1, frame)
+        if self.kept is None:
+            return
+        self.kept.append(frame)
+        self.kept_bytes += sum(plane.buffer_size for plane in frame.planes)
+        if self.kept_bytes > MAX_KEPT_BYTES:
+            self._choose_by_announcement()
+            for index, earlier in enumerate(self.kept if self.taken else []):
+                self.taken.add(index, earlier)
+            self.kept = None
+
+    def _choose_by_announcement(self) -> None:
+        with self.open_again() as video:
+            ticks = _announced_ticks(video)
+            try:
+                self.announced = describe(video, self.first_frame, ticks, self.request.apply_rotation)
+                self.taken = self.request.start(self.video, self.announced, self.first_frame)
+            except ValueError:  # of the wrong number of frames, perhaps
+                self.taken = None
+
+    def _describe(self) -> None:
+        video = self.video
+        if self.first_frame is None:
+            video.check_frame_size(video.stream.codec_context.width, video.stream.codec_context.height)
+            raise video.error("no frame of it can be decoded.")
+        self.metadata = describe(video, self.first_frame, self.ticks, self.request.apply_rotation)
+        self.metadata.sequential_reason = self.reason
+        self.metadata.num_undecodable_packets = self.damage.num_undecodable_packets
+        self.metadata.num_corrupt_frames = self.damage.num_corrupt_frames
+        self.metadata.is_truncated = self.damage.is_truncated or is_cut_short(video, self.damage.num_packets)
+
+    def _is_as_announced(self) -> bool:
+        return self.taken is not None and np.array_equal(self.announced.frame_seconds, self.metadata.frame_seconds)
+
+
+def _announced_ticks(video: OpenVideo) -> list[int | None]:
+    """The timestamps of all packets that may show a frame, in display order; None for each where one is missing."""
+    repeats = codec_of(video) == "theora"
+    packets = (packet for packet in _demux(video, Damage()) if packet is not None)
+    ticks = [packet.pts for packet in packets if (packet.size or repeats) and not packet.is_discard]
+    return [None] * len(ticks) if None in ticks else sorted(ticks)
