@@ -1,6 +1,7 @@
 """The page of the demo: `python demo/app.py`, see README.md beside it."""
 
 import atexit
+import functools
 import os
 import shutil
 import signal
@@ -8,23 +9,24 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-# Before Gradio reads them: uploads get a folder of their own, and nothing is reported to anybody.
+# Gradio reads these at import: uploads get a folder of their own, and no usage is reported.
 os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="tvtsv2-demo-")
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["GRADIO_RUN_HISTORY"] = "False"
 
 import gradio as gr
 from engine import MAX_MEGABYTES, MAX_SECONDS, Engine, InputError
-from pictures import STYLE, draw_bars, draw_hits, draw_nothing_yet, draw_timeline
+from pictures import STYLE, draw_bars, draw_empty, draw_error, draw_gallery, draw_timeline
 
 DELETE_AFTER_SECONDS = float(os.environ.get("TVTSV2_DELETE_AFTER", "240"))
 SWEEP_EVERY_SECONDS = min(20.0, DELETE_AFTER_SECONDS / 4)
 INTRO = """
 # Videos and sentences in one space
-TVTSv2 embeds both. Upload a video, say in words what may happen in it, and see how well each text fits, and when.
+TVTSv2 embeds both. Upload a video, describe what may happen in it, and see how well each text fits, and when.
 """
 LIMITS = f"Up to {MAX_MEGABYTES} MB and {MAX_SECONDS:.0f} s. Deleted within five minutes."
 # Fonts of the visitor's own system: the page loads nothing from anywhere else.
@@ -51,15 +53,20 @@ THEME = gr.themes.Soft(
 )
 
 
+# After an answer arrives: on a narrow screen it is below the button.
+SCROLL_TO_ANSWER = "() => document.querySelector('#answer').scrollIntoView({behavior: 'smooth', block: 'nearest'})"
+EXAMPLE_TEXTS = "a red star\na blue circle"
+
+
 def build_page(engine: Engine) -> gr.Blocks:
-    """Returns the page; every handler turns a visitor's mistake into a message."""
+    """Return the page; inputs that cannot be used are answered by a message in place of the result."""
 
     def score(video, texts):
-        scored = _call(engine.score, video, texts)
+        scored = engine.score(video, texts)
         cosines = scored.whole.tolist()
         bars = draw_bars(
             "How well each text fits",
-            "Cosine of the text with the whole video.",
+            "Cosine of the text with the whole video; a full bar is 1.",
             scored.texts,
             cosines,
             [f"{cosine:.2f}" for cosine in cosines],
@@ -67,17 +74,20 @@ def build_page(engine: Engine) -> gr.Blocks:
         return bars + draw_timeline(scored)
 
     def classify(video, labels, template):
-        shares = _call(engine.classify, video, labels, template)
+        shares = engine.classify(video, labels, template)
         return draw_bars(
-            "Which label it is",
-            "Probabilities over these labels alone: they sum up to 1 also where none fits.",
+            "Which label fits best",
+            "Probabilities over these labels alone: they sum to 1 also where none fits.",
             list(shares),
             list(shares.values()),
             [f"{share:.0%}" for share in shares.values()],
         )
 
     def search(text):
-        return draw_hits(_call(engine.search, text), _address_of)
+        if not text.strip():
+            return draw_gallery(engine.gallery, _address_of)
+        videos, scores = zip(*engine.search(text), strict=True)
+        return draw_gallery(list(videos), _address_of, list(scores))
 
     with gr.Blocks(title="TVTSv2", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(INTRO, elem_classes="intro")
@@ -85,21 +95,23 @@ def build_page(engine: Engine) -> gr.Blocks:
             with gr.Column(min_width=0):
                 video = gr.Video(label="Video", sources=["upload"], height=280, elem_id="clip")
                 gr.Markdown(LIMITS, elem_classes="limits")
+                if engine.gallery:
+                    gr.Examples([str(engine.gallery[0].path)], video, label="Example", elem_id="example")
                 with gr.Tab("Texts and timeline"):
-                    texts = gr.Textbox(
-                        label="Texts, one a line", lines=4, value="a red star\na blue circle", elem_id="texts"
-                    )
+                    texts = gr.Textbox(label="Texts, one per line", lines=4, value=EXAMPLE_TEXTS, elem_id="texts")
                     score_button = gr.Button("Score", variant="primary", elem_id="score")
                 with gr.Tab("Labels"):
-                    labels = gr.Textbox(
-                        label="Labels, one a line", lines=4, value="archery\njuggling balls", elem_id="labels"
-                    )
-                    template = gr.Textbox(label="Template, {} is the label", value="a person {}", elem_id="template")
+                    labels = gr.Textbox(label="Labels, one per line", lines=4, value=EXAMPLE_TEXTS, elem_id="labels")
+                    template = gr.Textbox(label="Template, {} is the label", value="{}", elem_id="template")
                     classify_button = gr.Button("Classify", variant="primary", elem_id="classify")
             with gr.Column(min_width=0):
-                answer = gr.HTML(draw_nothing_yet(), elem_id="answer", padding=False)
-            score_button.click(score, [video, texts], answer, api_name="score")
-            classify_button.click(classify, [video, labels, template], answer, api_name="classify")
+                answer = gr.HTML(draw_empty(), elem_id="answer", padding=False)
+            for button, handler, inputs in (
+                (score_button, score, [video, texts]),
+                (classify_button, classify, [video, labels, template]),
+            ):
+                event = button.click(_with_errors_shown(handler), inputs, answer, api_name=handler.__name__)
+                event.then(None, js=SCROLL_TO_ANSWER)
         if engine.gallery:
             with gr.Tab("Gallery"):
                 query = gr.Textbox(
@@ -107,16 +119,22 @@ def build_page(engine: Engine) -> gr.Blocks:
                     placeholder="a red star moves up, then press Enter",
                     elem_id="query",
                 )
-                hits = gr.HTML(elem_id="hits", padding=False)
-                query.submit(search, query, hits, api_name="search")
+                hits = gr.HTML(draw_gallery(engine.gallery, _address_of), elem_id="hits", padding=False)
+                query.submit(_with_errors_shown(search), query, hits, api_name="search")
     return page
 
 
-def _call(function, *arguments):
-    try:
-        return function(*arguments)
-    except InputError as error:
-        raise gr.Error(str(error), title="That did not work", print_exception=False) from error
+def _with_errors_shown(handler: Callable[..., str]) -> Callable[..., str]:
+    """Return the handler, with a message of `InputError` as its result."""
+
+    @functools.wraps(handler)
+    def handle(*arguments):
+        try:
+            return handler(*arguments)
+        except InputError as error:
+            return draw_error(str(error))
+
+    return handle
 
 
 def _address_of(path: Path) -> str:
@@ -124,7 +142,7 @@ def _address_of(path: Path) -> str:
 
 
 def sweep(folder: Path) -> None:
-    """Deletes every file in a folder that is old enough, uploads that broke off included; runs for ever."""
+    """Delete old files of a folder, interrupted uploads included, in an endless loop."""
     while True:
         for path in folder.rglob("*"):
             try:
@@ -136,7 +154,7 @@ def sweep(folder: Path) -> None:
 
 
 def serve(engine: Engine, **options):
-    """Starts the page; `options` as for Gradio's `launch`, and what that returns."""
+    """Start the page; options and result are those of Gradio's `launch`."""
     uploads = Path(os.environ["GRADIO_TEMP_DIR"])
     atexit.register(shutil.rmtree, uploads, ignore_errors=True)
     threading.Thread(target=sweep, args=(uploads,), daemon=True).start()
@@ -144,14 +162,14 @@ def serve(engine: Engine, **options):
         max_file_size=f"{MAX_MEGABYTES}mb",
         css=STYLE,
         theme=THEME,
-        allowed_paths=[str(path) for path, _ in engine.gallery],
+        allowed_paths=[str(video.path) for video in engine.gallery],
         footer_links=[],
         **options,
     )
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # an end like any other: uploads go with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # exit handlers delete the uploads
     model, gallery = os.environ.get("TVTSV2_MODEL", "outputs/pretrain"), os.environ.get("TVTSV2_GALLERY", "gallery")
     serve(Engine(model, gallery))
 

@@ -1,9 +1,10 @@
-"""What the demo computes, with nothing of the page: texts, videos and their windows to cosines.
+"""Computations of the demo, without the page: texts, videos and their windows to cosines.
 
 Axes: C texts, W windows, P projection.
 """
 
 import itertools
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.functional import normalize
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, BatchFeature
 
 MAX_SECONDS = 120.0
 MAX_DECODE_SECONDS = 60.0
@@ -22,11 +23,12 @@ MAX_TEXT_CHARACTERS = 200
 NUM_WINDOWS = 16
 MIN_WINDOW_SECONDS = 0.5
 MAX_GALLERY_VIDEOS = 48
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".m4v", ".gif")
+
+logger = logging.getLogger(__name__)
 
 
 class InputError(ValueError):
-    """What a visitor gave cannot be used; the message is for them."""
+    """An input that cannot be used; the message is shown to the visitor."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,12 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Hit:
-    """A video of the gallery and its cosine with what was searched."""
+class GalleryVideo:
+    """A video of the gallery: its embedding (P,) of length 1, and its middle frame (H, W, 3) uint8."""
 
     path: Path
-    score: float
+    embedding: torch.Tensor
+    frame: np.ndarray
 
 
 class Engine:
@@ -68,17 +71,32 @@ class Engine:
             "max_duration_seconds": MAX_SECONDS,
             "max_decode_seconds": MAX_DECODE_SECONDS,
         }
-        self.gallery: list[tuple[Path, torch.Tensor]] = []
-        if gallery is not None and Path(gallery).is_dir():
-            files = sorted(path for path in Path(gallery).iterdir() if path.suffix.lower() in VIDEO_SUFFIXES)
-            self.gallery = [(path.resolve(), self._embed_whole(str(path))[0]) for path in files[:MAX_GALLERY_VIDEOS]]
+        self.gallery = (
+            [] if gallery is None else list(itertools.islice(self._read_gallery(Path(gallery)), MAX_GALLERY_VIDEOS))
+        )
+
+    def _read_gallery(self, folder: Path) -> Iterator[GalleryVideo]:
+        """Yield the readable videos of a folder, in the order of their names; the others are logged."""
+        if not folder.is_dir():
+            return
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith(".") or not path.is_file():
+                continue
+            try:
+                inputs = self._read(str(path))
+            except ValueError as error:
+                logger.warning("Not in the gallery: %s", error)
+                continue
+            frames = inputs["pixel_values_videos"]
+            middle = frames[0, len(inputs["video_metadata"][0].frames_indices) // 2]
+            yield GalleryVideo(path.resolve(), self._embed_pixels(frames)[0], self._as_picture(middle))
 
     @property
     def temperature(self) -> float:
         return self.model.config.contrastive_temperature
 
     def score(self, video: str | None, texts: str) -> Scored:
-        """Returns the scores of the lines of `texts` for a video and along it.
+        """Return the scores of the lines of `texts` for a video and along it.
 
         Raises:
             InputError: no video, no texts, too many or too long ones, or an unreadable file.
@@ -99,7 +117,7 @@ class Engine:
         return Scored(lines, text_embeds @ whole, text_embeds @ windows.T, spans, frames)
 
     def classify(self, video: str | None, labels: str, template: str) -> dict[str, float]:
-        """Returns probabilities over the labels, one a line.
+        """Return probabilities over the labels, one a line.
 
         Raises:
             InputError: as `score`, or a template without one `{}`.
@@ -114,8 +132,8 @@ class Engine:
         probabilities = (text_embeds @ whole / self.temperature).softmax(dim=0)
         return dict(zip(lines, probabilities.tolist(), strict=True))
 
-    def search(self, text: str, top_k: int = 8) -> list[Hit]:
-        """Returns the gallery's videos that fit best, best first.
+    def search(self, text: str, top_k: int = 8) -> list[tuple[GalleryVideo, float]]:
+        """Return the videos of the gallery that fit a text best, best first, and their cosines.
 
         Raises:
             InputError: no text, or no gallery.
@@ -123,8 +141,8 @@ class Engine:
         if not self.gallery:
             raise InputError("This demo was started without a gallery.")
         query = self._embed_texts(parse_texts(text)[:1])[0]
-        hits = [Hit(path, float(embedding @ query)) for path, embedding in self.gallery]
-        return sorted(hits, key=lambda hit: -hit.score)[:top_k]
+        hits = [(video, float(video.embedding @ query)) for video in self.gallery]
+        return sorted(hits, key=lambda hit: -hit[1])[:top_k]
 
     def _embed_texts(self, texts: list[str]) -> torch.Tensor:
         with torch.no_grad():
@@ -132,16 +150,19 @@ class Engine:
         return normalize(output.pooler_output, dim=-1)
 
     def _embed_whole(self, path: str) -> tuple[torch.Tensor, float]:
-        """Returns a video's embedding (P,) and its length in seconds."""
-        inputs = self.processor.video_processor(path, return_tensors="pt", return_metadata=True)
+        """Return the embedding (P,) of a video and its duration in seconds."""
+        inputs = self._read(path)
         return self._embed_pixels(inputs["pixel_values_videos"])[0], inputs["video_metadata"][0].duration
+
+    def _read(self, path: str) -> BatchFeature:
+        return self.processor.video_processor(path, return_tensors="pt", return_metadata=True)
 
     def _embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             return normalize(self.model.get_video_features(pixels, class_token_only=True).pooler_output, dim=-1)
 
     def _as_picture(self, frame: torch.Tensor) -> np.ndarray:
-        """Returns a normalised frame (3, H, W) as (H, W, 3) uint8."""
+        """Return a normalised frame (3, H, W) as (H, W, 3) uint8."""
         processor = self.processor.video_processor
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
         frame_values = ((frame * std + mean) * 255).round().clamp(0, 255)
@@ -150,15 +171,21 @@ class Engine:
 
 @contextmanager
 def _errors_for_visitors(path: str) -> Iterator[None]:
-    """Turns the reader's errors, which name the file by its place on this machine, into ones for visitors."""
+    """Replace errors of the reader, which name the file and the reader's settings, by one in the words of the page."""
     try:
         yield
     except ValueError as error:
-        raise InputError(str(error).replace(path, "your video").replace(Path(path).name, "your video")) from error
+        reason = str(error)
+        if "max_duration_seconds" in reason:
+            raise InputError(f"Your video is longer than {MAX_SECONDS:.0f} s.") from error
+        if "max_decode_seconds" in reason:
+            raise InputError(f"Your video takes longer than {MAX_DECODE_SECONDS:.0f} s to decode.") from error
+        logger.warning("An upload cannot be read: %s", reason.replace(path, "the upload").replace(Path(path).name, ""))
+        raise InputError("Your video cannot be read: it is damaged, or no video.") from error
 
 
 def parse_texts(texts: str | None) -> list[str]:
-    """Returns the lines that are not empty, each once.
+    """Return the lines that are not empty, each once.
 
     Raises:
         InputError: none, too many, or too long ones.
@@ -172,7 +199,7 @@ def parse_texts(texts: str | None) -> list[str]:
 
 
 def check_upload(video: str | None) -> str:
-    """Returns the path of an upload.
+    """Return the path of an upload.
 
     Raises:
         InputError: there is none, or it is too large.
@@ -185,7 +212,7 @@ def check_upload(video: str | None) -> str:
 
 
 def split_seconds(duration: float) -> list[tuple[float, float]]:
-    """Returns up to `NUM_WINDOWS` equal windows over a video, none shorter than `MIN_WINDOW_SECONDS` if it is not."""
+    """Return up to `NUM_WINDOWS` equal windows over a video, none shorter than `MIN_WINDOW_SECONDS` if it is not."""
     count = max(1, min(NUM_WINDOWS, int(duration / MIN_WINDOW_SECONDS)))
     edges = [duration * index / count for index in range(count + 1)]
     return list(itertools.pairwise(edges))

@@ -1,4 +1,4 @@
-"""Scores as HTML: bars, and a timeline that lights up. Texts are a visitor's, so every one is escaped."""
+"""Scores as HTML: bars, a timeline, a gallery. Texts come from visitors, so all of them are escaped."""
 
 import base64
 import html
@@ -6,13 +6,12 @@ import io
 
 import numpy as np
 import PIL.Image
-import torch
-from engine import Hit, Scored
+from engine import GalleryVideo, Scored
 
-# Colours and sizes come from the page's theme, so that the dark one works as well.
+# Colors and sizes come from the page's theme, so that the dark one works as well.
 STYLE = """
-:root {--quiet: #5a6476}
-.dark {--quiet: #9ba7ba}
+:root {--quiet: #5a6476; --wrong: #b42318}
+.dark {--quiet: #9ba7ba; --wrong: #ff8a80}
 .gradio-container {background: var(--body-background-fill)}
 .gradio-container > main {max-width: 1160px !important; margin: 0 auto !important; padding: 20px 24px 56px !important}
 .intro h1 {font-size: 34px; line-height: 1.15; font-weight: 700; letter-spacing: -.022em; margin: 8px 0 6px}
@@ -27,6 +26,7 @@ STYLE = """
 .card h3 {font-size: 16px; line-height: 1.3; font-weight: 650; margin: 0}
 .card .note {font-size: 13.5px; line-height: 1.45; color: var(--quiet); margin: 3px 0 16px}
 .card.empty {border-style: dashed; text-align: center; padding: 120px 24px; color: var(--quiet); font-size: 15px}
+.card.wrong {border-color: var(--wrong); color: var(--wrong); font-size: 15px}
 
 .bars {display: grid; grid-template-columns: minmax(90px, 34%) 1fr 40px; gap: 11px 14px; align-items: center}
 .row {display: contents}
@@ -66,23 +66,26 @@ STYLE = """
 SEEK = "const v=document.querySelector('#clip video');if(v){{v.currentTime={:.2f};v.play()}}"
 
 
-def draw_nothing_yet() -> str:
-    """Returns what stands where scores will be."""
-    return '<div class="card empty">Upload a video and press the button: scores appear here.</div>'
+def draw_empty() -> str:
+    """Return the placeholder for scores."""
+    return '<div class="card empty">Upload a video, or pick the example, and press the button.</div>'
+
+
+def draw_error(message: str) -> str:
+    """Return a card with an error."""
+    return f'<div class="card wrong" role="alert">{html.escape(message)}</div>'
 
 
 def draw_bars(title: str, note: str, names: list[str], values: list[float], shown: list[str]) -> str:
-    """Returns a card with a bar per name, as long as its value compared with the largest; best first.
+    """Return a card with a bar per name, best first; a value of 1 fills the track, and 0 or less leaves it empty.
 
     Args:
-        values: negative ones get no bar.
-        shown: the values as they are to be read.
+        shown: the values as printed.
     """
-    longest = max(*values, 1e-6) if len(values) > 1 else max(values[0], 1e-6)
     order = sorted(range(len(names)), key=lambda index: -values[index])
     rows = [
         f'<div class="row{" best" if rank == 0 else ""}"><div class="name">{html.escape(names[index])}</div>'
-        f'<div class="track"><div class="fill" style="width:{100 * max(values[index], 0) / longest:.1f}%"></div></div>'
+        f'<div class="track"><div class="fill" style="width:{100 * min(max(values[index], 0), 1):.1f}%"></div></div>'
         f'<div class="value">{shown[index]}</div></div>'
         for rank, index in enumerate(order)
     ]
@@ -90,57 +93,51 @@ def draw_bars(title: str, note: str, names: list[str], values: list[float], show
 
 
 def draw_timeline(scored: Scored) -> str:
-    """Returns a card with a frame per window, and for each text a strip of cells, brighter where it fits better."""
-    shares = _spread(scored.windows)
+    """Return a card with a frame per window, and for each text a strip of cells, the fuller the larger the cosine."""
     frames = "".join(
         f'<img src="{_data_address(frame)}" alt="" title="{_clock(start)}" onclick="{SEEK.format(start)}">'
         for frame, (start, _) in zip(scored.frames, scored.spans, strict=True)
     )
     lines = [f'<div class="line"><div></div><div class="cells">{frames}</div></div>']
-    for text, row, cosines in zip(scored.texts, shares, scored.windows, strict=True):
-        peak = int(row.argmax())
+    for text, cosines in zip(scored.texts, scored.windows, strict=True):
+        peak = int(cosines.argmax())
         cells = [
-            f'<button class="{"peak" if index == peak else ""}" style="--heat:{0.03 + 0.97 * share**2:.2f}" '
+            f'<button class="{"peak" if index == peak else ""}" style="--heat:{min(max(cosine, 0.0), 1.0) ** 2:.2f}" '
             f'title="{_clock(start)} – {_clock(end)}: {cosine:.2f}" aria-label="{_clock(start)}, {cosine:.2f}" '
             f'onclick="{SEEK.format(start)}"></button>'
-            for index, (share, cosine, (start, end)) in enumerate(
-                zip(row.tolist(), cosines.tolist(), scored.spans, strict=True)
-            )
+            for index, (cosine, (start, end)) in enumerate(zip(cosines.tolist(), scored.spans, strict=True))
         ]
         start, end = scored.spans[peak]
+        note = f"best at {_clock(start)} – {_clock(end)}, {float(cosines[peak]):.2f}"
         lines.append(
-            f'<div class="line"><div class="name">{html.escape(text)}<span class="peak-note">best at '
-            f'{_clock(start)} – {_clock(end)}</span></div><div class="cells">{"".join(cells)}</div></div>'
+            f'<div class="line"><div class="name">{html.escape(text)}<span class="peak-note">{note}</span></div>'
+            f'<div class="cells">{"".join(cells)}</div></div>'
         )
     end = scored.spans[-1][1]
     marks = "".join(f"<span>{_clock(end * quarter / 4)[:-2]}</span>" for quarter in range(5))
     lines.append(f'<div class="line"><div></div><div class="axis">{marks}</div></div>')
     return (
-        '<div class="card"><h3>When it happens</h3><p class="note">The fuller the colour, the better the text fits '
-        f'there. Click a moment to watch it.</p><div class="times">{"".join(lines)}</div></div>'
+        '<div class="card"><h3>When it happens</h3><p class="note">Full color is a cosine of 1, none is 0. '
+        f'Click a moment to watch it.</p><div class="times">{"".join(lines)}</div></div>'
     )
 
 
-def draw_hits(hits: list[Hit], address_of) -> str:
-    """Returns a card with the videos found, best first, which play while the mouse is over them.
+def draw_gallery(videos: list[GalleryVideo], address_of, scores: list[float] | None = None) -> str:
+    """Return the videos as players with a picture each, which is shown also where a browser cannot play the file.
 
     Args:
-        address_of: gives the address that a browser finds a file under.
+        address_of: function from a path to the address under which a browser finds the file.
+        scores: a cosine per video.
     """
-    figures = [
-        f'<figure><video src="{html.escape(address_of(hit.path))}#t=0.1" preload="metadata" muted loop playsinline '
-        'onmouseenter="this.play()" onmouseleave="this.pause()"></video>'
-        f'<figcaption><span title="{html.escape(hit.path.name)}">{html.escape(hit.path.stem)}</span>'
-        f'<span class="value">{hit.score:.2f}</span></figcaption></figure>'
-        for hit in hits
+    notes = [""] * len(videos) if scores is None else [f"{score:.2f}" for score in scores]
+    players = [
+        f'<figure><video src="{html.escape(address_of(video.path))}" poster="{_data_address(video.frame, 320)}" '
+        'preload="none" controls muted loop playsinline></video>'
+        f'<figcaption><span title="{html.escape(video.path.name)}">{html.escape(video.path.stem)}</span>'
+        f'<span class="value">{note}</span></figcaption></figure>'
+        for video, note in zip(videos, notes, strict=True)
     ]
-    return f'<div class="hits">{"".join(figures)}</div>'
-
-
-def _spread(cosines: torch.Tensor) -> torch.Tensor:
-    """Returns the values stretched to 0 .. 1 over all of them; equal ones become 1."""
-    low, high = cosines.min(), cosines.max()
-    return torch.ones_like(cosines) if high - low < 1e-6 else (cosines - low) / (high - low)
+    return f'<div class="hits">{"".join(players)}</div>'
 
 
 def _clock(seconds: float) -> str:
@@ -148,10 +145,10 @@ def _clock(seconds: float) -> str:
     return f"{int(minutes)}:{rest:04.1f}"
 
 
-def _data_address(frame: np.ndarray) -> str:
-    """Returns a frame (H, W, 3) uint8 as an address that holds the picture itself."""
+def _data_address(frame: np.ndarray, size: int = 96) -> str:
+    """Return a frame (H, W, 3) uint8 as a data URL of a JPEG of at most `size` pixels per side."""
     buffer = io.BytesIO()
     image = PIL.Image.fromarray(frame)
-    image.thumbnail((96, 96))
+    image.thumbnail((size, size))
     image.save(buffer, format="JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -43,6 +43,7 @@ def place(tmp_path_factory):
         (place / folder).mkdir()
     for index in range(3):
         write_video(place / "gallery" / f"video {index}.mp4", num_frames=50)
+    (place / "gallery" / "broken.mp4").write_bytes(b"no video")
     return place
 
 
@@ -126,8 +127,12 @@ def test_a_visit(page, browser, place):
 
     tabs["Gallery"].click()
     time.sleep(0.5)
+    assert len(wait_for(browser, "#hits video[poster]", count=3)) == 3, "the gallery is shown before any search"
     wait_for(browser, "#query textarea, #query input")[0].send_keys("a red star\n")
-    wait_for(browser, "#hits video", count=3)
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not all(note.text for note in browser.find_elements("css selector", "#hits .value")):
+        assert time.monotonic() < end, "no scores appeared"
+        time.sleep(0.2)
 
     asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     addresses = {
@@ -145,8 +150,8 @@ def test_what_cannot_be_used_is_told_and_uploads_are_deleted(page, browser, plac
     with large.open("wb") as file:
         file.truncate(51 * 2**20)
     for file, button, message in (
-        (broken, True, "your video"),
-        (long, True, "max_duration_seconds"),
+        (broken, True, "cannot be read"),
+        (long, True, "longer than 120 s"),
         (large, False, "size"),
     ):
         browser.refresh()
@@ -155,10 +160,14 @@ def test_what_cannot_be_used_is_told_and_uploads_are_deleted(page, browser, plac
             wait_for(browser, "#clip video")
             browser.find_element("id", "score").click()
         end = time.monotonic() + PATIENCE_SECONDS
-        while message not in (said := wait_for(browser, ".toast-body")[0].text):  # it comes in slowly
+        place_of_errors = "#answer .wrong" if button else ".toast-body"
+        while message not in (said := wait_for(browser, place_of_errors)[0].text):  # it fades in
             assert time.monotonic() < end, f"{file.name}: {said!r}"
             time.sleep(0.2)
         assert str(place) not in said
+        toasts = [toast.text for toast in browser.find_elements("css selector", ".toast-body")]
+        # Gradio's preview says this at the upload, of whatever the browser cannot play.
+        assert not (button and [toast for toast in toasts if "not playable" not in toast]), "one error, shown once"
     end = time.monotonic() + PATIENCE_SECONDS
     while left := [path for path in (place / "uploads").rglob("*") if path.is_file()]:
         assert time.monotonic() < end, f"not deleted: {left}"

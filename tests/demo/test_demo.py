@@ -39,6 +39,8 @@ def place(tmp_path_factory):
     for index in range(3):
         write_video(place / "gallery" / f"video {index}.mp4", num_frames=50 + 10 * index)
     (place / "gallery" / "notes.txt").touch()
+    (place / "gallery" / "broken.mp4").write_bytes(b"no video")
+    (place / "gallery" / "._video 0.mp4").write_bytes(b"what a Mac leaves")
     return place
 
 
@@ -62,8 +64,8 @@ def test_labels_sum_up_to_one(engine, place):
 
 def test_the_gallery_is_sorted_by_score(engine, place):
     hits = engine.search("red star")
-    assert {hit.path for hit in hits} == {path.resolve() for path in (place / "gallery").glob("*.mp4")}
-    scores = [hit.score for hit in hits]
+    assert {video.path for video, _ in hits} == {path.resolve() for path in (place / "gallery").glob("video*.mp4")}
+    scores = [score for _, score in hits]
     assert scores == sorted(scores, reverse=True)
 
 
@@ -77,7 +79,7 @@ def test_what_visitors_get_wrong_is_told_them(demo, engine, place, tmp_path, mon
         ((video, " \n "), "at least one"),
         ((video, "\n".join(map(str, range(13)))), "At most 12"),
         ((video, "x" * 201), "200 characters"),
-        ((str(broken), "red"), "your video"),
+        ((str(broken), "red"), "Your video cannot be read"),
     ):
         with pytest.raises(error, match=message) as raised:
             engine.score(*arguments)
@@ -92,7 +94,7 @@ def test_what_visitors_get_wrong_is_told_them(demo, engine, place, tmp_path, mon
 def test_long_videos_are_refused(demo, place):
     engine = demo["engine"].Engine(str(place / "model"))
     engine.processor.video_processor.limits = {"max_duration_seconds": 1.0}
-    with pytest.raises(demo["engine"].InputError, match="max_duration_seconds"):
+    with pytest.raises(demo["engine"].InputError, match="longer than 120 s"):
         engine.score(str(place / "gallery" / "video 0.mp4"), "red")
     with pytest.raises(demo["engine"].InputError, match="without a gallery"):
         engine.search("red")
@@ -110,8 +112,26 @@ def test_pictures_escape_texts_and_light_up_the_best(demo):
     bars = pictures.draw_bars("Fits", "Cosine", scored.texts, scored.whole.tolist(), ["0.10", "0.30"])
     times = pictures.draw_timeline(scored)
     assert "<script>" not in bars + times and "&lt;script&gt;" in bars and "&lt;script&gt;" in times
-    assert bars.index(">b<") < bars.index("&lt;script") and "width:100.0%" in bars
-    assert times.count('class="peak"') == len(scored.texts) and times.count("--heat:1.00") == 1
+    assert bars.index(">b<") < bars.index("&lt;script") and "width:30.0%" in bars, "bars have an absolute scale"
+    assert times.count('class="peak"') == len(scored.texts) and times.count("--heat:0.25") == 1
+
+
+def test_an_absent_text_looks_absent(demo):
+    scored = demo["engine"].Scored(
+        ["absent"],
+        torch.tensor([-0.1]),
+        torch.tensor([[-0.2, 0.0]]),
+        [(0.0, 1.0), (1.0, 2.0)],
+        [np.zeros((8, 8, 3), np.uint8)] * 2,
+    )
+    assert demo["pictures"].draw_timeline(scored).count("--heat:0.00") == 2
+    assert "width:0.0%" in demo["pictures"].draw_bars("Fits", "Cosine", ["absent"], [-0.1], ["-0.10"])
+
+
+def test_the_gallery_has_pictures_and_errors_are_escaped(demo, engine):
+    page = demo["pictures"].draw_gallery(engine.gallery, str)
+    assert page.count('poster="data:image/jpeg') == len(engine.gallery) == 3
+    assert "&lt;b&gt;" in demo["pictures"].draw_error("<b>")
 
 
 def test_the_page_is_built(demo, engine):
