@@ -1,20 +1,32 @@
-"""Videos held in memory (arrays, tensors, images) as one kind of tensor, each examined for itself.
+"""Videos in all the forms that callers pass, and those in memory as one kind of tensor, each examined by itself.
 
-Axis legend: T frames, H height, W width.
+Axis legend: T frames, H height, W width, C colors.
 """
 
+import os
+from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
+from transformers.video_utils import VideoMetadata, make_batched_metadata
+
+from .frame_settings_tvtsv2 import FrameSettings
+from .reader_container_tvtsv2 import VideoReadingError
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def list_videos(videos: Any) -> list:
-    """The videos of a batch, untouched: a list of videos, the slices of a 5-D array, or one video as a list of one.
+    """Return the videos of a batch: the items of a list, nested or not, the slices of a 5-D array, or one video.
+
+    A list of images, image files among them, is one video. `[[video], [video]]` is a batch of two, as in transformers.
 
     Raises:
-        TypeError, ValueError: No video at all, or frames mixed with videos.
+        ValueError: The list is empty, or mixes images with videos.
     """
     if isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 5:
         return list(videos)
@@ -22,70 +34,182 @@ def list_videos(videos: Any) -> list:
         return [videos]
     if not videos:
         raise ValueError("There are no videos: the list is empty.")
-    num_frames = sum(_is_frame(item) for item in videos)
-    if num_frames == len(videos):
+    num_images = sum(is_image(item) for item in videos)
+    if num_images == len(videos):
         return [videos]
-    if num_frames:
+    if num_images:
         raise ValueError(
-            f"The list mixes {num_frames} single frames with {len(videos) - num_frames} other items; "
+            f"The list mixes {num_images} single frames with {len(videos) - num_images} other items; "
             "a list holds either the frames of one video or whole videos."
         )
-    return list(videos)
+    return [video for item in videos for video in (list_videos(item) if isinstance(item, list | tuple) else [item])]
 
 
-def as_frames(video: Any, input_data_format: str | None = None) -> tuple[torch.Tensor, bool]:
-    """One video held in memory as a tensor, and whether it was a single image.
+def list_images(images: Any) -> list[list]:
+    """Return a batch of images, given as a list, nested or not, an array (B, H, W, 3), or one image, as lists of one.
+
+    Raises:
+        ValueError: The list is empty.
+        TypeError: An item is no image.
+    """
+    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
+        images = list(images)
+    if not isinstance(images, list | tuple):
+        if not is_image(images):
+            raise TypeError(
+                f"Expected an image: of PIL, an array of 2 or 3 axes, or the path of an image file, got "
+                f"{_describe(images)}; give texts and videos by name."
+            )
+        return [[images]]
+    if not images:
+        raise ValueError("There are no images: the list is empty.")
+    return [image for item in images for image in list_images(item)]
+
+
+def split_metadata(video: Any) -> tuple[Any, Any]:
+    """Return what a dict of a video holds, and its metadata or None; anything else as it is.
+
+    The dicts are {"array", "video_metadata"}, as sentence-transformers has them, and {"path", "bytes"}, as `datasets`
+    has them with `Video(decode=False)`.
+    """
+    if not isinstance(video, Mapping):
+        return video, None
+    if "array" in video and video.keys() <= {"array", "video_metadata"}:
+        return video["array"], video.get("video_metadata")
+    if video and video.keys() <= {"path", "bytes"}:
+        content = video.get("path") if video.get("bytes") is None else video["bytes"]
+        if content is not None:
+            return content, None
+    raise ValueError(
+        'A video given as a dict needs "array" (and "video_metadata"), or one of "path" and "bytes", got '
+        f"{sorted(map(str, video))}."
+    )
+
+
+def list_metadata(videos: list, video_metadata: Any) -> list[VideoMetadata | None]:
+    """Return the metadata given for each video, or None.
+
+    Raises:
+        ValueError: The numbers of videos and of metadata differ.
+    """
+    if video_metadata is None:
+        return [None] * len(videos)
+    return make_batched_metadata(videos, video_metadata)
+
+
+def is_file(video: Any) -> bool:
+    """Return whether a video is a path, bytes or a file object."""
+    return isinstance(video, str | bytes | os.PathLike) or hasattr(video, "read")
+
+
+def is_decoder(video: Any) -> bool:
+    """Return whether a video is a `torchcodec.decoders.VideoDecoder`, as `datasets.Video()` returns it."""
+    return hasattr(video, "get_frames_at") and hasattr(video, "metadata")
+
+
+def is_image(item: Any) -> bool:
+    """Return whether an item is a single image: a PIL image, an array of 2 or 3 axes, or the path of an image file."""
+    if isinstance(item, np.ndarray | torch.Tensor):
+        return item.ndim in (2, 3)
+    return isinstance(item, PIL.Image.Image) or is_image_file(item)
+
+
+def is_image_file(item: Any) -> bool:
+    """Return whether an item is the path of an image file, by its suffix."""
+    return isinstance(item, str | os.PathLike) and PurePath(os.fsdecode(item)).suffix.lower() in IMAGE_SUFFIXES
+
+
+def as_frames(video: Any, settings: FrameSettings) -> torch.Tensor:
+    """Return a video held in memory, or a list of frames or of image files, as one tensor.
 
     Returns:
-        `(T, H, W, 3)`, uint8 or float32 from 0 to 255.
+        `(T, H, W, 3)`, uint8, or float32 from 0 to 255. T is 1 for an image.
 
     Raises:
         TypeError, ValueError: Not an image or video, an unclear layout, or values out of range.
+        VideoReadingError: An image file cannot be read.
     """
     if isinstance(video, list | tuple):
-        frames = [as_frames(frame, input_data_format)[0] for frame in video]
-        if not frames or len({(frame.shape, frame.dtype) for frame in frames}) > 1:
+        frames = [as_frames(frame, settings) for frame in video]
+        if not frames or len({(frame.shape[1:], frame.dtype) for frame in frames}) > 1:
             raise ValueError("The frames of a video must be at least one, of one size and one dtype.")
-        return torch.cat(frames), False
+        return torch.cat(frames)
+    if is_image_file(video):
+        video = _open_image(os.fsdecode(video), settings)
     if isinstance(video, PIL.Image.Image):
-        return torch.from_numpy(np.array(video.convert("RGB")))[None], True
+        if video.mode != "RGB" and not settings.do_convert_rgb:
+            raise ValueError(f"With do_convert_rgb=False, an image must be RGB, got one of mode {video.mode!r}.")
+        return torch.from_numpy(np.array(PIL.ImageOps.exif_transpose(video).convert("RGB")))[None]
     if isinstance(video, np.ndarray):
-        video = torch.from_numpy(np.ascontiguousarray(video))
+        video = torch.from_numpy(np.require(video, requirements=["C", "W"]))
     if not isinstance(video, torch.Tensor):
-        raise TypeError(
-            f"Expected a path, an image, an array of frames or a list of frames, got {type(video).__name__}."
-        )
-    if video.ndim not in (3, 4):
-        raise ValueError(f"An image has 3 axes and a video 4, got an array of shape {tuple(video.shape)}.")
-    is_image = video.ndim == 3
-    frames = _channels_last(video[None] if is_image else video, input_data_format)
+        raise TypeError(f"Expected a path, an image, an array of frames or a list of frames, got {_describe(video)}.")
+    return _check_values(_channels_last(video, settings))
+
+
+def _check_values(frames: torch.Tensor) -> torch.Tensor:
     if frames.numel() == 0:
-        raise ValueError(f"An array of shape {tuple(video.shape)} holds no pixels.")
+        raise ValueError(f"An array of frames of shape {tuple(frames.shape)} holds no pixels.")
     if frames.dtype == torch.uint8:
-        return frames, is_image
-    if not frames.is_floating_point() or frames.min() < 0 or frames.max() > 1:
+        return frames
+    if not frames.is_floating_point() or not (frames.min() >= 0 and frames.max() <= 1):
         raise ValueError(
             f"Pixels must be uint8 (0 to 255) or floats in [0, 1], got {frames.dtype} "
             f"from {frames.min().item()} to {frames.max().item()}."
         )
-    return frames.float() * 255, is_image
+    return frames.float() * 255
 
 
-def _channels_last(frames: torch.Tensor, input_data_format: str | None) -> torch.Tensor:
-    first, last = frames.shape[1] == 3, frames.shape[3] == 3
-    if input_data_format is not None:
-        if input_data_format not in ("channels_first", "channels_last"):
+def _channels_last(video: torch.Tensor, settings: FrameSettings) -> torch.Tensor:
+    """Return (T, H, W, 3) of an array (H, W), (H, W, C), (C, H, W), (T, H, W, C) or (T, C, H, W), C 1, 3 or 4."""
+    if video.ndim not in (2, 3, 4):
+        raise ValueError(f"An image has 2 or 3 axes and a video 4, got an array of shape {tuple(video.shape)}.")
+    frames = video[..., None] if video.ndim == 2 else video
+    frames = frames[None] if frames.ndim == 3 else frames
+    # Three colors are the rule, so that (T, 3, H, 4) is channels-first.
+    for counts in ((3,), (1, 4) if settings.do_convert_rgb else ()):
+        first, last = _fits(frames, counts, settings.input_data_format)
+        if first and last:
             raise ValueError(
-                f"`input_data_format` must be 'channels_first' or 'channels_last', got {input_data_format!r}."
+                f"Of the layouts (T, C, H, W) and (T, H, W, C), a video of shape {tuple(video.shape)} fits both; set "
+                "`input_data_format`."
             )
-        first, last = first and input_data_format == "channels_first", last and input_data_format == "channels_last"
-    if first == last:
-        problem = "both: set `input_data_format`" if first else "neither"
-        raise ValueError(
-            f"Of the layouts (T, 3, H, W) and (T, H, W, 3), a video of shape {tuple(frames.shape)} fits {problem}."
-        )
-    return frames.movedim(1, 3) if first else frames
+        if first or last:
+            frames = frames.movedim(1, 3) if first else frames
+            return frames.expand(-1, -1, -1, 3) if frames.shape[3] == 1 else frames[..., :3]
+    raise ValueError(
+        f"Of the layouts (T, 3, H, W) and (T, H, W, 3), a video of shape {tuple(video.shape)} fits neither"
+        + ("." if settings.do_convert_rgb else "; do_convert_rgb=True accepts 1 and 4 channels as well.")
+    )
 
 
-def _is_frame(item: Any) -> bool:
-    return isinstance(item, PIL.Image.Image) or (isinstance(item, np.ndarray | torch.Tensor) and item.ndim == 3)
+def _fits(frames: torch.Tensor, counts: tuple[int, ...], input_data_format: str | None) -> tuple[bool, bool]:
+    if input_data_format not in (None, "channels_first", "channels_last"):
+        raise ValueError(f"`input_data_format` must be 'channels_first' or 'channels_last', got {input_data_format!r}.")
+    first = frames.shape[1] in counts and input_data_format != "channels_last"
+    return first, frames.shape[3] in counts and input_data_format != "channels_first"
+
+
+def _open_image(path: str, settings: FrameSettings) -> PIL.Image.Image:
+    try:
+        with PIL.Image.open(path) as image:
+            num_frames = getattr(image, "n_frames", 1)
+            if num_frames > 1:
+                raise VideoReadingError(f"Cannot read image {path!r}: it holds {num_frames} images, not one.")
+            if image.width * image.height > settings.limits.max_frame_pixels:
+                raise VideoReadingError(
+                    f"Cannot read image {path!r}: {image.width}x{image.height} exceeds max_frame_pixels="
+                    f"{settings.limits.max_frame_pixels}."
+                )
+            image.load()
+            return image
+    # PIL raises SyntaxError and others for damaged files.
+    except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError) as cause:
+        if isinstance(cause, VideoReadingError):
+            raise
+        raise VideoReadingError(f"Cannot read image {path!r}: {cause}") from cause
+
+
+def _describe(item: Any) -> str:
+    shape = f" of shape {tuple(item.shape)}" if isinstance(item, np.ndarray | torch.Tensor) else ""
+    return type(item).__name__ + shape

@@ -1,6 +1,6 @@
-"""Resizing and cropping frames to the pixels the released transforms give.
+"""Resizing and cropping of frames, to the exact pixels of the released transforms.
 
-Axis legend: ... any leading axes (frames), H height, W width, C colours, kept last as in image files.
+Axis legend: ... any leading axes (frames), H height, W width, C colors, kept last as in image files.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from transformers.image_utils import PILImageResampling, SizeDict
+
+from .frame_settings_tvtsv2 import FrameSettings
 
 # The resize before the crop, relative to the crop. Source: released code.
 RESIZE_TO_CROP_RATIO = 1.2
@@ -33,7 +35,7 @@ class FrameGeometry:
     resample: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] | None = None
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """Frames `(..., H, W, C)` of any dtype as `(..., crop_height, crop_width, C)` of the same dtype."""
+        """Return frames `(..., H, W, C)` of any dtype as `(..., crop_height, crop_width, C)` of the same dtype."""
         height, width = frames.shape[-3:-1]
         top, left = self.crop_top, self.crop_left
         bottom, right = top + self.crop_height, left + self.crop_width
@@ -50,7 +52,7 @@ class FrameGeometry:
 
 
 def pil_nearest_indices(source_size: int, target_size: int) -> torch.Tensor:
-    """Which source row (or column) each target row shows, `(target_size,)` int64, as PIL's nearest filter picks them.
+    """Return the source row (or column) of each target row, `(target_size,)` int64, as PIL's nearest filter picks it.
 
     PIL steps through the source by repeated addition in double precision. Rounding decides ties, so the closed form
     `(i + 0.5) * source / target`, like torch's "nearest-exact", differs from it at some sizes.
@@ -64,7 +66,7 @@ def pil_nearest_indices(source_size: int, target_size: int) -> torch.Tensor:
 
 
 def shortest_edge_size(height: int, width: int, shortest_edge: int) -> tuple[int, int]:
-    """Height and width after scaling the shorter side to `shortest_edge`; the longer one is truncated.
+    """Return height and width after scaling the shorter side to `shortest_edge`; the longer one is truncated.
 
     Source: released code (torchvision's rule for an integer size).
     """
@@ -74,18 +76,18 @@ def shortest_edge_size(height: int, width: int, shortest_edge: int) -> tuple[int
 
 
 def center_crop_offset(size: int, crop: int) -> int:
-    """Where a centred crop starts along one side. Source: released code; halves round to even."""
+    """Return the start of a centered crop along one side. Source: released code; halves round to even."""
     return round((size - crop) / 2)
 
 
 def geometry_for(
-    height: int, width: int, settings: dict, generator: np.random.Generator | None = None
+    height: int, width: int, settings: FrameSettings, generator: np.random.Generator | None = None
 ) -> FrameGeometry:
-    """Resize and crop for frames of one size; the crop is centred, or drawn where a generator is given."""
-    crop = settings["crop_size"]
+    """Return the resize and crop for frames of one size; the crop is centered, or drawn by a generator."""
+    crop = settings.crop_size
     resized_height, resized_width = resized_size(height, width, settings)
     box = (0, 0, resized_height, resized_width)
-    if settings["do_center_crop"]:
+    if settings.do_center_crop:
         if crop.height > resized_height or crop.width > resized_width:
             raise ValueError(
                 f"A crop of {crop.height}x{crop.width} (height x width) does not fit frames of "
@@ -97,16 +99,16 @@ def geometry_for(
             top = int(generator.integers(resized_height - crop.height + 1))
             left = int(generator.integers(resized_width - crop.width + 1))
         box = (top, left, crop.height, crop.width)
-    is_nearest = settings["resample"] == PILImageResampling.NEAREST
+    is_nearest = settings.resample == PILImageResampling.NEAREST
     return FrameGeometry(resized_height, resized_width, *box, resample=None if is_nearest else _resampler(settings))
 
 
-def resized_size(height: int, width: int, settings: dict) -> tuple[int, int]:
-    """Height and width after the resize that the settings ask for."""
-    if not settings["do_resize"]:
+def resized_size(height: int, width: int, settings: FrameSettings) -> tuple[int, int]:
+    """Return height and width after the resize of the settings."""
+    if not settings.do_resize:
         return height, width
-    size, crop = settings["size"], settings["crop_size"]
-    if size is None and settings["do_center_crop"]:
+    size, crop = settings.size, settings.crop_size
+    if size is None and settings.do_center_crop:
         size = SizeDict(shortest_edge=int(RESIZE_TO_CROP_RATIO * max(crop.height, crop.width)))
     elif size is None:
         size = crop
@@ -117,9 +119,9 @@ def resized_size(height: int, width: int, settings: dict) -> tuple[int, int]:
     raise ValueError(f"`size` needs 'shortest_edge', or 'height' and 'width', got {size}.")
 
 
-def _resampler(settings: dict):
+def _resampler(settings: FrameSettings):
     from torchvision.transforms.v2 import functional as tvF
     from transformers.image_utils import pil_torch_interpolation_mapping
 
-    interpolation = pil_torch_interpolation_mapping[settings["resample"]]
+    interpolation = pil_torch_interpolation_mapping[settings.resample]
     return lambda frames, size: tvF.resize(frames, list(size), interpolation=interpolation, antialias=True)

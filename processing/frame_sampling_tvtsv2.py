@@ -1,4 +1,4 @@
-"""Which frames of a video to take: pure index arithmetic, no files and no pixels.
+"""Sampling of frame indices: pure index arithmetic, no files and no pixels.
 
 Axis legend: T frames taken. An interval is written [start, end): the end is not part of it.
 """
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def interval_midpoint_indices(total_num_frames: int, num_frames: int) -> np.ndarray:
-    """Indices of the middle frames of equal intervals, the rule of the evaluation preset.
+    """Return indices of the middle frames of equal intervals, the rule of the evaluation preset.
 
     Args:
         total_num_frames: Frames in the video, >= 1.
@@ -27,7 +27,7 @@ def interval_midpoint_indices(total_num_frames: int, num_frames: int) -> np.ndar
 
 
 def linspace_indices(total_num_frames: int, num_frames: int) -> np.ndarray:
-    """Indices evenly spread from the first to the last frame, the rule of the feature-extraction preset.
+    """Return indices evenly spread from the first to the last frame, the rule of the feature-extraction preset.
 
     Args:
         total_num_frames: Frames in the video, >= 1.
@@ -48,7 +48,7 @@ def linspace_indices(total_num_frames: int, num_frames: int) -> np.ndarray:
 def random_interval_indices(
     start_frame: int, end_frame: int, num_frames: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Indices of one random frame from each of `num_frames` equal intervals of [start_frame, end_frame).
+    """Return indices of one random frame from each of `num_frames` equal intervals of [start_frame, end_frame).
 
     Args:
         start_frame: First frame of the span, >= 0.

@@ -1,23 +1,29 @@
-"""The settings of the video processor, and the two presets that stand for the release's two transforms."""
+"""Settings of the video processor: what a caller may pass, the two presets, and the values that hold for one call."""
 
 import difflib
-from collections.abc import Iterable
-from typing import TypedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
-from transformers.image_utils import PILImageResampling
+import numpy as np
+from transformers.image_processing_utils import get_size_dict
+from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.processing_utils import VideosKwargs
+from transformers.video_utils import VideoMetadata
 
 from .frame_sampling_tvtsv2 import interval_midpoint_indices, linspace_indices
+from .reader_container_tvtsv2 import VideoLimits
 
-# What each preset says where neither the processor nor the call does.
+# The values of each preset, for settings that neither the call nor the processor gives.
 PRESETS = {
     "evaluation": {
-        "sample_indices": interval_midpoint_indices,
+        "choose_indices": interval_midpoint_indices,
         "resample": PILImageResampling.NEAREST,
         "do_center_crop": True,
         "do_pad": True,
     },
     "feature_extraction": {
-        "sample_indices": linspace_indices,
+        "choose_indices": linspace_indices,
         "resample": PILImageResampling.BILINEAR,
         "do_center_crop": False,
         "do_pad": False,
@@ -25,59 +31,136 @@ PRESETS = {
 }
 
 
-class TVTSv2VideosKwargs(TypedDict, total=False):
-    """Settings of `TVTSv2VideoProcessor`, for its constructor and, for one call, `__call__`.
+class TVTSv2VideoProcessorKwargs(VideosKwargs, total=False):
+    """Keyword arguments of `TVTSv2VideoProcessor`: of its constructor, and of `__call__` for one call.
+
+    Those of `transformers.processing_utils.VideosKwargs`, with these particulars, and five more:
 
     Attributes:
-        preset: "evaluation" (middle frames of equal intervals, nearest resize, centre crop, short videos padded with
-            zeros after normalisation) or "feature_extraction" (evenly spread frames, squashed to a square).
-        num_frames: Frames taken of a video.
-        crop_size: Height and width of the result.
-        size: Size before the crop; None: shortest edge `int(1.2 * crop_size)`, or `crop_size` where nothing is cropped.
-        resample: PIL's number of the resizing filter; None: as the preset says.
-        do_sample_frames: Take `num_frames` of a video; False takes all of its frames.
-        do_resize, do_center_crop, do_rescale, do_normalize: Leave a step out with False.
-        do_pad: Fill videos of fewer than `num_frames` frames up with zeros; None: as the preset says.
-        rescale_factor: Multiplies values from 0 to 255.
-        image_mean, image_std: Per colour, of rescaled values.
-        device: Where normalisation runs and the result lies.
-        input_data_format: "channels_first" or "channels_last", for arrays whose shape leaves it open.
-        strict, limits: What is refused of files, see `read_video`; `limits` is a dict of `VideoLimits`' attributes.
-        num_workers: Files read at a time; None: as many as there are cores, but one inside a data loader's worker.
-        on_error: "raise", or "collect": unreadable files are left out, and `video_errors` has, for each video given,
-            its `VideoReadingError` or None.
+        num_frames: Number of frames sampled from a video. Default: 12.
+        fps: Frames sampled per second, in place of `num_frames`; videos are then not padded.
+        crop_size: Height and width of the result. Default: 224 x 224.
+        size: Size before the crop. Default: shortest edge `int(1.2 * crop_size)`, or `crop_size` without a crop.
+        resample, do_center_crop, do_pad: Default: the preset's. `do_pad` appends frames of zeros to videos of fewer
+            than `num_frames` frames; an image is never padded.
+        do_sample_frames: False keeps all frames of a video.
+        do_convert_rgb: Accept grayscale and RGBA input, alpha discarded. Default: True; False makes it an error.
+        image_mean, image_std: Per color, of rescaled values. Default: ImageNet's.
+        device: Device of the normalization and of the result.
+        video_metadata: One `VideoMetadata` or dict per video; needed for `fps` on arrays, not used for files.
+        data_format: "channels_first", the only format of the result.
+        input_data_format: "channels_first" or "channels_last", for arrays whose shape allows both.
         return_metadata: Add `video_metadata`, one per video.
-        return_tensors: "pt" or "np" for one stacked tensor; None for a list, one per video.
+        return_tensors: "pt" or "np" for one stacked tensor; None for a list, one item per video.
+        preset: "evaluation" (middle frames of equal intervals, nearest-neighbor resize, center crop, padding after
+            normalization) or "feature_extraction" (evenly spaced frames, bilinear resize to a square).
+        strict: Raise for damaged files, see `read_video`. Default: True.
+        limits: Attributes of `VideoLimits`, as a dict.
+        num_workers: Files read in parallel. Default: the number of cores, 1 in a worker of a data loader.
+        on_error: "raise", or "collect": unreadable files are left out, and `video_errors` holds, for each video given,
+            its `VideoReadingError` or None.
     """
 
     preset: str | None
-    num_frames: int | None
-    crop_size: int | dict[str, int] | None
-    size: int | dict[str, int] | None
-    resample: int | None
-    do_sample_frames: bool | None
-    do_resize: bool | None
-    do_center_crop: bool | None
-    do_pad: bool | None
-    do_rescale: bool | None
-    rescale_factor: float | None
-    do_normalize: bool | None
-    image_mean: list[float] | None
-    image_std: list[float] | None
-    device: str | None
-    input_data_format: str | None
     strict: bool | None
     limits: dict[str, float] | None
     num_workers: int | None
     on_error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSettings:
+    """Settings of one call, all resolved; see `TVTSv2VideoProcessorKwargs`."""
+
+    choose_indices: Callable[[int, int], np.ndarray]
+    num_frames: int
+    fps: float | None
+    do_sample_frames: bool | None
+    do_convert_rgb: bool | None
+    input_data_format: str | None
+    do_resize: bool | None
+    size: SizeDict | None
+    resample: PILImageResampling
+    do_center_crop: bool
+    crop_size: SizeDict
+    do_rescale: bool | None
+    rescale_factor: float
+    do_normalize: bool | None
+    image_mean: Sequence[float] | float
+    image_std: Sequence[float] | float
+    do_pad: bool
+    device: Any
+    strict: bool
+    limits: VideoLimits
+    num_workers: int | None
+    on_error: str
     return_metadata: bool | None
     return_tensors: str | None
 
+    def __post_init__(self):
+        if not isinstance(self.num_frames, int) or self.num_frames < 1:
+            raise ValueError(f"`num_frames` must be a whole number of at least 1, got {self.num_frames!r}.")
+        if self.fps is not None and not self.fps > 0:
+            raise ValueError(f"`fps` must be positive, got {self.fps!r}.")
+        if self.on_error not in ("raise", "collect"):
+            raise ValueError(f"`on_error` must be 'raise' or 'collect', got {self.on_error!r}.")
+        if not (self.crop_size.height and self.crop_size.width):
+            raise ValueError(f"`crop_size` needs a positive height and width, got {self.crop_size}.")
+
+    def sample_indices(self, metadata: VideoMetadata) -> Sequence[int]:
+        """Return the indices of the frames to take from a video, ascending."""
+        total_num_frames = metadata.total_num_frames
+        if not self.do_sample_frames:
+            return range(total_num_frames)
+        if self.fps is None:
+            return self.choose_indices(total_num_frames, self.num_frames)
+        if not metadata.fps:
+            raise ValueError(
+                f"Sampling {self.fps} frames per second needs the video's own rate; give `video_metadata` with `fps`, "
+                "or use `num_frames`."
+            )
+        num_frames = int(total_num_frames / metadata.fps * self.fps)
+        return self.choose_indices(total_num_frames, min(max(1, num_frames), total_num_frames))
+
+
+def resolve_settings(call: dict, processor: Any) -> FrameSettings:
+    """Return the settings of one call: the call's arguments, else the processor's attributes, else the preset's values.
+
+    Raises:
+        ValueError: A value is out of range, or two exclude each other.
+    """
+    values = {}
+    for name in TVTSv2VideoProcessorKwargs.__annotations__:
+        value = call.get(name)
+        values[name] = getattr(processor, name, None) if value is None else value
+    if call.get("num_frames") is not None:
+        if call.get("fps") is not None:
+            raise ValueError("`num_frames` and `fps` exclude each other; give one of them.")
+        values["fps"] = None
+    if values["preset"] not in PRESETS:
+        raise ValueError(f"`preset` must be one of {sorted(PRESETS)}, got {values['preset']!r}.")
+    if values["data_format"] not in (None, "channels_first"):
+        raise ValueError(f"`data_format` must be 'channels_first', got {values['data_format']!r}.")
+    for name, value in PRESETS[values["preset"]].items():
+        if values.get(name) is None:
+            values[name] = value
+    values["size"] = _as_size(values["size"], "size", bool(values["default_to_square"]))
+    values["crop_size"] = _as_size(values["crop_size"], "crop_size", True)
+    values["limits"] = VideoLimits(**(values["limits"] or {}))
+    return FrameSettings(**{field.name: values[field.name] for field in fields(FrameSettings)})
+
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises TypeError for the first name that is no setting, with the nearest one that is."""
+    """Raise a TypeError for the first name that is no setting, with the nearest one that is."""
+    known = TVTSv2VideoProcessorKwargs.__annotations__
     for name in sorted(names):
-        if name not in TVTSv2VideosKwargs.__annotations__:
-            near = difflib.get_close_matches(name, TVTSv2VideosKwargs.__annotations__, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {sorted(TVTSv2VideosKwargs.__annotations__)}."
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {sorted(known)}."
             raise TypeError(f"TVTSv2VideoProcessor has no argument {name!r}; {hint}")
+
+
+def _as_size(size: Any, name: str, default_to_square: bool) -> SizeDict | None:
+    if size is None or isinstance(size, SizeDict):
+        return size
+    return SizeDict(**get_size_dict(size, default_to_square=default_to_square, param_name=name))

@@ -4,25 +4,45 @@ Axis legend: B videos, K transcripts of a video, L tokens.
 """
 
 import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from transformers.image_processing_base import BatchFeature
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
-from .frame_settings_tvtsv2 import TVTSv2VideosKwargs
+from .frame_arrays_tvtsv2 import list_images
+from .frame_settings_tvtsv2 import TVTSv2VideoProcessorKwargs
 
-# A tokenizer without a limit carries a huge number instead.
+# A tokenizer without a limit has a huge number instead.
 LARGEST_MODEL_MAX_LENGTH = 10**6
 
-TEXT_ARGUMENTS = ("padding", "truncation", "max_length")
+NESTED_ARGUMENTS = ("text_kwargs", "videos_kwargs", "images_kwargs", "audio_kwargs", "common_kwargs")
+
+# Arguments of tokenizers that have a meaning here. Others are accepted as None, as False, or as what holds anyway.
+TEXT_ARGUMENTS = (
+    "padding",
+    "truncation",
+    "max_length",
+    "pad_to_multiple_of",
+    "add_special_tokens",
+    "return_attention_mask",
+    "return_tensors",
+)
+WITHOUT_EFFECT = {"padding_side": "right", "verbose": True}
+
+
+class TVTSv2ProcessorKwargs(ProcessingKwargs, total=False):
+    """Keyword arguments of `TVTSv2Processor.__call__`."""
+
+    videos_kwargs: TVTSv2VideoProcessorKwargs
 
 
 class TVTSv2Processor(ProcessorMixin):
-    """Wraps a `TVTSv2VideoProcessor` and any Hugging Face tokenizer that ends a text with its end-of-text token.
+    """Wrap a `TVTSv2VideoProcessor` and any Hugging Face tokenizer that ends a text with its end-of-text token.
 
-    The text tower reads a text's embedding off its first end-of-text token, so every row is checked to end with it,
-    also when truncated. Rows are padded on the right; padding may be the end-of-text token itself.
+    The text tower pools at a text's first end-of-text token, so every row is checked to end with it, also when
+    truncated. Rows are padded on the right; padding may be the end-of-text token itself.
 
     Args:
         video_processor: A `TVTSv2VideoProcessor`.
@@ -32,8 +52,13 @@ class TVTSv2Processor(ProcessorMixin):
         ValueError: The tokenizer has no end-of-text token or no `model_max_length`.
     """
 
+    valid_processor_kwargs = TVTSv2ProcessorKwargs
+    text_kwargs = {"padding": True, "truncation": True}
+
     def __init__(self, video_processor=None, tokenizer=None):
         super().__init__(video_processor, tokenizer)
+        # Written by `save_pretrained`; set here so that a loaded processor equals the saved one.
+        self.auto_map = {"AutoProcessor": "processing_tvtsv2.TVTSv2Processor"}
         if tokenizer.eos_token_id is None:
             raise ValueError(
                 f"{type(tokenizer).__name__} has no end-of-text token, at which the text tower pools; "
@@ -45,75 +70,96 @@ class TVTSv2Processor(ProcessorMixin):
                 "`config.text_config.max_position_embeddings`."
             )
 
+    # Images come first, as in transformers, but under no name of the signature: what fills in every name of it (as
+    # transformers' common tests do) would pass images and videos, which do not stack.
     def __call__(
         self,
-        *positional: Any,
+        image_inputs: Any = None,
+        /,
+        text: Any = None,
         videos: Any = None,
-        text: str | list[str] | list[list[str]] | None = None,
-        return_tensors: str | None = None,
-        padding: bool | str = True,
-        truncation: bool = True,
-        max_length: int | None = None,
-        **video_arguments,
+        **kwargs: Unpack[TVTSv2ProcessorKwargs],
     ) -> BatchFeature:
-        """Inputs of the model for videos, texts, or both.
+        """Return the model's inputs for videos (or images), texts, or both.
 
         Args:
-            videos: What `TVTSv2VideoProcessor` takes: one video or a batch.
-            text: One text, one list of texts, or for each video a list of its K transcripts.
+            image_inputs, or by name `images`: An image or a batch of images, in place of `videos`. Each becomes a video
+                of one frame.
+            text: One text, a batch of texts, or for each video a list of its K transcripts. A batch is a list, or a
+                column of NumPy, pandas, pyarrow or `datasets`.
+            videos: What `TVTSv2VideoProcessor` accepts: one video or a batch.
+            padding: True or "longest": to the longest text; "max_length": to `max_length`; False: not at all.
+                Default: the tokenizer's own, else True.
+            truncation: Cut longer texts, keeping the end-of-text token; False makes them an error. Default: True.
+            max_length: Tokens at most, special ones included. Default: the tokenizer's own, else `model_max_length`.
+            pad_to_multiple_of: Round the padded length up.
             return_tensors: "pt", "np", or None for lists.
-            padding: True or "longest": to the longest text; "max_length": to `max_length`.
-            truncation: Cut longer texts, keeping the end-of-text token; False makes them an error.
-            max_length: Tokens at most, special ones included; None: the tokenizer's `model_max_length`.
-            video_arguments: `TVTSv2VideosKwargs`, for this call alone.
+            text_kwargs, videos_kwargs, images_kwargs, common_kwargs: The same arguments in dicts.
+            kwargs: `TVTSv2VideoProcessorKwargs`, for this call only.
 
         Returns:
-            Of `pixel_values_videos` (B, T, 3, H, W), `input_ids` and `attention_mask` (B, L), or (B, K, L) for lists of
-            transcripts, those whose inputs were given.
+            Those of `pixel_values_videos` (B, T, 3, H, W), `input_ids` and `attention_mask` (B, L), or (B, K, L) for
+            lists of transcripts, whose inputs were given.
 
         Raises:
             VideoReadingError: A file cannot be read.
-            TypeError: Positional or unknown arguments.
+            TypeError: Unknown arguments.
             ValueError: No inputs, an empty text, different K, or a text without its end-of-text token.
         """
-        if positional:
-            raise TypeError("TVTSv2Processor takes its inputs by name: processor(videos=..., text=...).")
-        _check_names(video_arguments)
+        images = kwargs.pop("images", None) if image_inputs is None else image_inputs
+        _check_arguments(kwargs)
+        videos = _choose_videos(images, videos)
         if videos is None and text is None:
-            raise ValueError("There is nothing to process: give `videos`, `text` or both.")
+            raise ValueError("There is nothing to process: give `videos`, `images` or `text`.")
+        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        text_kwargs, videos_kwargs = merged["text_kwargs"], merged["videos_kwargs"]
         features = BatchFeature({})
         if videos is not None:
-            features.update(self.video_processor(videos, return_tensors=return_tensors, **video_arguments))
+            if images is not None:
+                videos_kwargs = videos_kwargs | kwargs.get("images_kwargs", {})
+            features.update(self.video_processor(videos, **videos_kwargs))
         if text is not None:
-            encoded = self._encode(text, padding, truncation, max_length)
-            if "pixel_values_videos" in features and encoded["input_ids"].ndim == 3:
-                num_videos, num_lists = len(features["pixel_values_videos"]), len(encoded["input_ids"])
-                if num_videos != num_lists:
-                    raise ValueError(f"There are {num_videos} videos, but {num_lists} lists of transcripts.")
-            if return_tensors is None:
-                encoded = {name: value.tolist() for name, value in encoded.items()}
-            features.update(BatchFeature(encoded, tensor_type=return_tensors))
+            encoded, shape = self._encode(text, text_kwargs)
+            if "pixel_values_videos" in features and len(shape) == 2:
+                num_videos = len(features["pixel_values_videos"])
+                if num_videos != shape[0]:
+                    raise ValueError(f"There are {num_videos} videos, but {shape[0]} lists of transcripts.")
+            features.update(_shape_rows(encoded, shape, text_kwargs.get("return_tensors")))
         return features
 
-    def _encode(self, text: Any, padding: bool | str, truncation: bool, max_length: int | None) -> dict:
+    def _encode(self, text: Any, text_kwargs: dict) -> tuple[dict[str, list[list[int]]], tuple[int, ...]]:
+        """Return rows of ids and masks, padded, and the shape (B,) or (B, K) of the batch of texts."""
         texts, num_transcripts = flatten_texts(text)
-        if padding not in (True, "longest", "max_length"):
-            raise ValueError(f"`padding` must be True, 'longest' or 'max_length', got {padding!r}.")
-        max_length = self.tokenizer.model_max_length if max_length is None else max_length
-        rows = self.tokenizer(texts, truncation=truncation, max_length=max_length if truncation else None)["input_ids"]
+        options = {name: text_kwargs[name] for name in TEXT_ARGUMENTS if text_kwargs.get(name) is not None}
+        padding, max_length = options.get("padding", True), options.get("max_length", self.tokenizer.model_max_length)
+        if padding not in (True, False, "longest", "max_length", "do_not_pad"):
+            raise ValueError(
+                f"`padding` must be True, False, 'longest', 'max_length' or 'do_not_pad', got {padding!r}."
+            )
+        truncation = options.get("truncation", True) not in (False, "do_not_truncate")
+        rows = self.tokenizer(
+            texts,
+            padding=False,
+            truncation=truncation,
+            max_length=max_length if truncation else None,
+            add_special_tokens=options.get("add_special_tokens", True),
+        )["input_ids"]
         for row, one_text in zip(rows, texts, strict=True):
             self._check_row(row, one_text, max_length)
         length = max_length if padding == "max_length" else max(map(len, rows))
+        multiple = options.get("pad_to_multiple_of", 1)
+        length = -(-length // multiple) * multiple
         pad_id = self.tokenizer.pad_token_id
         # Any id will do: the model reads up to the first end-of-text token.
         pad_id = self.tokenizer.eos_token_id if pad_id is None else pad_id
-        input_ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
-        attention_mask = torch.zeros_like(input_ids)
-        for index, row in enumerate(rows):
-            input_ids[index, : len(row)] = torch.tensor(row)
-            attention_mask[index, : len(row)] = 1
-        shape = (len(rows), length) if num_transcripts is None else (-1, num_transcripts, length)
-        return {"input_ids": input_ids.view(shape), "attention_mask": attention_mask.view(shape)}
+        missing = [0 if padding in (False, "do_not_pad") else length - len(row) for row in rows]
+        encoded = {
+            "input_ids": [row + [pad_id] * num for row, num in zip(rows, missing, strict=True)],
+            "attention_mask": [[1] * len(row) + [0] * num for row, num in zip(rows, missing, strict=True)],
+        }
+        if options.get("return_attention_mask") is False:
+            del encoded["attention_mask"]
+        return encoded, (len(rows),) if num_transcripts is None else (len(rows) // num_transcripts, num_transcripts)
 
     def _check_row(self, row: list[int], text: str, max_length: int) -> None:
         if len(row) > max_length:
@@ -127,46 +173,86 @@ class TVTSv2Processor(ProcessorMixin):
 
 
 def flatten_texts(text: Any) -> tuple[list[str], int | None]:
-    """All texts in one list, and K where each video has a list of transcripts, else None.
+    """Return all texts in one list, and K if each video has a list of transcripts, else None.
 
     Raises:
-        TypeError: Something is no string.
+        TypeError: An item is no string.
         ValueError: No texts, an empty text, or lists of different lengths.
     """
-    if isinstance(text, str):
-        text = [text]
-    if not isinstance(text, list | tuple):
+    text = _as_list(text)
+    texts = [text] if isinstance(text, str) else text
+    if not isinstance(texts, list | tuple):
         raise TypeError(f"`text` must be a string, a list of strings, or a list of lists, got {type(text).__name__}.")
-    nested = [isinstance(item, list | tuple) for item in text]
+    texts = [_as_list(item) for item in texts]
+    nested = [isinstance(item, list | tuple) for item in texts]
     num_transcripts = None
     if any(nested):
         if not all(nested):
             raise ValueError("`text` mixes strings with lists; give a list of transcripts for every video or for none.")
-        counts = sorted({len(item) for item in text})
+        counts = sorted({len(item) for item in texts})
         if len(counts) > 1:
             raise ValueError(f"Every video needs the same number of transcripts, got {counts}.")
         num_transcripts = counts[0]
-        text = [transcript for item in text for transcript in item]
-    if not text:
+        texts = [transcript for item in texts for transcript in item]
+    if not texts:
         raise ValueError("`text` holds no texts.")
-    for index, item in enumerate(text):
+    for index, item in enumerate(texts):
         if not isinstance(item, str):
             raise TypeError(f"`text` must hold strings, got {type(item).__name__} in place {index}.")
         if not item.strip():
             raise ValueError(f"The text in place {index} is empty; leave it out, or give the words spoken.")
-    return list(text), num_transcripts
+    return [str(item) for item in texts], num_transcripts
+
+
+def _as_list(text: Any) -> Any:
+    """Return a column of NumPy, pandas, pyarrow or `datasets` as a list; anything else as it is."""
+    if isinstance(text, str | bytes | list | tuple | Mapping) or not isinstance(text, Iterable):
+        return text
+    for method in ("to_pylist", "tolist"):
+        if hasattr(text, method):
+            return getattr(text, method)()
+    return list(text)
+
+
+def _shape_rows(encoded: dict[str, list], shape: tuple[int, ...], return_tensors: str | None) -> BatchFeature:
+    """Return rows as tensors (B, L) or (B, K, L), or as lists nested alike."""
+    if return_tensors is not None and len({len(row) for row in encoded["input_ids"]}) > 1:
+        raise ValueError("Texts of different lengths do not stack; use padding=True, or return_tensors=None for lists.")
+    if len(shape) == 2:
+        encoded = {
+            name: [rows[start : start + shape[1]] for start in range(0, len(rows), shape[1])]
+            for name, rows in encoded.items()
+        }
+    if return_tensors is not None:
+        encoded = {name: torch.tensor(rows) for name, rows in encoded.items()}
+    return BatchFeature(encoded, tensor_type=return_tensors)
+
+
+def _choose_videos(images: Any, videos: Any) -> Any:
+    if images is None:
+        return videos
+    if videos is not None:
+        raise ValueError("Give `images` or `videos`, not both: an image has one frame, and they would not stack.")
+    return list_images(images)
+
+
+def _check_arguments(arguments: dict) -> None:
+    """Raise for a name that is no argument of videos or texts, nested or not, and for one without a meaning here."""
+    video_names = TVTSv2VideoProcessorKwargs.__annotations__.keys()
+    known = {*video_names, *TextKwargs.__annotations__}
+    for name, value in arguments.items():
+        if name in NESTED_ARGUMENTS:
+            if not isinstance(value, Mapping):
+                raise TypeError(f"`{name}` must be a dict, got {type(value).__name__}.")
+            if name != "audio_kwargs":
+                _check_arguments(value)
+        elif name not in known:
+            near = difflib.get_close_matches(name, ["videos", "text", *NESTED_ARGUMENTS, *known], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {sorted(known)}."
+            raise TypeError(f"TVTSv2Processor has no argument {name!r}; {hint}")
+        elif name not in (*video_names, *TEXT_ARGUMENTS) and value not in (None, False, WITHOUT_EFFECT.get(name)):
+            raise ValueError(f"TVTSv2Processor does not support {name}={value!r}; leave it out.")
 
 
 def _excerpt(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
-
-
-def _check_names(video_arguments: dict) -> None:
-    for name in video_arguments:
-        if name in ("images", "image"):
-            raise TypeError(f"TVTSv2Processor has no argument {name!r}; give images as `videos`, they have one frame.")
-        if name not in TVTSv2VideosKwargs.__annotations__:
-            known = ["videos", "text", *TEXT_ARGUMENTS, *TVTSv2VideosKwargs.__annotations__]
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {sorted(known)}."
-            raise TypeError(f"TVTSv2Processor has no argument {name!r}; {hint}")

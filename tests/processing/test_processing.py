@@ -1,11 +1,15 @@
 """Axis legend: B videos, K transcripts, L tokens."""
 
 import numpy as np
+import pandas
+import PIL.Image
+import pyarrow
 import pytest
 import sentencepiece
 import torch
+from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoProcessor, AutoVideoProcessor, PreTrainedTokenizerFast
+from transformers import AutoProcessor, AutoTokenizer, AutoVideoProcessor, PreTrainedTokenizerFast
 
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
 
@@ -96,7 +100,14 @@ def test_tokenizers_without_end_or_limit_are_refused():
     [
         ({}, ValueError, "nothing"),
         ({"video": VIDEO}, TypeError, "videos"),
-        ({"images": VIDEO[0]}, TypeError, "as `videos`"),
+        ({"images": VIDEO[0], "videos": VIDEO}, ValueError, "not both"),
+        ({"images": []}, ValueError, "no images"),
+        ({"images": [VIDEO, "now"]}, TypeError, "by name"),
+        ({"text": "now", "text_kwargs": {"paddin": True}}, TypeError, "'padding'"),
+        ({"text": "now", "videos_kwargs": 3}, TypeError, "dict"),
+        ({"text": "now", "text_pair": "red"}, ValueError, "text_pair"),
+        ({"text": "now", "padding_side": "left"}, ValueError, "padding_side"),
+        ({"text": "now", "padding": True, "text_kwargs": {"padding": False}}, ValueError, "two times"),
         ({"text": "now", "num_frame": 3}, TypeError, "num_frames"),
         ({"text": ""}, ValueError, "empty"),
         ({"text": [["now", " "]]}, ValueError, "place 1"),
@@ -113,7 +124,89 @@ def test_bad_inputs_are_named(arguments, error, message):
         make_processor()(**arguments)
 
 
-def test_positional_inputs_are_refused():
+def test_nested_arguments_are_those_given_by_name():
+    processor = make_processor()
+    expected = processor(text="now red", videos=VIDEO, padding="max_length", num_frames=3, return_tensors="pt")
+    nested = processor(
+        text="now red",
+        videos=VIDEO,
+        text_kwargs={"padding": "max_length", "return_token_type_ids": None},
+        videos_kwargs={"num_frames": 3},
+        images_kwargs={},
+        audio_kwargs={"padding": True},
+        common_kwargs={"return_tensors": "pt"},
+    )
+    assert expected.keys() == nested.keys() and nested["pixel_values_videos"].shape[1] == 3
+    assert all(torch.equal(expected[name], nested[name]) for name in expected)
+    assert torch.is_tensor(processor(text="now", text_kwargs={}, return_tensors="pt")["input_ids"])
+
+
+def test_defaults_of_the_tokenizer_hold_and_the_call_wins(tmp_path):
+    word_tokenizer().save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, padding="max_length", max_length=6)
+    processor = TVTSv2Processor(TVTSv2VideoProcessor(crop_size=32), tokenizer)
+    assert processor(text="now")["input_ids"] == [[2, 4, 3, 0, 0, 0]]
+    assert processor(text="now", padding=True)["input_ids"] == [[2, 4, 3]]
+    assert processor(text="now", max_length=4)["input_ids"] == [[2, 4, 3, 0]]
+
+
+def test_without_padding_rows_keep_their_lengths():
+    processor = make_processor()
+    encoded = processor(text=["the red circle", "now"], padding=False)
+    assert encoded["input_ids"] == [[2, 5, 6, 7, 3], [2, 4, 3]] and encoded["attention_mask"] == [[1] * 5, [1] * 3]
+    nested = processor(text=[["the red circle", "now"]], padding=False)
+    assert nested["input_ids"] == [encoded["input_ids"]]
+    assert processor(text=["now"], padding=False, return_tensors="pt")["input_ids"].tolist() == [[2, 4, 3]]
+    with pytest.raises(ValueError, match="padding=True"):
+        processor(text=["the red circle", "now"], padding=False, return_tensors="pt")
+    assert processor(text="now", pad_to_multiple_of=4)["input_ids"] == [[2, 4, 3, 0]]
+    assert processor(text="now", return_attention_mask=False).keys() == {"input_ids"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        np.array,
+        pandas.Series,
+        lambda texts: pandas.Series(texts, index=[7, 3]),
+        lambda texts: pandas.DataFrame({"text": texts})["text"].astype("string"),
+        pyarrow.array,
+        lambda texts: pyarrow.chunked_array([texts]),
+        lambda texts: Dataset.from_dict({"text": texts})["text"],
+        tuple,
+        lambda texts: (text for text in texts),
+    ],
+)
+def test_columns_of_texts(make):
+    texts, processor = ["the red circle", "now"], make_processor()
+    assert processor(text=make(texts)).data == processor(text=texts).data
+    nested = processor(text=[make(texts), make(texts[::-1])])
+    assert nested.data == processor(text=[texts, texts[::-1]]).data
+
+
+def test_tables_of_transcripts_and_columns_with_gaps():
+    processor = make_processor()
+    table = [["now", "the red"], ["red", "blue square spins"]]
+    assert processor(text=np.array(table)).data == processor(text=table).data
+    with pytest.raises(TypeError, match="place 1"):
+        processor(text=pandas.Series(["now", None]))
+    with pytest.raises(TypeError, match="dict"):
+        processor(text={"text": "now"})
+
+
+def test_images_are_videos_of_one_frame_positional_or_by_name():
+    processor = make_processor()
+    expected = processor(videos=[[VIDEO[0]], [VIDEO[1]]], return_tensors="pt")["pixel_values_videos"]
+    assert expected.shape == (2, 1, 3, 32, 32)
+    image = PIL.Image.fromarray(VIDEO[0])
+    for images in ([image, VIDEO[1]], [[image], [VIDEO[1]]], VIDEO[:2], torch.from_numpy(VIDEO[:2])):
+        assert torch.equal(processor(images, return_tensors="pt")["pixel_values_videos"], expected)
+        assert torch.equal(processor(images=images, return_tensors="pt")["pixel_values_videos"], expected)
+    both = processor(image, "now", images_kwargs={"preset": "feature_extraction"}, return_tensors="pt")
+    assert both["pixel_values_videos"].shape[:2] == (1, 1) and both["input_ids"].tolist() == [[2, 4, 3]]
+
+
+def test_positional_texts_are_refused():
     with pytest.raises(TypeError, match="by name"):
         make_processor()("now")
 

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor
-from processing.frame_settings_tvtsv2 import TVTSv2VideosKwargs
+from processing.frame_settings_tvtsv2 import TVTSv2VideoProcessorKwargs
 from tvtsv2.models.model_loading import hash_weights
 from tvtsv2.models.video_embedding import Windows
 
@@ -42,7 +42,9 @@ def describe(
             "dimension": model.config.projection_dim,
             "normalization": "length 1" if normalize else "none: as the model gives them",
         },
-        "transform": {key: settings[key] for key in sorted(TVTSv2VideosKwargs.__annotations__) if key in settings},
+        "transform": {
+            key: settings[key] for key in sorted(TVTSv2VideoProcessorKwargs.__annotations__) if key in settings
+        },
         "windows": None if windows is None else vars(windows),
         "videos": videos,
         "software": {package: _version(package) for package in ("tvtsv2", "torch", "transformers", "av")},
