@@ -10,7 +10,8 @@ from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from modeling_tvtsv2.fast_linear import use_fast_linear
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
-from training.narrated_shapes.corpus import CorpusConfig, build_corpus
+from training.narrated_shapes.corpus import Corpus, build_corpus
+from training.narrated_shapes.scripts import NUM_CLIPS_PER_ROUND, CorpusConfig
 from training.runtime.run_folder import BROKEN_VIDEOS_FILE
 from training.sources.clip_dataset import ClipDataset
 from training.sources.formats import format_of, has_splits, open_source
@@ -25,6 +26,8 @@ class DataFiles:
     sources: list[dict]
     eval_source: dict | None
     tokenizer_texts: list[str]
+    corpus: Corpus | None = None
+    """The generated corpus, where the run trains on it and its held-out captions cover every attribute."""
 
 
 def locate_data(data: DataArguments, seed: int) -> DataFiles:
@@ -36,6 +39,7 @@ def locate_data(data: DataArguments, seed: int) -> DataFiles:
         num_train_videos=data.num_train_videos,
         num_heldout_videos=data.num_heldout_videos,
         num_train_captions=data.num_train_captions,
+        num_heldout_captions=data.num_heldout_captions,
     )
     # One process makes it, the others then find it finished.
     with PartialState().local_main_process_first():
@@ -46,7 +50,8 @@ def locate_data(data: DataArguments, seed: int) -> DataFiles:
         {"format": "webvid", "table": str(corpus.caption_table("train")), "root": str(corpus.caption_root)},
     ]
     heldout = {"format": "yt_temporal", "list_file": str(corpus.list_file("heldout")), "root": root}
-    return DataFiles(sources, heldout, corpus.training_texts())
+    covers_attributes = config.num_heldout_captions >= NUM_CLIPS_PER_ROUND
+    return DataFiles(sources, heldout, corpus.training_texts(), corpus if covers_attributes else None)
 
 
 def uses_all_parameters(files: DataFiles, args: PreTrainingArguments) -> bool:

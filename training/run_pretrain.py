@@ -36,13 +36,15 @@ def main(command_line: list[str] | None = None) -> None:
             _say(args, f"{run.path} holds this run, finished.\n{_summary(run.results, run.path)}")
             return
         checkpoint = run.last_checkpoint()
-        trainer, heldout = _build(model_args, data_args, args, run)
+        trainer, heldout, corpus = _build(model_args, data_args, args, run)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model(str(run.path))
         results = _evaluate(trainer, heldout)
+        if corpus is not None:
+            results["attributes"] = _evaluate_attributes(trainer, corpus)
         results["seconds"] = round(time.perf_counter() - started, 1)
         _draw(trainer, heldout, run.path)
         if trainer.is_world_process_zero():
@@ -70,7 +72,7 @@ def _describe_plan(model_args: ModelArguments, data_args: DataArguments, args: P
 
 
 def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTrainingArguments, run: RunFolder):
-    """Returns the trainer and the held-out videos."""
+    """Return the trainer, the held-out videos, and the generated corpus if the run trains on it."""
     # Behind the checks of the arguments: everything heavy.
     from training.collator import PreTrainingCollator
     from training.evaluation import compute_metrics
@@ -112,7 +114,7 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
         max_broken_share=data_args.max_broken_share,
     )
     _say(args, f"{trainer.plan.table()}\n")
-    return trainer, heldout
+    return trainer, heldout, files.corpus
 
 
 def _evaluate(trainer, heldout) -> dict:
@@ -145,6 +147,15 @@ def _evaluate(trainer, heldout) -> dict:
         "num_transcripts": num_transcripts,
         **results,
     }
+
+
+def _evaluate_attributes(trainer, corpus) -> dict:
+    """Return what the model sees of the generated corpus' colors, shapes, motions, …, beside chance."""
+    from training.narrated_shapes.attribute_metrics import evaluate_attributes
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    # In every process: an engine that has spread the weights brings them together for all.
+    return evaluate_attributes(model, trainer.processing_class, corpus, trainer.args.dataloader_num_workers)
 
 
 def _last_evaluation(trainer) -> dict | None:
@@ -185,6 +196,8 @@ def _summary(results: dict, folder: Path) -> str:
     if "chance" in results:
         lines.append(f"{results['num_videos']} held-out videos{'':14}model   chance")
         lines += [f"  {name:30}{results[name]:9.3f}{chance:9.3f}" for name, chance in results["chance"].items()]
+    if "attributes" in results:
+        lines += _attribute_table(results["attributes"])
     if "best_checkpoint" in results:
         ((name, value),) = results["best_metric"].items()
         lines.append(f"These are the last step's weights. Best by {name} ({value:.3f}): {results['best_checkpoint']}")
@@ -198,6 +211,15 @@ def _summary(results: dict, folder: Path) -> str:
             f'    processor = AutoProcessor.from_pretrained("{folder}", trust_remote_code=True)',
         ]
     )
+
+
+def _attribute_table(attributes: dict) -> list[str]:
+    names = list(next(iter(attributes.values())))
+    lines = ["", "held-out captioned clips, chance in brackets", f"{'':10}" + "".join(f"{name:>18}" for name in names)]
+    for attribute, metrics in attributes.items():
+        cells = [f"{metrics[name]['model']:.3f} ({metrics[name]['chance']:.3f})" for name in names]
+        lines.append(f"  {attribute:8}" + "".join(f"{cell:>18}" for cell in cells))
+    return [*lines, ""]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """The captioned clips of a narrated-shapes corpus as benchmarks in the published formats.
 
     python -m training.narrated_shapes.corpus --folder outputs/shapes --seed 1234 --num_train_videos 0 \
-        --num_heldout_videos 0 --num_train_captions 1500 --num_heldout_captions 600
+        --num_heldout_videos 0 --num_train_captions 1500 --num_heldout_captions 560
     python -m benchmarks.evaluation.shapes_sets --corpus outputs/shapes --folder outputs/shapes_sets
 
 Whatever the main job's model learned on another seed of that corpus can so be put through every protocol. Only files
-of the corpus are read. The class of a clip is the colour that its caption names: the one property that every caption
-says in the same word. Annotations refer to clips by `<split><number>`; `videos/` has links to them.
+of the corpus are read. The class of a clip is its color. Annotations refer to clips by `<split><number>`; `videos/`
+has links to them.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def write_sets(corpus: Path, folder: Path) -> None:
 
     Raises:
         FileNotFoundError: `corpus` is no such corpus.
-        ValueError: a caption names no colour.
+        ValueError: the corpus was made by a version that wrote no colors.
     """
     clips = {part: read_clips(corpus, part) for part in PARTS}
     videos = folder / "videos"
@@ -41,18 +41,17 @@ def write_sets(corpus: Path, folder: Path) -> None:
 
 
 def read_clips(corpus: Path, part: str) -> list[tuple[str, Path, str, str]]:
-    """Name, path, caption and colour of each clip of `train` or `test`."""
+    """Name, path, caption and color of each clip of `train` or `test`."""
     table = corpus / "webvid" / f"{PARTS[part]}.tsv"
     if not table.is_file():
         raise FileNotFoundError(f"There is no {table}; make a corpus with python -m training.narrated_shapes.corpus.")
     clips = []
     with open(table, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
-            colors = [color for color in COLORS if color in row["caption"].lower().split()]
-            if len(colors) != 1:
-                raise ValueError(f"{table}: the caption {row['caption']!r} names {len(colors)} colours instead of one.")
+            if row.get("color") not in COLORS:
+                raise ValueError(f"{table} has no column 'color' of known colors; make the corpus again.")
             path = corpus / "webvid" / row["path"]
-            clips.append((f"{part}{path.stem}", path, row["caption"], colors[0]))
+            clips.append((f"{part}{path.stem}", path, row["caption"], row["color"]))
     return clips
 
 

@@ -33,6 +33,7 @@ SETTINGS = {
     "num_train_videos": 48,
     "num_train_captions": 32,
     "num_heldout_videos": 8,
+    "num_heldout_captions": 0,
     "max_steps": NUM_STEPS,
     "save_steps": SAVE_STEPS,
     "eval_steps": SAVE_STEPS,

@@ -28,6 +28,7 @@ from tests.support.pretraining_run import (
     wait_for,
     write_config,
 )
+from training.narrated_shapes.captions import ATTRIBUTES
 from training.run_pretrain import main
 
 METRICS = {
@@ -93,6 +94,10 @@ def test_results_hold_every_metric_beside_chance_and_the_counts(run):
     assert (results["optimizer_steps"], results["num_samples"]) == (NUM_STEPS, 4 * NUM_STEPS)
     assert (results["num_broken"], results["num_processes"]) == (0, 1)
     assert results["seconds"] > 0
+    assert set(results["attributes"]) == set(ATTRIBUTES)
+    for metrics in results["attributes"].values():
+        assert set(metrics) == {"precision@5", "linear_probe", "group_R@1"}
+        assert all(0 <= value <= 1 for metric in metrics.values() for value in metric.values())
 
 
 @pytest.mark.parametrize("picture", ["losses.png", "sorted_videos.png"])

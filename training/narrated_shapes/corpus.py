@@ -1,19 +1,20 @@
-"""The default corpus: narrated videos of moving shapes, made on the spot, in the real data sets' formats.
+"""The default corpus: generated videos of moving shapes with narration or captions, in the real datasets' formats.
 
     python -m training.narrated_shapes.corpus --folder outputs/narrated_shapes
 
 A narrated video is a chain of events (`scene_drawing.py`) and what a narrator says about each (`narration.py`), in a
-random order: nothing but watching tells which transcript belongs to which moment. In the folder:
+random order, so that only the frames tell which transcript belongs to which moment. A captioned clip shows one event;
+its caption (`captions.py`) may leave attributes out. In the folder:
 
     corpus.json                               the parameters this corpus was made with
     train.csv, heldout.csv                    list files, column `Name`: <subset>/<id>
     videos/<subset>/data/<id>.mp4             H.264, subset train or heldout
     videos/<subset>/annotations/<id>.json     YT-Temporal's annotation format
-    webvid/train.tsv, webvid/heldout.tsv      columns `caption` and `path`
+    webvid/train.tsv, webvid/heldout.tsv      columns `caption` and `path`, one per attribute, and `group`
     webvid/videos/<subset>/<id>.mp4           one event each
 
-Every video is a function of (seed, split, index) alone. An interrupted run is continued; a folder made with other
-parameters is refused.
+Held-out clips with one `group` differ in a single attribute. Every video is a function of (seed, split, index) alone.
+An interrupted run is continued; a folder made with other parameters is refused.
 """
 
 import argparse
@@ -21,54 +22,32 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 from tqdm import tqdm
 
-from training.narrated_shapes.narration import SpokenWord, describe, narrate
-from training.narrated_shapes.scene_drawing import COLORS, MOTIONS, ROUND_SHAPES, SCENES, SHAPES, Event, draw_video
+from processing.atomic_files import whole_file, write_whole
+from training.narrated_shapes.captions import ATTRIBUTES
+from training.narrated_shapes.scene_drawing import draw_video
+from training.narrated_shapes.scripts import (
+    SPLITS,
+    CorpusConfig,
+    make_generator,
+    plan_caption_clip,
+    plan_narrated_video,
+)
 from training.runtime.process_pool import run_in_processes
 
-FORMAT_VERSION = 1  # raise it with every change that makes other videos or words from the same parameters
-SPLITS = ("train", "heldout")
-NUM_EVENTS = 7
-VIDEO_SECONDS = (28.0, 31.0)  # the longest span of four clips is 23 s, and it shall have room to move by an event
-CAPTION_CLIP_SECONDS = (3.0, 5.0)
+FORMAT_VERSION = 2  # raised with every change that makes other videos or words from the same parameters
 KEYFRAME_SECONDS = 6.0
 
 
 @dataclass(frozen=True)
-class CorpusConfig:
-    """What decides the content of a corpus, to the last bit."""
-
-    seed: int = 0
-    num_train_videos: int = 1500
-    num_heldout_videos: int = 256
-    num_train_captions: int = 1000
-    num_heldout_captions: int = 64
-    image_size: int = 80
-    """Height and width of all videos in pixels, even; 80 leaves a border for crops of 64."""
-    fps: int = 4
-    """Frames a second: as few as show every motion, because reading them is most of a small model's training time."""
-
-    def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{field.name} must be an integer of at least 0, got {value!r}")
-        if self.image_size < 32 or self.image_size % 2:
-            raise ValueError(f"image_size must be even and at least 32, got {self.image_size}")
-        if not 2 <= self.fps <= 60:
-            raise ValueError(f"fps must be 2 to 60, got {self.fps}")
-
-
-@dataclass(frozen=True)
 class Corpus:
-    """Where the parts of a finished corpus lie."""
+    """The places of a finished corpus' parts."""
 
     folder: Path
     config: CorpusConfig
@@ -78,7 +57,7 @@ class Corpus:
         return self.folder / f"{split}.csv"
 
     def caption_table(self, split: str) -> Path:
-        """Tab-separated captions and paths of "train" or "heldout"; their root is `caption_root`."""
+        """Tab-separated captions, paths and attributes of "train" or "heldout"; their root is `caption_root`."""
         return self.folder / "webvid" / f"{split}.tsv"
 
     @property
@@ -87,7 +66,7 @@ class Corpus:
         return self.folder / "webvid"
 
     def training_texts(self) -> list[str]:
-        """All text of the training split, cleaned up and as heard: what a tokenizer may learn from."""
+        """Return all text of the training split, cleaned up and as heard, to train a tokenizer on."""
         texts = []
         for index in range(self.config.num_train_videos):
             narrated = plan_narrated_video(self.config, "train", index)
@@ -97,35 +76,16 @@ class Corpus:
         return texts
 
 
-@dataclass(frozen=True)
-class NarratedVideo:
-    """The script of a narrated video: `words` in order of time, `sentences` as an editor wrote them."""
-
-    scene: str
-    events: tuple[Event, ...]
-    words: tuple[SpokenWord, ...]
-    sentences: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class CaptionClip:
-    """The script of a captioned clip."""
-
-    scene: str
-    event: Event
-    caption: str
-
-
 def build_corpus(folder: str | Path, config: CorpusConfig, num_workers: int | None = None) -> Corpus:
-    """The corpus of `config` in `folder`, made or completed there as far as it is missing.
+    """Return the corpus of `config` in `folder`, generating whatever is missing.
 
     Args:
         folder: empty, absent, or holding (part of) the same corpus.
         config: its parameters.
-        num_workers: processes that draw and encode; all cores unless given. The result doesn't depend on it.
+        num_workers: processes that draw and encode; all cores unless given. The result does not depend on it.
 
     Raises:
-        ValueError: the folder holds a corpus made with other parameters, or files that are no corpus.
+        ValueError: the folder holds a corpus made with other parameters, or files that are not a corpus.
     """
     folder = Path(folder)
     _claim_folder(folder, config)
@@ -181,14 +141,14 @@ def _report_death(job: _Job) -> None:
 
 
 def _claim_folder(folder: Path, config: CorpusConfig) -> None:
-    """Records the parameters in the folder, or checks those that are there."""
+    """Record the parameters in the folder, or check those that are there."""
     wanted = {"format_version": FORMAT_VERSION, **asdict(config)}
     record = folder / "corpus.json"
     if not record.exists():
         if folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no corpus.json: give an empty or a new folder")
         folder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(record, json.dumps(wanted, indent=2).encode())
+        write_whole(record, json.dumps(wanted, indent=2))
         return
     try:
         found = json.loads(record.read_text())
@@ -201,44 +161,6 @@ def _claim_folder(folder: Path, config: CorpusConfig) -> None:
         raise ValueError(f"{folder} holds another corpus: {differences}. Give another folder, or remove this one")
 
 
-def plan_narrated_video(config: CorpusConfig, split: str, index: int) -> NarratedVideo:
-    """The script of narrated video `index` of a split."""
-    rng = _generator(config, split, "narrated", index)
-    scene = str(rng.choice(list(SCENES)))
-    duration = rng.uniform(*VIDEO_SECONDS)
-    lengths = rng.uniform(0.9, 1.1, NUM_EVENTS)
-    edges = np.concatenate([[0.0], np.cumsum(lengths / lengths.sum() * duration)])
-    # All colours of a video differ, so that any two of its moments do.
-    colors = rng.choice(list(COLORS), NUM_EVENTS, replace=False)
-    events = [_draw_event(str(color), edges[i], edges[i + 1], rng) for i, color in enumerate(colors)]
-    narrations = [narrate(event, scene, rng) for event in events]
-    return NarratedVideo(
-        scene=scene,
-        events=tuple(events),
-        words=tuple(word for narration in narrations for word in narration),
-        sentences=tuple(" ".join(word.cleaned for word in narration if word.cleaned) for narration in narrations),
-    )
-
-
-def plan_caption_clip(config: CorpusConfig, split: str, index: int) -> CaptionClip:
-    """The script of captioned clip `index` of a split."""
-    rng = _generator(config, split, "captioned", index)
-    scene = str(rng.choice(list(SCENES)))
-    event = _draw_event(str(rng.choice(list(COLORS))), 0.0, rng.uniform(*CAPTION_CLIP_SECONDS), rng)
-    return CaptionClip(scene=scene, event=event, caption=describe(event, scene, rng))
-
-
-def _draw_event(color: str, start_seconds: float, end_seconds: float, rng: np.random.Generator) -> Event:
-    shape = str(rng.choice(list(SHAPES)))
-    motions = [motion for motion in MOTIONS if not (motion == "spin" and shape in ROUND_SHAPES)]
-    return Event(color, shape, str(rng.choice(motions)), float(start_seconds), float(end_seconds))
-
-
-def _generator(config: CorpusConfig, split: str, purpose: str, index: int) -> np.random.Generator:
-    purposes = ("narrated", "captioned", "narrated pixels", "captioned pixels")
-    return np.random.default_rng([config.seed, SPLITS.index(split), purposes.index(purpose), index])
-
-
 def _video_id(split: str, index: int) -> str:
     return f"{split}{index:06d}"
 
@@ -249,29 +171,31 @@ def _caption_clip_path(split: str, index: int) -> str:
 
 def _make_narrated_video(config: CorpusConfig, split: str, index: int, video: Path, annotation: Path) -> None:
     narrated = plan_narrated_video(config, split, index)
-    rng = _generator(config, split, "narrated pixels", index)
+    rng = make_generator(config, split, "narrated pixels", index)
     frames = draw_video(narrated.scene, narrated.events, fps=config.fps, image_size=config.image_size, rng=rng)
-    _write_atomically(video, partial(encode_video, frames, fps=config.fps))
+    with whole_file(video) as path:
+        encode_video(frames, path, fps=config.fps)
     content = {
         "info": {"duration": round(len(frames) / config.fps, 3)},
         "subtitles": [{"word": word.heard, "time": word.time} for word in narrated.words],
         "denoised": [{"cleanasr": sentence} for sentence in narrated.sentences],
     }
-    _write_atomically(annotation, json.dumps(content).encode())
+    write_whole(annotation, json.dumps(content))
 
 
 def _make_caption_clip(config: CorpusConfig, split: str, index: int, video: Path) -> None:
     clip = plan_caption_clip(config, split, index)
-    rng = _generator(config, split, "captioned pixels", index)
+    rng = make_generator(config, split, "captioned pixels", index)
     frames = draw_video(clip.scene, [clip.event], fps=config.fps, image_size=config.image_size, rng=rng)
-    _write_atomically(video, partial(encode_video, frames, fps=config.fps))
+    with whole_file(video) as path:
+        encode_video(frames, path, fps=config.fps)
 
 
 def encode_video(frames: np.ndarray, path: Path, *, fps: int) -> None:
-    """Writes uint8 frames (T, H, W, 3) RGB as an H.264 mp4, the same bytes each time."""
+    """Write uint8 frames (T, H, W, 3) RGB as an H.264 mp4, the same bytes each time."""
     with av.open(str(path), "w", format="mp4") as container:
-        # One thread: x264's output depends on how many there are, and the pool keeps all cores busy already.
-        # B-frames that nothing refers to, as in most files of the web: a good reader skips them.
+        # One thread: x264's output depends on their number, and the pool keeps all cores busy.
+        # B-frames that nothing refers to, as in most files of the web; a reader can skip them.
         options = {"preset": "ultrafast", "crf": "26", "bf": "3", "b-pyramid": "none", "threads": "1"}
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]
@@ -288,33 +212,18 @@ def _write_tables(corpus: Corpus, split: str) -> None:
     num_captions = config.num_train_captions if split == "train" else config.num_heldout_captions
     names = [[f"{split}/{_video_id(split, index)}"] for index in range(num_videos)]
     _write_table(corpus.list_file(split), [["Name"], *names], delimiter=",")
+    clips = [plan_caption_clip(config, split, index) for index in range(num_captions)]
     rows = [
-        [plan_caption_clip(config, split, index).caption, _caption_clip_path(split, index)]
-        for index in range(num_captions)
+        [clip.caption, _caption_clip_path(split, index), *clip.attributes.values(), clip.group]
+        for index, clip in enumerate(clips)
     ]
-    _write_table(corpus.caption_table(split), [["caption", "path"], *rows], delimiter="\t")
+    _write_table(corpus.caption_table(split), [["caption", "path", *ATTRIBUTES, "group"], *rows], delimiter="\t")
 
 
 def _write_table(path: Path, rows: list[list[str]], delimiter: str) -> None:
-    def write(temporary: Path) -> None:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(rows)
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_atomically(path, write)
-
-
-def _write_atomically(path: Path, content: bytes | Callable[[Path], None]) -> None:
-    """Writes bytes, or what `content` writes to the path it is given, so that `path` is complete or absent."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        if callable(content):
-            content(temporary)
-        else:
-            temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(rows)
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -330,7 +239,7 @@ def _parse_arguments() -> argparse.Namespace:
         "num_train_captions": "captioned clips to train on",
         "num_heldout_captions": "captioned clips to evaluate on",
         "image_size": "height and width in pixels",
-        "fps": "frames a second",
+        "fps": "frames per second",
     }
     for name, text in help_texts.items():
         parser.add_argument(f"--{name}", type=int, default=getattr(CorpusConfig, name), help=text)

@@ -1,7 +1,7 @@
 """What a narrator says about an event, as speech recognition hears it and as an editor cleans it up.
 
-The wording of an event depends on nothing but what the event shows and on chance: never on the event's place in
-its video. No word here says "first", "then" or "another", so that text alone cannot tell the order of events.
+The wording of an event depends on what the event shows and on chance, never on the event's place in its video. No word
+says "first", "then" or "another", so that text alone cannot tell the order of events.
 """
 
 from dataclasses import dataclass
@@ -70,13 +70,6 @@ ACTING = (
     "it's the {thing} that {does}",
     "the {thing} keeps {doing}",
 )
-CAPTIONS = (
-    "{a} {thing} {doing} {where}.",
-    "{thing} {doing} {where}",
-    "{thing} that {does} {where}.",
-    "{where}, {a} {thing} {does}.",
-    "close up of {a} {thing} {doing} {where}",
-)
 FILLERS = ("um", "uh", "so", "okay", "well", "yeah", "you know", "like", "okay now", "alright")
 DROPPED_FILLERS = ("um", "uh", "like")  # an editor takes these out
 
@@ -110,13 +103,13 @@ MISHEARINGS = {
     "rises": "rice",
 }
 MISHEARING_RATIO = 0.06
-REPAIR_RATIO = 0.85  # of the mis-hearings, how many the editor notices
+REPAIR_RATIO = 0.85  # share of the mis-hearings that the editor repairs
 NOISE_WORD_RATIO = 0.03  # entity or empty words that real subtitle files contain
 
 
 @dataclass(frozen=True)
 class SpokenWord:
-    """One word of a narration: when it is spoken, how it was heard, what the clean-up makes of it ("": dropped)."""
+    """One word of a narration: its time in seconds, as heard, and as cleaned up ("" where the editor drops it)."""
 
     time: float
     heard: str
@@ -124,7 +117,7 @@ class SpokenWord:
 
 
 def narrate(event: Event, scene: str, rng: np.random.Generator) -> list[SpokenWord]:
-    """The words spoken during an event: 10 to 20 of them, all inside the event, naming its shape early and late."""
+    """Return the 10 to 20 words spoken during an event, which name its color and shape early and late."""
     sentences = [_sentence(rng.choice(SHOWING), event, rng), _sentence(rng.choice(ACTING), event, rng)]
     if rng.random() < 0.5:
         sentences[0] += f" {rng.choice(SCENE_PHRASES[scene])}"
@@ -148,7 +141,7 @@ def _article(event: Event) -> str:
 
 
 def _hear(filler: str, sentence: str, rng: np.random.Generator) -> list[tuple[str, str]]:
-    """(heard, cleaned) words of one sentence and the filler before it."""
+    """Return the (heard, cleaned) words of one sentence and the filler before it."""
     said = sentence.split()
     kept_filler = [] if filler in DROPPED_FILLERS else filler.split()
     cleaned = kept_filler + said
@@ -174,7 +167,7 @@ def _hear(filler: str, sentence: str, rng: np.random.Generator) -> list[tuple[st
 
 
 def _spread(words: list[tuple[str, str]], event: Event, rng: np.random.Generator) -> list[SpokenWord]:
-    """The words at irregular times, long words longer, from just after the event's start to just before its end."""
+    """Return the words at irregular times, longer words taking longer, all within the event."""
     weights = np.array([2 + len(heard) for heard, _ in words]) * rng.uniform(0.7, 1.3, len(words))
     starts = np.concatenate([[0.0], np.cumsum(weights)[:-1]]) / weights.sum()
     first, last = event.start_seconds + 0.1, event.end_seconds - 0.2
@@ -183,12 +176,3 @@ def _spread(words: list[tuple[str, str]], event: Event, rng: np.random.Generator
         SpokenWord(time=round(float(time), 3), heard=heard, cleaned=cleaned)
         for time, (heard, cleaned) in zip(times, words, strict=True)
     ]
-
-
-def describe(event: Event, scene: str, rng: np.random.Generator) -> str:
-    """A caption of the event in the manner of a stock-footage site."""
-    does, doing = MOTION_PHRASES[event.motion][rng.integers(len(MOTION_PHRASES[event.motion]))]
-    thing = f"{event.color} {rng.choice(SHAPE_NAMES[event.shape])}"
-    where = rng.choice(SCENE_PHRASES[scene])
-    caption = str(rng.choice(CAPTIONS)).format(a=_article(event), thing=thing, does=does, doing=doing, where=where)
-    return caption[0].upper() + caption[1:]

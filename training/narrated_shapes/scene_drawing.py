@@ -1,8 +1,11 @@
-"""Frames of a small world: one coloured shape at a time performs a motion in a scene.
+"""Frames of generated videos: one colored shape at a time moves in a scene.
 
 Axes: T frames, S height and width in pixels (square), 3 RGB.
-Positions and radii are ratios of the image's side; y points down. Everything a random generator decides is
-nuisance (place, size, angle, brightness, noise): what a narrator may speak of is in `Event` and the scene's name.
+Positions and radii are ratios of the image's side; y points down. Place, size, angle, brightness and noise are drawn at
+random; `Event` and the scene's name hold what captions and narrations name.
+
+No single frame shows a direction: "left" and "right", "up" and "down", "grow" and "shrink" pass through the same places
+and sizes in reverse order. Speed is the distance covered within the event (turns, hops or flashes per second).
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +26,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "black": (6, 6, 8),
 }
 
-# Muted middle tones, so that every colour above stands out from every scene.
+# Muted middle tones, so that every color above stands out from every scene.
 SCENES: dict[str, tuple[int, int, int]] = {
     "snow": (160, 170, 186),
     "grass": (98, 122, 88),
@@ -34,19 +37,26 @@ SCENES: dict[str, tuple[int, int, int]] = {
 }
 
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "spin", "bounce", "blink")
+SPEEDS = ("slow", "fast")
 
-TRAVEL_RATIO = 0.16  # how far from the middle a moving shape starts and ends
-NOISE_LEVELS = 2.0  # standard deviation of the camera noise, in 8-bit levels
+RADIUS_RANGE = (0.24, 0.30)
+TRAVEL_RATIO = {"slow": 0.12, "fast": 0.30}  # distance from the middle at which a moving shape starts and ends
+SIZE_RANGE = {"slow": (0.75, 1.15), "fast": (0.45, 1.4)}  # smallest and largest radius, in radii
+TURN_RATE = {"slow": 0.9, "fast": 2.6}  # radians per second
+HOP_RATE = {"slow": 0.4, "fast": 1.0}  # hops per second
+BLINK_SECONDS = {"slow": (2.0, 1.5), "fast": (0.75, 0.5)}  # period, and how much of it the shape is visible
+NOISE_STD = 2.0  # of the camera noise, of 255
 NUM_NOISE_PATTERNS = 4  # shown in turn
 
 
 @dataclass(frozen=True)
 class Event:
-    """What one shape does in [start_seconds, end_seconds) of a video."""
+    """What one shape does in [start_seconds, end_seconds) of a video: keys of COLORS, SHAPES, MOTIONS and SPEEDS."""
 
     color: str
     shape: str
     motion: str
+    speed: str
     start_seconds: float
     end_seconds: float
 
@@ -105,20 +115,23 @@ SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "heart": _heart,
     "moon": _moon,
 }
-ROUND_SHAPES = ("circle", "ring")  # nobody sees these spin
+ROUND_SHAPES = ("circle", "ring")  # their spinning is invisible
 
 
 def draw_video(
     scene: str, events: Sequence[Event], *, fps: float, image_size: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Frames, uint8 (T, S, S, 3) RGB, of `events` one after the other in `scene`.
+    """Return the frames, uint8 (T, S, S, 3) RGB, of `events` one after the other in `scene`.
 
     Args:
         scene: a key of `SCENES`.
         events: without gaps, in order, the first at 0 s.
-        fps: frames a second; frame t shows the instant t / fps.
+        fps: frames per second; frame t shows the instant t / fps.
         image_size: S, pixels.
-        rng: draws the nuisance.
+        rng: draws everything that `events` and `scene` leave open.
+
+    Raises:
+        ValueError: an unknown motion.
     """
     num_frames = round(events[-1].end_seconds * fps)
     seconds = np.arange(num_frames) / fps
@@ -128,7 +141,7 @@ def draw_video(
         shown = np.flatnonzero((seconds >= event.start_seconds) & (seconds < event.end_seconds))
         elapsed = (seconds[shown] - event.start_seconds).astype(np.float32)
         ground = np.roll(background, rng.integers(image_size, size=2), axis=(0, 1)) * rng.uniform(0.94, 1.04)
-        noise = rng.normal(0.0, NOISE_LEVELS, (NUM_NOISE_PATTERNS, image_size, image_size, 1))
+        noise = rng.normal(0.0, NOISE_STD, (NUM_NOISE_PATTERNS, image_size, image_size, 1))
         pictures = np.clip(ground + noise, 0, 255).astype(np.uint8)[np.arange(len(shown)) % NUM_NOISE_PATTERNS]
         _paint_shape(pictures, event, elapsed, rng)
         frames[shown] = pictures
@@ -136,12 +149,12 @@ def draw_video(
 
 
 def _paint_shape(pictures: np.ndarray, event: Event, elapsed: np.ndarray, rng: np.random.Generator) -> None:
-    """Paints the event's shape into uint8 `pictures` (T, S, S, 3), which are `elapsed` seconds after its start."""
+    """Paint the event's shape into uint8 `pictures` (T, S, S, 3), which are `elapsed` seconds after its start."""
     image_size = pictures.shape[1]
-    trajectory = _trajectory(event.motion, elapsed, event.end_seconds - event.start_seconds, rng)
+    trajectory = _trajectory(event, elapsed, rng)
     x, y, radius, angle, visible = (values[:, None, None] for values in trajectory)
     color = np.array(COLORS[event.color], np.float32) * np.float32(rng.uniform(0.92, 1.04))
-    # Only where the shape ever is: this halves the time a corpus takes.
+    # Restricted to the region that the shape ever covers, which halves the time a corpus takes.
     rows, columns = (_reach(center, radius, image_size) for center in (y, x))
     grid = ((np.arange(image_size) + 0.5) / image_size).astype(np.float32)
     across, along = (grid[None, None, columns] - x) / radius, (grid[None, rows, None] - y) / radius
@@ -153,14 +166,14 @@ def _paint_shape(pictures: np.ndarray, event: Event, elapsed: np.ndarray, rng: n
 
 
 def _reach(center: np.ndarray, radius: np.ndarray, image_size: int) -> slice:
-    """The pixels along one axis that a shape may touch in any frame."""
+    """Return the pixels along one axis that a shape may touch in any frame."""
     reach = 1.3 * radius  # the corners of a turned square lie 1.22 radii out
     first, last = ((center - reach).min(), (center + reach).max())
     return slice(max(0, int(first * image_size)), min(image_size, int(last * image_size) + 2))
 
 
 def _draw_background(scene: str, image_size: int, rng: np.random.Generator) -> np.ndarray:
-    """A still float32 (S, S, 3) picture of the scene's ground."""
+    """Return a still float32 (S, S, 3) picture of the scene's ground."""
     y, x = np.mgrid[:image_size, :image_size].astype(np.float32) / image_size
     grain = rng.normal(0.0, 1.0, (image_size, image_size)).astype(np.float32)
     texture = {
@@ -175,26 +188,29 @@ def _draw_background(scene: str, image_size: int, rng: np.random.Generator) -> n
     return base + np.asarray(texture, np.float32)[..., None]
 
 
-def _trajectory(motion: str, elapsed: np.ndarray, duration: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """x, y, radius (ratios), angle (radians) and opacity of a shape, float32 (T,) each, `elapsed` seconds into it."""
-    one, phase = np.ones_like(elapsed), elapsed / duration
+def _trajectory(event: Event, elapsed: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return x, y, radius (ratios), angle (radians) and opacity of a shape, float32 (T,) each, at `elapsed` seconds."""
+    motion, speed = event.motion, event.speed
+    one, phase = np.ones_like(elapsed), elapsed / (event.end_seconds - event.start_seconds)
     x, y = (one * rng.uniform(0.44, 0.56) for _ in range(2))
-    radius = one * rng.uniform(0.19, 0.24)
+    radius = one * rng.uniform(*RADIUS_RANGE)
     angle = one * rng.uniform(-0.25, 0.25)
     visible = one
-    away = TRAVEL_RATIO * (2 * phase - 1)  # from one side to the other
+    away = TRAVEL_RATIO[speed] * (2 * phase - 1)  # from one side to the other
     if motion in ("left", "right"):
         x = x + (away if motion == "right" else -away)
     elif motion in ("up", "down"):
         y = y + (away if motion == "down" else -away)
     elif motion in ("grow", "shrink"):
-        radius = radius * (0.55 + 0.8 * (phase if motion == "grow" else 1 - phase))
+        smallest, largest = SIZE_RANGE[speed]
+        radius = radius * (smallest + (largest - smallest) * (phase if motion == "grow" else 1 - phase))
     elif motion == "spin":
-        angle = angle + 2.6 * elapsed
+        angle = angle + TURN_RATE[speed] * elapsed
     elif motion == "bounce":
-        y = y + 0.13 - 0.26 * np.abs(np.sin(np.pi * elapsed))
+        y = y + 0.13 - 0.26 * np.abs(np.sin(np.pi * HOP_RATE[speed] * elapsed))
     elif motion == "blink":
-        visible = (elapsed % 0.8 < 0.62).astype(np.float32)
+        period, shown = BLINK_SECONDS[speed]
+        visible = (elapsed % period < shown).astype(np.float32)
     else:
         raise ValueError(f"motion is {motion!r}; allowed are {', '.join(MOTIONS)}")
     return [values.astype(np.float32) for values in (x, y, radius, angle, visible)]

@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 
 from training.narrated_shapes import corpus as narrated_shapes
-from training.narrated_shapes.corpus import CorpusConfig, build_corpus, plan_caption_clip, plan_narrated_video
+from training.narrated_shapes.captions import ATTRIBUTES, NAMED_RATIO, attribute_queries
+from training.narrated_shapes.corpus import build_corpus
 from training.narrated_shapes.narration import MISHEARINGS, MOTION_PHRASES, SHAPE_NAMES
-from training.narrated_shapes.scene_drawing import COLORS, MOTIONS, SCENES, SHAPES, Event, draw_video
+from training.narrated_shapes.scene_drawing import COLORS, MOTIONS, SCENES, SHAPES, SPEEDS, Event, draw_video
+from training.narrated_shapes.scripts import (
+    NUM_CLIPS_PER_ROUND,
+    CorpusConfig,
+    plan_caption_clip,
+    plan_narrated_video,
+)
 
 SMALL = CorpusConfig(num_train_videos=3, num_heldout_videos=2, num_train_captions=3, num_heldout_captions=1)
 
@@ -48,7 +55,8 @@ def test_layout_is_the_published_one(corpus):
         assert all(set(sentence) == {"cleanasr"} for sentence in annotation["denoised"])
 
     table = list(csv.DictReader(corpus.caption_table("heldout").open(), delimiter="\t"))
-    assert len(table) == 1 and table[0]["caption"]
+    assert len(table) == 1 and table[0]["caption"] and table[0]["group"] == "color0"
+    assert all(table[0][name] in values for name, values in ATTRIBUTES.items())
     frames = read_frames(corpus.caption_root / table[0]["path"])
     assert 3 <= len(frames) / SMALL.fps <= 5 + 1 / SMALL.fps and frames.shape[1:] == (80, 80, 3)
 
@@ -246,22 +254,68 @@ def test_watching_can_sort():
     assert right / total > 0.93
 
 
+def test_heldout_clips_of_a_group_differ_in_one_attribute_alone():
+    clips = [plan_caption_clip(SMALL, "heldout", index) for index in range(3 * NUM_CLIPS_PER_ROUND)]
+    for name, values in ATTRIBUTES.items():
+        for number in range(3):
+            group = [clip for clip in clips if clip.group == f"{name}{number}"]
+            assert tuple(clip.attributes[name] for clip in group) == values
+            others = {tuple(value for key, value in clip.attributes.items() if key != name) for clip in group}
+            assert len(others) == 1
+            assert len({clip.caption for clip in group}) == len(group)
+    for clip in clips:
+        assert not (clip.event.motion == "spin" and clip.event.shape in ("circle", "ring"))
+        assert all(names_value(clip.caption, name, value) for name, value in clip.attributes.items())
+
+
+def names_value(caption, attribute, value):
+    """Whether a caption names the value: its words hold those of a query for it, without the query's noun."""
+    phrases = [
+        query.split(" ", 2 if attribute in ("scene", "motion") else 1)[-1] for query in QUERIES[attribute][value]
+    ]
+    if attribute == "color":
+        phrases = [value]
+    if attribute == "speed":
+        phrases = [query.split()[-1] for query in QUERIES[attribute][value]]
+    if attribute == "motion":
+        phrases += [does for does, _ in MOTION_PHRASES[value]]
+    return any(f" {phrase} " in f" {caption.lower().rstrip('.')} " for phrase in phrases)
+
+
+QUERIES = {name: {value: attribute_queries(name, value) for value in values} for name, values in ATTRIBUTES.items()}
+
+
+def test_training_captions_leave_attributes_out():
+    clips = [plan_caption_clip(SMALL, "train", index) for index in range(1500)]
+    assert {clip.group for clip in clips} == {""}
+    for name, ratio in NAMED_RATIO.items():
+        named = np.mean([names_value(clip.caption, name, clip.attributes[name]) for clip in clips])
+        expected = ratio * NAMED_RATIO["motion"] if name == "speed" else ratio
+        assert named == pytest.approx(expected, abs=0.06), name
+        for value in ATTRIBUTES[name]:
+            others = [clip for clip in clips if clip.attributes[name] != value]
+            assert not any(names_value(clip.caption, name, value) for clip in others), value
+
+
+@pytest.mark.parametrize("speed", SPEEDS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("motion", MOTIONS)
-def test_shapes_move_as_their_motion_says(shape, motion):
-    event = Event("red", shape, motion, 0.0, 4.0)
+def test_shapes_move_as_their_motion_says(shape, motion, speed):
+    event = Event("red", shape, motion, speed, 0.0, 4.0)
     frames = draw_video("street", [event], fps=6, image_size=80, rng=np.random.default_rng(3)).astype(int)
+    distance = {"slow": 12, "fast": 25}[speed]
     covered = (np.abs(frames - COLORS["red"]).max(axis=-1) < 60).astype(float)
     area = covered.sum(axis=(1, 2))
     y, x = np.mgrid[:80, :80]
     centers = np.array([[(c * y).sum(), (c * x).sum()] for c in covered]) / np.maximum(area, 1)[:, None]
     down, right = centers[-1] - centers[0]
     if motion in ("left", "right"):
-        assert abs(down) < 3 and (right > 15 if motion == "right" else right < -15)
+        assert abs(down) < 5 and (right > distance if motion == "right" else right < -distance)
     elif motion in ("up", "down"):
-        assert abs(right) < 3 and (down > 15 if motion == "down" else down < -15)
+        assert abs(right) < 5 and (down > distance if motion == "down" else down < -distance)
     elif motion in ("grow", "shrink"):
-        assert area[-1] > 2.5 * area[0] if motion == "grow" else area[0] > 2.5 * area[-1]
+        ratio = area[-1] / area[0] if motion == "grow" else area[0] / area[-1]
+        assert ratio > {"slow": 1.7, "fast": 4}[speed]
     elif motion == "bounce":
         assert np.ptp(centers[:, 0]) > 12
     elif motion == "blink":
@@ -274,11 +328,15 @@ def test_every_color_stands_out_from_every_scene():
     for scene in SCENES:
         for color in COLORS:
             rng = np.random.default_rng(1)
-            frame = draw_video(scene, [Event(color, "square", "spin", 0.0, 1.0)], fps=2, image_size=64, rng=rng)[0]
+            frame = draw_video(
+                scene, [Event(color, "square", "spin", "slow", 0.0, 1.0)], fps=2, image_size=64, rng=rng
+            )[0]
             difference = np.abs(frame[32, 32].astype(int) - frame[:4].reshape(-1, 3)).max(axis=-1)
             assert np.median(difference) > 40, (scene, color)
 
 
 def test_unknown_motion_is_named():
     with pytest.raises(ValueError, match="motion is 'fly'; allowed are left"):
-        draw_video("snow", [Event("red", "star", "fly", 0.0, 1.0)], fps=6, image_size=64, rng=np.random.default_rng(0))
+        draw_video(
+            "snow", [Event("red", "star", "fly", "slow", 0.0, 1.0)], fps=6, image_size=64, rng=np.random.default_rng(0)
+        )

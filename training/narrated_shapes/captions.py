@@ -1,0 +1,75 @@
+"""Captions of single events in the manner of a stock-footage site, and text queries for one attribute.
+
+Most captions name some attributes and leave others out, so that color and scene do not suffice to tell videos apart:
+where a batch's captions say "a star" or "something rising", only shape or motion can match them to their videos.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from training.narrated_shapes.narration import MOTION_PHRASES, SCENE_PHRASES, SHAPE_NAMES
+from training.narrated_shapes.scene_drawing import COLORS, MOTIONS, SCENES, SHAPES, SPEEDS, Event
+
+ATTRIBUTES = {
+    "color": tuple(COLORS),
+    "scene": tuple(SCENES),
+    "shape": tuple(SHAPES),
+    "motion": MOTIONS,
+    "speed": SPEEDS,
+}
+NAMED_RATIO = {"color": 0.5, "scene": 0.4, "shape": 0.85, "motion": 0.8, "speed": 0.5}  # share of captions naming it
+
+ADVERBS = {"slow": ("slowly",), "fast": ("quickly", "fast")}
+NOUNS = ("thing", "shape", "object")  # for a shape that is not named
+CAPTIONS = (
+    "{a} {thing} {doing} {where}",
+    "{thing} {doing} {where}",
+    "{thing} that {does} {where}",
+    "{where} {a} {thing} {does}",
+    "close up of {a} {thing} {doing} {where}",
+)
+STILL_CAPTIONS = ("{a} {thing} {where}", "{thing} {where}", "{where} {a} {thing}", "close up of {a} {thing} {where}")
+
+
+def draw_named(rng: np.random.Generator) -> set[str]:
+    """Return the attributes that a caption names: shape or motion among them, speed only with motion."""
+    named = {attribute for attribute, ratio in NAMED_RATIO.items() if rng.random() < ratio}
+    if not named & {"shape", "motion"}:
+        named.add(str(rng.choice(["shape", "motion"])))
+    return named if "motion" in named else named - {"speed"}
+
+
+def describe(event: Event, scene: str, rng: np.random.Generator, named: Collection[str] = tuple(ATTRIBUTES)) -> str:
+    """Return a caption of the event that names the attributes `named`, by default all."""
+    noun = rng.choice(SHAPE_NAMES[event.shape] if "shape" in named else NOUNS)
+    thing = f"{event.color} {noun}" if "color" in named else str(noun)
+    does, doing = MOTION_PHRASES[event.motion][rng.integers(len(MOTION_PHRASES[event.motion]))]
+    if "speed" in named:
+        adverb = rng.choice(ADVERBS[event.speed])
+        order = "{0} {1}" if rng.random() < 0.5 else "{1} {0}"
+        does, doing = order.format(does, adverb), order.format(doing, adverb)
+    where = rng.choice(SCENE_PHRASES[scene]) if "scene" in named else ""
+    template = str(rng.choice(CAPTIONS if "motion" in named else STILL_CAPTIONS))
+    words = template.format(a=article(thing), thing=thing, does=does, doing=doing, where=where).split()
+    caption = " ".join(words)
+    return caption[0].upper() + caption[1:] + "." * int(rng.random() < 0.5)
+
+
+def article(thing: str) -> str:
+    """Return "a" or "an"."""
+    return "an" if thing[0] in "aeiou" else "a"
+
+
+def attribute_queries(attribute: str, value: str) -> list[str]:
+    """Return texts that name one attribute's value and nothing else, such as "a thing moving left"."""
+    if attribute == "shape":
+        return [f"{article(name)} {name}" for name in SHAPE_NAMES[value]]
+    if attribute == "color":
+        return [f"{article(value)} {value} {noun}" for noun in NOUNS]
+    phrases = {
+        "scene": lambda: SCENE_PHRASES[value],
+        "motion": lambda: [doing for _, doing in MOTION_PHRASES[value]],
+        "speed": lambda: [f"moving {adverb}" for adverb in ADVERBS[value]],
+    }[attribute]()
+    return [f"{article(noun)} {noun} {phrase}" for noun in NOUNS for phrase in phrases]
