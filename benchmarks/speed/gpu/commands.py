@@ -102,7 +102,7 @@ def run_python(*arguments: str, device: str) -> tuple[float, str]:
     run = subprocess.run(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
-    output = re.sub(r"[^\n]*\r", "", run.stdout)
+    output = re.sub(r"[^\r\n]*\r|[^\n]*(it|video)/s\]\n", "", run.stdout)  # without progress bars
     if run.returncode:
         raise RuntimeError(f"{' '.join(arguments)} ended with {run.returncode}:\n{output[-2500:]}")
     return time.perf_counter() - started, output
