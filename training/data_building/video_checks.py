@@ -12,9 +12,9 @@ import numpy as np
 from processing import VideoReadingError, interval_midpoint_indices, read_video
 from training.sources.clip_sampling import TranscriptError, choose_span
 from training.sources.table_files import resolve_inside
-from training.transcripts.alignment import TimedWord
 from training.transcripts.transcript_files import SUFFIXES as TRANSCRIPT_SUFFIXES
 from training.transcripts.transcript_files import read_transcript
+from training.transcripts.words import TimedWord
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".flv", ".ogv")
 NUM_PROBES = 3

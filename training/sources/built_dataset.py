@@ -6,7 +6,7 @@ import datasets
 
 from training.sources.source_video import SourceVideo
 from training.sources.table_files import resolve_inside
-from training.transcripts.alignment import TimedWord
+from training.transcripts.words import TimedWord
 
 
 class BuiltDataset:

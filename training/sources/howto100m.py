@@ -8,8 +8,8 @@ from pathlib import Path
 from training.sources.clip_sampling import TranscriptError
 from training.sources.source_video import SourceVideo
 from training.sources.table_files import check_first_video, read_table, resolve_inside
-from training.transcripts.alignment import TimedWord
 from training.transcripts.transcript_files import MAX_BYTES, read_howto100m
+from training.transcripts.words import TimedWord
 
 _ENTRY = re.compile(rb'"([^"\\]+)":\s*\{')
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv")
@@ -63,7 +63,7 @@ class HowTo100M:
             text = file.read(end - start)
         try:
             content, _ = json.JSONDecoder().raw_decode(text.decode())
-            return max(content["end"], default=0.0), read_howto100m(content).words
+            return max(content["end"], default=0.0), read_howto100m(content)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TranscriptError(
                 f"{place}: captions of {video_id!r} in {self.captions} are broken: {error}"

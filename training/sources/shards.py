@@ -18,7 +18,7 @@ from processing import VideoReadingError
 from training.sources.built_dataset import no_split_help
 from training.sources.clip_sampling import TranscriptError
 from training.sources.source_video import SourceVideo
-from training.transcripts.alignment import TimedWord
+from training.transcripts.words import TimedWord
 
 RETRY_SECONDS = (1, 5, 20)  # a busy server or a moment without network should not cost a video, or the run
 

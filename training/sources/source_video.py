@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from training.transcripts.alignment import TimedWord
+from training.transcripts.words import TimedWord
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from pathlib import Path
 from training.sources.clip_sampling import TranscriptError
 from training.sources.source_video import SourceVideo
 from training.sources.table_files import check_first_video, read_table, resolve_inside
-from training.transcripts.alignment import TimedWord, read_annotation, read_duration
+from training.transcripts.alignment import read_annotation, read_duration
+from training.transcripts.words import TimedWord
 
-MAX_ANNOTATION_BYTES = 64 * 2**20  # a day of speech; more is no transcript
+MAX_ANNOTATION_BYTES = 64 * 2**20  # more than a day of speech
+MAX_ALIGNED_WORDS = 50_000  # over five hours of speech; aligning more could exceed the time limit for loading a batch
 
 
 class YTTemporal:
@@ -65,7 +67,7 @@ def _read_annotation_file(file: Path, place: str) -> tuple[float, list[TimedWord
         if file.stat().st_size > MAX_ANNOTATION_BYTES:
             raise ValueError(f"larger than {MAX_ANNOTATION_BYTES >> 20} MiB")
         annotation = json.loads(file.read_bytes())
-        return read_duration(annotation), read_annotation(annotation)
+        return read_duration(annotation), read_annotation(annotation, MAX_ALIGNED_WORDS)
     except FileNotFoundError as error:
         raise TranscriptError(f"{place}: there is no annotation {file}") from error
     except (ValueError, OSError, RecursionError) as error:

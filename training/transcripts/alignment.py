@@ -5,14 +5,14 @@ Axes: n words heard, m words of the cleaned-up text.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import ftfy
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-MAX_WORDS = 300_000  # of one video: more than a day of speech has
+from training.transcripts.words import TimedWord, check_num_words
+
 MIN_BAND_RADIUS = 32  # words; texts up to this length are aligned without any restriction
 BAND_RATIO = 0.1
 MAX_BAND_RADIUS = 1000
@@ -22,16 +22,8 @@ FROM_DIAGONAL, FROM_ABOVE, FROM_LEFT = 0, 1, 2
 UNREACHABLE = 2**40
 
 
-@dataclass(frozen=True, slots=True)
-class TimedWord:
-    """A word (after alignment: none, one or several words) and when it begins, in seconds."""
-
-    word: str
-    time: float
-
-
 def read_duration(annotation: Mapping) -> float:
-    """The video's length in seconds, as a YT-Temporal annotation states it at "info", "duration".
+    """Return the video's length in seconds, as a YT-Temporal annotation states it at "info", "duration".
 
     Raises:
         ValueError: it is missing, or no length.
@@ -42,12 +34,13 @@ def read_duration(annotation: Mapping) -> float:
     return float(duration)
 
 
-def read_annotation(annotation: Mapping) -> list[TimedWord]:
-    """The cleaned-up words of a YT-Temporal annotation, each at the time of the heard word it belongs to.
+def read_annotation(annotation: Mapping, max_words: int | None = None) -> list[TimedWord]:
+    """Return the cleaned-up words of a YT-Temporal annotation, each at the time of the heard word it belongs to.
 
     Args:
         annotation: `{"subtitles": [{"word", "time"}, …], "denoised": [{"cleanasr"}, …]}`. Where nothing was cleaned
             up (no or an empty `denoised`), the heard words themselves are returned.
+        max_words: the most that are aligned, `words.MAX_WORDS` unless given; the time it takes is proportional.
 
     Raises:
         ValueError: a part is missing or of another type, the message names it; or there are too many words.
@@ -55,21 +48,15 @@ def read_annotation(annotation: Mapping) -> list[TimedWord]:
     heard = clean_subtitles(_part(annotation, "subtitles", list))
     denoised = _part(annotation, "denoised", list) if "denoised" in annotation else []
     cleaned = [word for passage in denoised for word in _part(passage, "cleanasr", str).split()]
-    check_num_words(max(len(heard), len(cleaned)))
+    check_num_words(max(len(heard), len(cleaned)), max_words)
     if not cleaned:
         return heard
     aligned = align_clean_text([word.word for word in heard], cleaned)
     return [TimedWord(text, word.time) for text, word in zip(aligned, heard, strict=True)]
 
 
-def check_num_words(num_words: int) -> None:
-    """Raises `ValueError` for more words than anybody says: aligning them would take all memory."""
-    if num_words > MAX_WORDS:
-        raise ValueError(f"{num_words} words are no transcript of one video; {MAX_WORDS} are more than a day of speech")
-
-
 def clean_subtitles(subtitles: Sequence[Mapping]) -> list[TimedWord]:
-    """The heard words in order of time, repaired where an encoding was mistaken, without HTML entities and empty words.
+    """Return the heard words in order of time, encodings repaired, without HTML entities and empty words.
 
     A word that begins like an entity ("&") or ends like one (";") is dropped as a whole.
 
@@ -98,13 +85,8 @@ def _part(container: object, key: str, kind: type):
     return value
 
 
-def words_in_window(words: Sequence[TimedWord], start_seconds: float, end_seconds: float) -> str:
-    """The words that begin in [start_seconds, end_seconds), joined by spaces; "" if there are none."""
-    return " ".join(word.word for word in words if word.word and start_seconds <= word.time < end_seconds)
-
-
 def align_clean_text(heard: Sequence[str], cleaned: Sequence[str]) -> list[str]:
-    """For each heard word, the words of the cleaned-up text that belong to it, joined by spaces, or "" (n strings).
+    """Return for each heard word its words of the cleaned-up text, joined by spaces, or "" (n strings).
 
     Dynamic time warping: with c[i, j] the edit distance of heard word i and cleaned-up word j, in lower case,
 
@@ -134,7 +116,7 @@ def align_clean_text(heard: Sequence[str], cleaned: Sequence[str]) -> list[str]:
 
 
 def _band(num_heard: int, num_cleaned: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns [low, high) that the path may visit in each row; int (n,) each, never falling, all of one width."""
+    """Return the columns [low, high) that the path may visit in each row; int (n,), never falling, of one width."""
     longer = max(num_heard, num_cleaned)
     radius = max(MIN_BAND_RADIUS, min(MAX_BAND_RADIUS, int(BAND_RATIO * longer)))
     slope = num_cleaned / num_heard
@@ -148,7 +130,7 @@ def _band(num_heard: int, num_cleaned: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cheapest_steps(heard: list[str], cleaned: list[str], lows: np.ndarray, highs: np.ndarray) -> np.ndarray:
-    """For each cell of the band, from where the cheapest path enters it; uint8 (n, width), column j at j - low."""
+    """Return the cheapest step into each cell of the band; uint8 (n, width), column j at j - low."""
     width = highs[0] - lows[0]
     steps = np.empty((len(heard), width), np.uint8)
     previous = np.full(width, UNREACHABLE)
@@ -175,7 +157,7 @@ def _cheapest_steps(heard: list[str], cleaned: list[str], lows: np.ndarray, high
 
 
 def _row(cost: np.ndarray, *, diagonal: np.ndarray, above: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """D of one row and the steps into it, without a loop over its cells.
+    """Return D of one row and the steps into it, without a loop over its cells.
 
     With e[j] = min(diagonal[j], above[j]) and S[j] = c[0] + … + c[j], entering the row at k and going right costs
     e[k] - S[k-1] + S[j], so D[j] = S[j] + min over k <= j of (e[k] - S[k-1]): a running minimum.

@@ -117,12 +117,12 @@ def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footag
     expected = {
         "circle": ("leads out of the folder", "cannot be followed"),
         "pipe": ("unreadable video", "regular file"),
-        "piped": ("broken transcript", "no regular file"),
+        "piped": ("broken transcript", "not a regular file"),
         "huge": ("broken transcript", "larger than 32 MiB"),
         "nested": ("broken transcript", "recursion"),
         "latin": ("broken transcript", "is not utf-8"),
-        "negative": ("broken transcript", "a time of -1 s"),
-        "overlap": ("broken transcript", "overlapping times"),
+        "negative": ("broken transcript", "expected a time of 0 to"),
+        "overlap": ("too short, or too few words for the clips", "among 2 words"),
         "stolen": ("leads out of the folder", "leads out of"),
     }
     for name, (reason, detail) in expected.items():

@@ -157,6 +157,17 @@ def test_annotations_that_are_no_json(broken, video_processor, content):
         open_broken(broken, video_processor)[0]
 
 
+def test_annotations_that_take_too_long_to_align_are_refused_in_time(broken, video_processor):
+    """300,000 words take longer than the limit of a loading worker, which would end the run for one video."""
+
+    def talk_on(annotation):
+        annotation["subtitles"] = [{"word": "so", "time": 0.001 * number} for number in range(60_000)]
+
+    edit(broken, talk_on)
+    with pytest.raises(TranscriptError, match=r"line 2.*60000 words are too many .* at most 50000"):
+        open_broken(broken, video_processor)[0]
+
+
 def test_missing_files_name_the_line(broken, video_processor):
     source = open_broken(broken, video_processor)
     (broken / "videos" / "train" / "annotations" / "train000000.json").unlink()

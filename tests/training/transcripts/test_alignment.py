@@ -9,13 +9,12 @@ from rapidfuzz.distance import Levenshtein
 
 from tests.support.paths import GOLDEN_FOLDER
 from training.transcripts.alignment import (
-    TimedWord,
     align_clean_text,
     clean_subtitles,
     read_annotation,
     read_duration,
-    words_in_window,
 )
+from training.transcripts.words import TimedWord, words_in_window
 
 GOLDEN = json.loads((GOLDEN_FOLDER / "transcripts.json").read_text(encoding="utf-8"))
 

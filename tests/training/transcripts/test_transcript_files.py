@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from training.transcripts import alignment as transcripts
-from training.transcripts.alignment import TimedWord
+from training.transcripts import words
 from training.transcripts.transcript_files import Transcript, read_transcript
+from training.transcripts.words import TimedWord
 
 
 def read(tmp_path, name, content):
@@ -164,20 +164,21 @@ def test_byte_order_marks(tmp_path):
         ("a.srt", "hello", "no cue"),
         ("a.srt", "00:00:01,000 --> soon\nhi", r"a\.srt: line 1: broken times"),
         ("a.srt", "-00:00:01,000 --> 00:00:02,000\nhi", "line 1: broken times"),
-        ("a.srt", "00:00:05,000 --> 00:00:02,000\nhi", "ends at 2 s, not after its start 5 s"),
-        ("a.srt", "00:05.0 --> 00:09.0\na\n\n00:04.0 --> 00:06.0\nb", "line 4: overlapping times, 4 s"),
-        ("a.srt", "00:05.0 --> 00:09.0\na\n\n00:05.0 --> 00:06.0\nb", "line 4: overlapping times, 5 s"),
-        ("a.srt", "9999:00:05.0 --> 9999:00:09.0\na", "not between 0 and"),
+        ("a.srt", "9999:00:05.0 --> 9999:00:09.0\na", "line 1: broken times"),
         ("a.srt", SRT.replace("Hello", "Hallö").encode("latin-1"), r"a\.srt is not utf-8-sig text.*convert it"),
         ("a.txt", "hello", r"ends in one of \.json"),
         ("a.json", "[" * 100_000, "a.json: "),
         ("a.json", "{", "a.json: Expecting"),
-        ("a.json", "[]", "no known JSON"),
+        ("a.json", "[]", "unknown JSON"),
         ("a.json", '{"segments": 5}', "expected a list of objects"),
-        ("a.json", '{"segments": [{"start": -1, "end": 2, "text": "a"}]}', "segment 0: a time of -1 s"),
-        ("a.json", '{"segments": [{"start": NaN, "end": 2, "text": "a"}]}', "segment 0: expected a time"),
+        (
+            "a.json",
+            '{"segments": [{"start": -1, "end": 2, "text": "a"}]}',
+            "segment 0: expected a time of 0 to .*, got -1",
+        ),
+        ("a.json", '{"segments": [{"start": NaN, "end": 2, "text": "a"}]}', "segment 0: expected a time.* got nan"),
         ("a.json", '{"segments": [{"start": 1, "end": 2}]}', "segment 0: expected text, got None"),
-        ("a.json", '{"chunks": [{"timestamp": 5, "text": "a"}]}', "chunk 0: expected 'timestamp'"),
+        ("a.json", '{"chunks": [{"timestamp": "5", "text": "a"}]}', "chunk 0: expected a time of 0 to .*, got '5'"),
         ("a.json", '{"subtitles": [{"word": 5}]}', "expected 'word'"),
     ],
 )
@@ -187,9 +188,9 @@ def test_broken_files_say_where(tmp_path, name, content, message):
 
 
 def test_more_words_than_a_day_has_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(transcripts, "MAX_WORDS", 5)
+    monkeypatch.setattr(words, "MAX_WORDS", 5)
     assert len(read(tmp_path, "a.srt", "00:01.0 --> 00:09.0\na b c d e").words) == 5
-    with pytest.raises(ValueError, match=r"a\.srt: 6 words are no transcript of one video"):
+    with pytest.raises(ValueError, match=r"a\.srt: 6 words are too many"):
         read(tmp_path, "a.srt", "00:01.0 --> 00:09.0\na b c d e f")
     annotation = {"subtitles": [{"word": "a", "time": 1.0}], "denoised": [{"cleanasr": "a b c d e f"}]}
     with pytest.raises(ValueError, match=r"a\.json: 6 words"):
@@ -198,7 +199,7 @@ def test_more_words_than_a_day_has_are_refused(tmp_path, monkeypatch):
 
 def test_pipes_are_refused_unread(tmp_path):
     os.mkfifo(tmp_path / "a.srt")
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="not a regular file"):
         read_transcript(tmp_path / "a.srt")
 
 

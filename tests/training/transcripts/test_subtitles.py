@@ -1,0 +1,91 @@
+"""Subtitles as they are found in use: no word lost, none invented, and no file refused for one odd cue.
+
+The right text of each is what other readers (ffmpeg, pysubs2, srt, webvtt-py) agree on.
+"""
+
+import pytest
+
+from training.transcripts.subtitles import read_subtitles
+from training.transcripts.words import spoken_words
+
+ONE, TWO = "1\n00:00:01,000 --> 00:00:03,000\nhello there\n", "2\n00:00:04,000 --> 00:00:05,000\nbye now\n"
+
+
+def said(text):
+    words, _, _ = read_subtitles(text)
+    return " ".join(word.word for word in spoken_words(words))
+
+
+RIGHT = {
+    # words that were lost
+    "lines that end in CR CR LF": (f"{ONE}\n{TWO}".replace("\n", "\r\r\n"), "hello there bye now"),
+    "lines that end in CR": (f"{ONE}\n{TWO}".replace("\n", "\r"), "hello there bye now"),
+    "an empty line in a cue": (f"{ONE}\nand more\n\n{TWO}", "hello there and more bye now"),
+    "line separators in a cue": (ONE.replace("hello", "hello\u2028\u2028\x0b\x1cmy"), "hello my there"),
+    "a smaller sign": (ONE.replace("hello", "I <3 this and 5 > 4"), "I <3 this and 5 > 4 there"),
+    "line breaks of SubStation": (ONE.replace("hello ", r"hello\N"), "hello there"),
+    "a last line that is a number": (f"{ONE}\n{TWO.strip()}\n42", "hello there bye now 42"),
+    "a number above the next cue's": (f"{ONE}42\n\n{TWO}", "hello there 42 bye now"),
+    "a number in a file without numbers": (
+        "00:01.0 --> 00:02.0\nhow many?\n42\n\n00:03.0 --> 00:04.0\nyes",
+        "how many? 42 yes",
+    ),
+    # words that nobody said
+    "no empty line between cues": (ONE + TWO, "hello there bye now"),
+    "an empty line below the number": (f"{ONE}\n{TWO.replace('2', '2' + chr(10), 1)}", "hello there bye now"),
+    "a description over two lines": (ONE.replace("hello", "[upbeat music\nplaying]"), "there"),
+    "a description over two cues": (
+        f"{ONE.replace('there', '[upbeat')}\n{TWO.replace('bye', 'music] bye')}",
+        "hello bye now",
+    ),
+    "dashes of speakers": (ONE.replace("hello there", "- Hello.\n-Hi.\n– Oh, -5 it is"), "Hello. Hi. Oh, -5 it is"),
+    "bare punctuation": (ONE.replace("there", "- : … ♪ & all"), "hello & all"),
+    "zero-width characters": (ONE.replace("hello", "\u200b \ufeff he\u00adllo \u200e"), "hello there"),
+    "a note and a style between cues": (
+        "WEBVTT\n\nfirst\n00:01.000 --> 00:02.000\nhi\n\nNOTE not\nsaid\n\nSTYLE\n::cue {}\n\nsecond\n"
+        "00:03.000 --> 00:04.000\nbye",
+        "hi bye",
+    ),
+    # whole files that were refused
+    "a cue without length": (f"{ONE}\n{TWO.replace('05,000', '04,000')}", "hello there bye now"),
+    "a cue that ends before it begins": (f"{ONE}\n{TWO.replace('05,000', '02,000')}", "hello there bye now"),
+    "cues out of order": (f"{TWO}\n{ONE}", "hello there bye now"),
+    "two cues at once": (f"{ONE}\n{ONE.replace('hello there', 'said Bob')}", "hello there said Bob"),
+    "an arrow in the text": (ONE.replace("there", "File --> Open"), "hello File --> Open"),
+    "digits left out": ("1\n0:0:1,5 --> 0:0:2\nhi", "hi"),
+    "long fractions": ("WEBVTT\n\n0:00:01.234000 --> 0:00:02.500000\nhi there", "hi there"),
+    "a second byte order mark": (f"\ufeff{ONE}\n\ufeff{TWO}", "hello there bye now"),
+    "one cue with broken times": (f"{ONE}\n{TWO.replace('00:00:05,000', 'soon')}", "hello there"),
+    "a header that is missing": ("00:01.000 --> 00:02.000 line:0\n<v Ann>hi", "hi"),
+    # another file's letters
+    "a mistaken encoding": (ONE.replace("there", "sÃ© cafÃ© â€“ naÃ¯ve"), "hello sé café naïve"),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_text(name):
+    text, right = RIGHT[name]
+    assert said(text) == right
+
+
+def test_cues_with_impossible_times_are_counted():
+    _, _, num_broken = read_subtitles(f"{ONE}\n{TWO.replace('00:00:05,000', 'soon')}")
+    assert num_broken == 1
+
+
+def test_fractions_of_any_length_are_fractions():
+    words, is_spread, _ = read_subtitles("0:00:01.25 --> 0:00:02\nhi\n\n0:00:03.123456 --> 0:00:04.0\nthere")
+    assert [word.time for word in words] == [1.25, 3.123] and is_spread
+
+
+def test_cues_at_once_share_their_time():
+    words, _, _ = read_subtitles("00:01.0 --> 00:03.0\nab cd\n\n00:01.0 --> 00:05.0\nef gh")
+    assert [word.time for word in words] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_word_times_on_one_line_are_no_cue():
+    """pysubs2 takes a line of two times for the times of a cue."""
+    line = "hi<00:00:00.320><c> there</c><00:00:00.880><c> everyone</c>"
+    words, is_spread, _ = read_subtitles(f"WEBVTT\n\n00:00:00.080 --> 00:00:02.190\n{line}")
+    assert [(word.word, word.time) for word in words] == [("hi", 0.08), ("there", 0.32), ("everyone", 0.88)]
+    assert not is_spread

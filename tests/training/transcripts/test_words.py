@@ -1,0 +1,55 @@
+"""Words of scripts with and without blanks, and what is not spoken."""
+
+import pytest
+
+from training.transcripts.words import TimedWord, clean_text, join_words, split_words, spoken_words, words_in_window
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("so it  goes", ["so", "it", "goes"]),
+        ("naïve été", ["naïve", "été"]),
+        ("今天很好。", ["今", "天", "很", "好。"]),
+        ("ラーメン", ["ラー", "メ", "ン"]),
+        ("人々", ["人々"]),
+        ("กินข้าว", ["กิ", "น", "ข้", "า", "ว"]),
+        ("GPT模型v2", ["GPT", "模", "型", "v2"]),
+        ("안녕 하세요", ["안녕", "하세요"]),
+        ("می‌خواهم", ["می‌خواهم"]),
+        ("", []),
+    ],
+)
+def test_split(text, words):
+    assert split_words(text) == words
+
+
+def test_joining_gives_the_text_again():
+    for text in ("so it goes", "今天很好。我们", "안녕 하세요", "ラーメン"):
+        assert join_words(split_words(text)) == text
+    assert join_words(["很", "good", "好"]) == "很 good 好"
+
+
+def test_windows():
+    words = [TimedWord("a", 0.0), TimedWord("", 0.5), TimedWord("b", 1.0), TimedWord("c", 2.0)]
+    assert words_in_window(words, 0.0, 2.0) == "a b" and words_in_window(words, 2.0, 9.0) == "c"
+    assert words_in_window(words, 3.0, 9.0) == ""
+    assert words_in_window([TimedWord("今", 0.0), TimedWord("天", 0.5)], 0, 1) == "今天"
+
+
+def test_encodings_are_repaired_and_joiners_kept():
+    assert clean_text("cafÃ© \u200bolé ♪") == "café olé"
+    assert clean_text("می‌خواهم") == "می‌خواهم"
+
+
+def test_brackets_over_words():
+    def left(text):
+        return " ".join(word.word for word in spoken_words(TimedWord(word, 0.0) for word in text.split()))
+
+    assert left("so [upbeat music playing] it goes") == "so it goes"
+    assert left("[Music] hi [Applause]") == "hi"
+    assert left("yes[laughs]no") == "yes no"
+    assert left("a [ b") == "a b"
+    assert left("an [unclosed bracket loses nothing") == "an [unclosed bracket loses nothing"
+    passage = " ".join(f"w{number}" for number in range(20))
+    assert left(f"[{passage}] end") == f"[{passage}] end"

@@ -1,0 +1,143 @@
+"""Timed words of the JSON that speech recognizers write.
+
+Known are OpenAI's Whisper and its API, whisperX, whisper-timestamped, faster-whisper, whisper.cpp, and the speech
+recognition pipeline of transformers.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from training.transcripts.subtitles import MAX_SECONDS
+from training.transcripts.words import SECONDS_PER_WORD, Segment, TimedWord, clean_text, split_words, spread
+
+# What faster-whisper's segments and words are as tuples, which JSON makes lists.
+_SEGMENT_FIELDS = ("id", "seek", "start", "end", "text", "tokens", "avg_logprob", "compression_ratio", "no_speech_prob")
+_WORD_FIELDS = ("start", "end", "word", "probability")
+MAX_WORD_CHARACTERS = 4  # of scripts without blanks; a longer text is more than a word
+
+
+def is_recognition(content: object) -> bool:
+    """Return whether a JSON document is of a kind that `read_recognition` reads."""
+    if isinstance(content, list):
+        return bool(content) and all(isinstance(entry, list | Mapping) for entry in content)
+    return isinstance(content, Mapping) and bool({"segments", "chunks", "transcription", "words"} & content.keys())
+
+
+def read_recognition(content: Mapping | list) -> tuple[list[TimedWord], bool, int]:
+    """Return the words, whether their times were spread over segments, and how many pieces have impossible times.
+
+    Raises:
+        ValueError: nothing of it has text and possible times.
+    """
+    reader = _Reader()
+    if isinstance(content, list):
+        reader.read_segments(content, "segment")
+    elif content.get("words"):  # OpenAI's API, with or without segments beside them
+        reader.read_words(content["words"], 0.0, "word")
+    elif "segments" in content:
+        reader.read_segments(content["segments"], "segment")
+    elif "chunks" in content:
+        reader.read_pieces([_chunk(chunk) for chunk in _list(content["chunks"], "chunks", Mapping)], "chunk")
+    else:
+        entries = _list(content.get("transcription"), "transcription", Mapping)
+        reader.read_pieces([_whisper_cpp(entry) for entry in entries])
+    if not (reader.words or reader.plain) and reader.broken:
+        raise ValueError(reader.broken[0])
+    return [*reader.words, *spread(reader.plain)], bool(reader.plain), len(reader.broken)
+
+
+class _Reader:
+    """Words with times of their own, segments without, and what is wrong with others."""
+
+    def __init__(self):
+        self.words: list[TimedWord] = []
+        self.plain: list[Segment] = []
+        self.broken: list[str] = []
+
+    def read_segments(self, segments: object, name: str) -> None:
+        """Take segments, with or without `words`; a list of words alone is taken as such."""
+        segments = [_named(entry, _SEGMENT_FIELDS, {9: "words"}) for entry in _list(segments, f"{name}s")]
+        if all("word" in segment for segment in segments):
+            self.read_words(segments, 0.0, "word")
+            return
+        pieces = []
+        for index, segment in enumerate(segments):
+            if segment.get("words"):
+                self.read_words(segment["words"], segment.get("start"), f"{name} {index}, word")
+            else:
+                pieces.append(segment)
+        self._add_pieces(pieces, name, are_words=False)
+
+    def read_pieces(self, pieces: list[Mapping], name: str = "segment") -> None:
+        """Take pieces that are either all words or all segments."""
+        texts = [piece["text"] for piece in pieces if isinstance(piece.get("text"), str)]
+        are_words = all(len(text.split()) <= 1 and len(split_words(text)) <= MAX_WORD_CHARACTERS for text in texts)
+        self._add_pieces(pieces, name, are_words)
+
+    def read_words(self, entries: object, start: object, name: str) -> None:
+        """Take words; one without a time, such as a number that could not be aligned, begins with the one before."""
+        time = start
+        for index, entry in enumerate(_list(entries, f"{name}s")):
+            entry = _named(entry, _WORD_FIELDS, {})
+            own = entry.get("start")
+            time = time if own is None else own
+            text = entry.get("word", entry.get("text"))
+            if self._is_possible(time, text, f"{name} {index}"):
+                self.words += [TimedWord(word, float(time)) for word in clean_text(text).split()]
+            else:
+                time = self.words[-1].time if self.words else start
+
+    def _add_pieces(self, pieces: list[Mapping], name: str, are_words: bool) -> None:
+        previous = 0.0
+        for index, piece in enumerate(pieces):
+            start, end, text = piece.get("start"), piece.get("end"), piece.get("text")
+            start = previous if start is None and end is not None else start
+            if not self._is_possible(start, text, f"{name} {index}"):
+                continue
+            end = float(end) if _is_time(end) else start + SECONDS_PER_WORD * len(split_words(text))
+            previous = max(previous, end)
+            if are_words:
+                self.words += [TimedWord(word, float(start)) for word in clean_text(text).split()]
+            else:
+                self.plain.append(Segment(float(start), end, clean_text(text)))
+
+    def _is_possible(self, time: object, text: object, place: str) -> bool:
+        if not isinstance(text, str):
+            self.broken.append(f"{place}: expected text, got {text!r:.60}")
+        elif not _is_time(time):
+            self.broken.append(f"{place}: expected a time of 0 to {MAX_SECONDS} seconds, got {time!r:.60}")
+        else:
+            return True
+        return False
+
+
+def _is_time(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and 0 <= value <= MAX_SECONDS
+
+
+def _list(value: object, name: str, kind=Mapping | list) -> list:
+    if not isinstance(value, list) or not all(isinstance(entry, kind) for entry in value):
+        raise ValueError(f"{name}: expected a list of objects")
+    return value
+
+
+def _named(entry: Mapping | Sequence, fields: tuple[str, ...], more: dict[int, str]) -> Mapping:
+    if isinstance(entry, Mapping):
+        return entry
+    named = dict(zip(fields, entry, strict=False))
+    return named | {name: entry[place] for place, name in more.items() if place < len(entry)}
+
+
+def _chunk(chunk: Mapping) -> Mapping:
+    """Return a chunk of transformers' pipeline, `{"timestamp": [start, end], "text"}`, as a segment."""
+    times = chunk.get("timestamp")
+    start, end = times if isinstance(times, list) and len(times) == 2 else (times, None)
+    return {"start": start, "end": end, "text": chunk.get("text")}
+
+
+def _whisper_cpp(entry: Mapping) -> Mapping:
+    """Return an entry of whisper.cpp's, `{"offsets": {"from", "to"} in milliseconds, "text"}`, as a segment."""
+    offsets = entry["offsets"] if isinstance(entry.get("offsets"), Mapping) else {}
+    start, end = (value / 1000 if _is_time(value) else value for value in (offsets.get("from"), offsets.get("to")))
+    return {"start": start, "end": end, "text": entry.get("text")}

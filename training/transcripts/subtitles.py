@@ -1,0 +1,126 @@
+"""Timed words of SubRip and WebVTT text.
+
+Neither pysubs2 nor webvtt-py gives the right words of all files found in use: pysubs2 takes WebVTT's identifiers and
+notes, broken times and YouTube's word times for text or for cues, and loses a last line that is a number; webvtt-py
+refuses files without a header or with a second byte order mark, and loses cues with long fractions. Splitting the text
+at its lines of times, which both would need first, is all that is done here.
+"""
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from training.transcripts.words import Segment, TimedWord, clean_text, spread
+
+MAX_SECONDS = 7 * 24 * 3600
+
+_TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d+))?"
+_CUE_TIMES = re.compile(rf"\s*{_TIME}\s*-{{1,2}}>\s*{_TIME}(?:\s.*)?$")
+_LOOKS_LIKE_TIMES = re.compile(r"\s*-?[\d:]*\d:[\d:.,-]+\s*-->")
+_WORD_TIME = re.compile(rf"<{_TIME}>")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|</>|<[\d:.,]+>|\{\\[^{}]*\}|\\[Nh]")
+_LEADING_DASH = re.compile(r"^[-\u2010-\u2015]\s*(?!\d)")
+
+
+@dataclass(frozen=True)
+class Cue:
+    """Lines of text shown in [start, end) seconds."""
+
+    start: float
+    end: float
+    lines: list[str]
+
+
+def read_subtitles(text: str) -> tuple[list[TimedWord], bool, int]:
+    """Return the words, whether their times were spread over cues, and how many cues have impossible times.
+
+    YouTube's word times inside WebVTT cues are used where there are any.
+
+    Raises:
+        ValueError: there is no cue with possible times.
+    """
+    text = re.sub(r"\r*\n|\r", "\n", text.replace("\ufeff", ""))
+    cues, broken = _split_cues(text)
+    if not cues:
+        raise ValueError(broken[0] if broken else "no cue ('00:00:01.000 --> 00:00:02.000') was found")
+    cues = _drop_rolled_lines(cues)
+    if not any(_WORD_TIME.search(line) for cue in cues for line in cue.lines):
+        segments = [Segment(cue.start, cue.end, clean_text(" ".join(map(_plain, cue.lines)))) for cue in cues]
+        return spread(segments), True, len(broken)
+    words: list[TimedWord] = []
+    for cue in cues:
+        for line in cue.lines:  # a line of one word carries no word time: the start of its cue is its time
+            words += _word_timed(line, cue.start)
+    return words, False, len(broken)
+
+
+def _split_cues(text: str) -> tuple[list[Cue], list[str]]:
+    """Return the cues, and what is wrong with the times of others.
+
+    In WebVTT a cue ends at an empty line; a line of blanks is not empty, YouTube begins cues with one. In SubRip, whose
+    text may hold empty lines, it ends at the number and the times of the next cue.
+    """
+    lines = text.split("\n")
+    is_webvtt = text.lstrip().startswith("WEBVTT")
+    places = [index for index, line in enumerate(lines) if _CUE_TIMES.match(line) or _LOOKS_LIKE_TIMES.match(line)]
+    numbers = [_number_above(lines, place) for place in places]
+    is_numbered = 2 * sum(number is not None for number in numbers) > len(numbers)
+    ends = [
+        number if number is not None and is_numbered else place for place, number in zip(places, numbers, strict=True)
+    ]
+    cues, broken = [], []
+    for place, end in zip(places, [*ends[1:], len(lines)], strict=False):
+        content = lines[place + 1 : max(place + 1, end)]
+        if is_webvtt and "" in content:
+            content = content[: content.index("")]
+        match = _CUE_TIMES.match(lines[place])
+        times = (_clock(match.groups()[:4]), _clock(match.groups()[4:])) if match else (None, None)
+        if None in times:
+            broken.append(f"line {place + 1}: broken times {lines[place].strip()[:60]!r}")
+        else:
+            cues.append(Cue(*times, [line for line in content if line.strip()]))
+    return cues, broken
+
+
+def _number_above(lines: Sequence[str], place: int) -> int | None:
+    """Return the line of a cue's number, above the line of its times, or None where there is no number."""
+    index = place - 1
+    while index > 0 and not lines[index].strip():
+        index -= 1
+    return index if index >= 0 and re.fullmatch(r"\s*\d+\s*", lines[index]) else None
+
+
+def _drop_rolled_lines(cues: list[Cue]) -> list[Cue]:
+    """Return the cues without the lines that they repeat from the cue before, if the file scrolls as YouTube's do."""
+    shown = [{_plain(line) for line in cue.lines} for cue in cues]
+    repeats = sum(bool((before & after) - {""}) for before, after in pairwise(shown))
+    if 2 * repeats < len(cues):
+        return cues
+    return [
+        Cue(cue.start, cue.end, [x for x in cue.lines if _WORD_TIME.search(x) or _plain(x) not in before])
+        for cue, before in zip(cues, [set(), *shown], strict=False)
+    ]
+
+
+def _word_timed(line: str, start: float) -> Iterator[TimedWord]:
+    """Yield `so<00:00:01.200><c> today</c>`: the first words at the cue's start, each other at the time before it."""
+    position, time = 0, start
+    for match in [*_WORD_TIME.finditer(line), None]:
+        piece = line[position : match.start() if match else len(line)]
+        yield from (TimedWord(word, time) for word in _plain(piece).split())
+        if match:
+            # An impossible time is not a reason to lose the word.
+            position, time = match.end(), _clock(match.groups()) or time
+
+
+def _plain(text: str) -> str:
+    """Return what is spoken in a line of a cue: no tags, entities or dash of a speaker."""
+    return _LEADING_DASH.sub("", clean_text(html.unescape(_TAG.sub(lambda tag: " " * (tag[0][0] == "\\"), text))))
+
+
+def _clock(parts: Sequence[str | None]) -> float | None:
+    hours, minutes, seconds, fraction = parts
+    value = 3600 * int(hours or 0) + 60 * int(minutes) + int(seconds) + float(f"0.{(fraction or '0')[:9]}")
+    return value if value <= MAX_SECONDS else None

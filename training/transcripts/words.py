@@ -1,0 +1,175 @@
+"""Timed words: how text is split into them, cleaned, timed within a segment, and joined again.
+
+Chinese, Japanese, Thai and some other scripts have no blanks between words. There every character, with the marks that
+belong to it, counts as a word.
+"""
+
+import re
+import unicodedata
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+import ftfy
+import numpy as np
+
+MAX_WORDS = 300_000  # of one video: more than a day of speech has
+SECONDS_PER_WORD = 0.4  # of a segment without an end
+MAX_BRACKETED_WORDS = 12  # a longer passage in brackets is speech
+
+# Han, kana, Thai, Lao, Tibetan, Myanmar, Khmer
+_UNSPACED = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\uff66-\uff9f\U00020000-\U0003ffff"
+)
+_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
+# Zero-width blanks, direction marks, byte order marks, soft hyphens; not the joiners inside Persian and Indic words.
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+_NOT_SPOKEN = re.compile(r"\[[^\[\]]*\]|[\u2669-\u266f]|>>+")  # [Music], notes, a change of speaker
+_SPOKEN_SIGNS = "&%@#"
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A word (after alignment: none, one or several words) and when it begins, in seconds."""
+
+    word: str
+    time: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Text spoken in [start, end) seconds; `end` None where it is unknown."""
+
+    start: float
+    end: float | None
+    text: str
+
+
+def check_num_words(num_words: int, max_words: int | None = None) -> None:
+    """Raise `ValueError` where there are more words than `max_words`, unless given `MAX_WORDS`."""
+    max_words = MAX_WORDS if max_words is None else max_words
+    if num_words > max_words:
+        raise ValueError(
+            f"{num_words} words are too many for the transcript of one video, at most {max_words} are read"
+        )
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a text: split at blanks, and between characters of scripts without blanks."""
+    if text.isascii():
+        return text.split()
+    return [word for token in text.split() for word in _split_token(token)]
+
+
+def _split_token(token: str) -> list[str]:
+    """Return the words of a text without blanks."""
+    if not _IS_UNSPACED.search(token):
+        return [token]
+    words = [token[0]]
+    for character in token[1:]:
+        begins_word = _IS_UNSPACED.match(character) or _IS_UNSPACED.match(words[-1])
+        if begins_word and not _is_attached(character):
+            words.append(character)
+        else:
+            words[-1] += character
+    return words
+
+
+def _is_attached(character: str) -> bool:
+    """Return whether a character belongs to the one before it: marks, punctuation, signs of length."""
+    category = unicodedata.category(character)
+    return category[0] in "MP" or category == "Lm"
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Return the words joined by blanks, without one between characters of scripts that have none."""
+    text = ""
+    for word in words:
+        is_unspaced = bool(text and word) and _IS_UNSPACED.match(word) and _ends_unspaced(text)
+        text += word if is_unspaced or not text else f" {word}"
+    return text
+
+
+def _ends_unspaced(text: str) -> bool:
+    for character in reversed(text[-8:]):
+        if not _is_attached(character):
+            return bool(_IS_UNSPACED.match(character))
+    return False
+
+
+def words_in_window(words: Sequence[TimedWord], start_seconds: float, end_seconds: float) -> str:
+    """Return the words that begin in [start_seconds, end_seconds) as text; "" if there are none.
+
+    Args:
+        words: in order of time.
+        start_seconds, end_seconds: of the window.
+    """
+    first = bisect_left(words, start_seconds, key=attrgetter("time"))
+    end = bisect_left(words, end_seconds, lo=first, key=attrgetter("time"))
+    chosen = [word.word for word in words[first:end] if word.word]
+    return " ".join(chosen) if all(map(str.isascii, chosen)) else join_words(chosen)
+
+
+def clean_text(text: str) -> str:
+    """Return text with mistaken encodings repaired, and without invisible characters and what is not spoken."""
+    # Plain ASCII needs no repair, and checking it for one takes longer than all the rest.
+    if not text.isascii():
+        text = _INVISIBLE.sub("", ftfy.fix_text(text, unescape_html=False))
+    return " ".join(_NOT_SPOKEN.sub(" ", text).split())
+
+
+def spoken_words(words: Iterable[TimedWord]) -> list[TimedWord]:
+    """Return the words in order of time, without bare punctuation and descriptions of sound ("[upbeat music]")."""
+    spoken: list[TimedWord] = []
+    opened: int | None = None
+    for word in sorted(words, key=attrgetter("time")):
+        if opened is None and "[" in word.word:
+            opened = len(spoken)
+        spoken.append(word)
+        if opened is not None and "]" in word.word:
+            _cut_brackets(spoken, opened)
+            opened = None
+        elif opened is not None and len(spoken) - opened > MAX_BRACKETED_WORDS:
+            opened = None
+    return [word for word in spoken if _is_spoken(word.word)]
+
+
+def _cut_brackets(words: list[TimedWord], first: int) -> None:
+    """Remove what is in brackets from the words after `first`, in place."""
+    passage, words[first:] = words[first:], []
+    opening, closing = passage[0].word.partition("["), passage[-1].word.rpartition("]")
+    words += [TimedWord(opening[0], passage[0].time)] if opening[0] else []
+    words += [TimedWord(closing[2], passage[-1].time)] if closing[2] else []
+
+
+def _is_spoken(word: str) -> bool:
+    return any(unicodedata.category(character)[0] in "LNS" or character in _SPOKEN_SIGNS for character in word)
+
+
+def spread(segments: Iterable[Segment]) -> list[TimedWord]:
+    """Return the words of segments, each as long as it has letters.
+
+    A segment ends at the latest where the next one begins. Segments of equal start share the time of the longest.
+    """
+    merged: list[Segment] = []
+    for segment in sorted(segments, key=attrgetter("start")):
+        if not split_words(segment.text):
+            continue
+        end = segment.end
+        if end is None or end <= segment.start:
+            end = segment.start + SECONDS_PER_WORD * len(split_words(segment.text))
+        if merged and merged[-1].start == segment.start:
+            previous = merged.pop()
+            segment = Segment(segment.start, None, f"{previous.text} {segment.text}")
+            end = max(end, previous.end)
+        merged.append(Segment(segment.start, end, segment.text))
+    words = []
+    for index, segment in enumerate(merged):
+        end = min(segment.end, merged[index + 1].start) if index + 1 < len(merged) else segment.end
+        spoken = split_words(segment.text)
+        lengths = np.cumsum([0] + [len(word) + 1 for word in spoken])
+        times = segment.start + (end - segment.start) * lengths[:-1] / lengths[-1]
+        words += [TimedWord(word, round(float(time), 3)) for word, time in zip(spoken, times, strict=True)]
+    return words
