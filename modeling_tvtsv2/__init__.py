@@ -1,8 +1,7 @@
 """TVTSv2 models: tensors in, tensors out.
 
-Importing this package makes the models known to transformers' Auto classes and pipelines, and marks their code to
-travel along when one is saved, so that the saved folder loads with `trust_remote_code=True` where this package is not
-installed.
+Importing this package registers the models with transformers' Auto classes and pipelines. Saving a model copies its
+code into the folder, which then loads with `trust_remote_code=True` where this package is not installed.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForVideoClassification
@@ -24,7 +23,6 @@ from modeling_tvtsv2.pipelines_tvtsv2 import (
 
 for _config in (TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionConfig):
     AutoConfig.register(_config.model_type, _config)
-    _config.register_for_auto_class("AutoConfig")
 for _auto_class, _config, _model in (
     (AutoModel, TVTSv2Config, TVTSv2Model),
     (AutoModel, TVTSv2TextConfig, TVTSv2TextModel),
@@ -33,7 +31,6 @@ for _auto_class, _config, _model in (
     (AutoModelForVideoClassification, TVTSv2Config, TVTSv2ForVideoClassification),
 ):
     _auto_class.register(_config, _model)
-    _model.register_for_auto_class(_auto_class.__name__)
 for _task, _pipeline in (
     ("zero-shot-video-classification", TVTSv2ZeroShotVideoClassificationPipeline),
     ("video-feature-extraction", TVTSv2VideoFeatureExtractionPipeline),

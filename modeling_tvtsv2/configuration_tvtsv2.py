@@ -1,4 +1,4 @@
-"""Architecture of a TVTSv2 model: every number that shapes its weights, and nothing else."""
+"""Configurations of TVTSv2 models: the architecture and how new weights start."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPTextConfig, CLIPVisionConfig
@@ -74,7 +74,7 @@ _PRESETS = {
 
 @strict
 class TVTSv2TextConfig(CLIPTextConfig):
-    """The text tower: CLIP's fields and defaults, with `eos_token_id` always meaning the token that is pooled."""
+    """The text tower: CLIP's fields and defaults; `eos_token_id` is always the id of the token that is pooled."""
 
     model_type = "tvtsv2_text_model"
     base_config_key = "text_config"
@@ -82,15 +82,20 @@ class TVTSv2TextConfig(CLIPTextConfig):
 
 @strict
 class TVTSv2VisionConfig(CLIPVisionConfig):
-    """The video tower: CLIP's fields and defaults plus what time needs.
+    """The video tower: CLIP's fields and defaults, and the fields of its temporal parts.
 
     num_frames (`int`, defaults to 12):
-        Rows of the temporal embedding, the most frames a video may have without interpolation.
+        Rows of the temporal embedding: the largest number of frames of a video without interpolation.
     post_layernorm_scope (`"all"` or `"pooled"`, defaults to `"all"`):
-        Which tokens the final layer norm runs over: every token (B family) or the class token alone (H family, whose
-        sorter is fed patch tokens that were never normalised). Source: released code.
+        Tokens that the final layer norm runs over: all (B family) or the class token alone (H family, whose sorter
+        receives patch tokens without that norm). Source: released code.
     temporal_initializer_range (`float`, defaults to 0.02):
-        Standard deviation of the temporal embedding where no checkpoint holds one.
+        Standard deviation of a new temporal embedding. The released code starts at hidden_size**-0.5.
+    temporal_attention_init (`"released"` or `"identity"`, defaults to `"released"`):
+        Start of new time attention. Both add zero to every token, so that a model started from CLIP computes what CLIP
+        computes. `"released"`: zero query, key and value projections and an output weight of ones, where queries and
+        keys never receive a gradient (paper, section 3.1; released code). `"identity"`: queries, keys and values as in
+        CLIP's other attentions and a zero output projection, where all parameters learn.
     """
 
     model_type = "tvtsv2_vision_model"
@@ -99,9 +104,10 @@ class TVTSv2VisionConfig(CLIPVisionConfig):
     num_frames: int = 12
     post_layernorm_scope: str = "all"
     temporal_initializer_range: float = 0.02
+    temporal_attention_init: str = "released"
 
     def validate_architecture(self):
-        """Raises `ValueError` for fields that cannot make a model."""
+        """Raise `ValueError` for fields that cannot make a model."""
         super().validate_architecture()
         if not isinstance(self.image_size, int) or not isinstance(self.patch_size, int):
             raise ValueError(
@@ -117,6 +123,10 @@ class TVTSv2VisionConfig(CLIPVisionConfig):
                 f'post_layernorm_scope must be "all" (B family) or "pooled" (H family), got '
                 f"{self.post_layernorm_scope!r}."
             )
+        if self.temporal_attention_init not in ("released", "identity"):
+            raise ValueError(
+                f'temporal_attention_init must be "released" or "identity", got {self.temporal_attention_init!r}.'
+            )
 
     @property
     def num_patches(self) -> int:
@@ -126,7 +136,7 @@ class TVTSv2VisionConfig(CLIPVisionConfig):
 
 @strict
 class TVTSv2Config(PreTrainedConfig):
-    """A whole TVTSv2: two towers, their common space, and the transcript sorter of pre-training.
+    """A TVTSv2 model: two towers, their common space, and the transcript sorter of pre-training.
 
     text_config, vision_config (`dict` or config, *optional*):
         The towers; defaults are those of B/32.
@@ -135,18 +145,22 @@ class TVTSv2Config(PreTrainedConfig):
     contrastive_temperature (`float`, defaults to 0.05):
         Cosine similarities are divided by it. Source: paper, section 3.3; constant in the released code, not learned.
     num_transcripts (`int`, defaults to 4):
-        K, the transcripts of one video that the sorter puts in order, and its number of classes.
+        K, the number of transcripts per video that the sorter orders, and its number of classes.
     sorter_num_hidden_layers, sorter_num_attention_heads (`int`, default to 2 and 8):
         Depth and heads of the sorter.
     sorter_uses_class_token (`bool`, defaults to `True`):
-        Whether the sorter sees the class token beside the patch tokens (B family) or not (H family).
+        Whether the sorter receives the class token besides the patch tokens (B family) or not (H family).
     sorting_loss_weight (`float`, defaults to 2.0):
         Weight of the sorting loss in the sum. Source: released code.
     initializer_range (`float`, defaults to 0.02):
-        Standard deviation of the sorter's linear layers where no checkpoint holds them.
+        Standard deviation of the weights of a new sorter's linear layers.
+    sorter_init (`"normal"` or `"released"`, defaults to `"normal"`):
+        Start of a new sorter's linear layers: normal weights and zero biases, or PyTorch's default for linear layers
+        (uniform within in_features**-0.5, biases too), as in the released code.
     """
 
     model_type = "tvtsv2"
+    keys_to_ignore_at_inference = ["past_key_values", "text_model_output", "vision_model_output"]
     sub_configs_defaults = {"text_config": TVTSv2TextConfig, "vision_config": TVTSv2VisionConfig}
 
     text_config: dict | PreTrainedConfig | None = None
@@ -160,9 +174,10 @@ class TVTSv2Config(PreTrainedConfig):
     sorting_loss_weight: float = 2.0
     initializer_range: float = 0.02
     initializer_factor: float = 1.0
+    sorter_init: str = "normal"
 
     def validate_architecture(self):
-        """Raises `ValueError` for fields that cannot make a model."""
+        """Raise `ValueError` for fields that cannot make a model."""
         if self.projection_dim % self.sorter_num_attention_heads != 0:
             raise ValueError(
                 f"projection_dim ({self.projection_dim}), the sorter's width, must be a multiple of "
@@ -173,10 +188,17 @@ class TVTSv2Config(PreTrainedConfig):
         for name in ("num_transcripts", "sorter_num_hidden_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.sorter_init not in ("normal", "released"):
+            raise ValueError(f'sorter_init must be "normal" or "released", got {self.sorter_init!r}.')
+
+    @property
+    def num_frames(self) -> int:
+        """The largest number of frames of a video without interpolation; read by transformers' video pipelines."""
+        return self.vision_config.num_frames
 
     @classmethod
     def from_preset(cls, name: str, **overrides) -> "TVTSv2Config":
-        """Returns the configuration of one of the published sizes, or of the main job's small model.
+        """Return the configuration of one of the published sizes, or of the small model of the default run.
 
         Args:
             name (`str`): `"b32"`, `"b16"`, `"h14"` (paper, Table 1) or `"tiny"`.
@@ -184,7 +206,7 @@ class TVTSv2Config(PreTrainedConfig):
                 given as dicts are merged into the preset's towers.
 
         Raises:
-            ValueError: the name is none of these.
+            ValueError: there is no preset of this name.
         """
         if name not in _PRESETS:
             raise ValueError(f"There is no preset {name!r}; choose one of {', '.join(map(repr, _PRESETS))}.")
@@ -194,5 +216,8 @@ class TVTSv2Config(PreTrainedConfig):
                 fields[tower] = {**_PRESETS[name][tower], **fields[tower]}
         return cls(**fields)
 
+
+for _config in (TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionConfig):
+    _config.register_for_auto_class("AutoConfig")
 
 __all__ = ["TVTSv2Config", "TVTSv2TextConfig", "TVTSv2VisionConfig"]

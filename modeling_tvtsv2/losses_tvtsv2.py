@@ -8,7 +8,7 @@ from torch import nn
 
 
 def contrastive_loss(video_embeds: torch.Tensor, text_embeds: torch.Tensor, temperature: float = 0.05) -> torch.Tensor:
-    """Returns InfoNCE in both directions, summed, as a scalar: row i of one side belongs to row i of the other.
+    """Return InfoNCE in both directions, summed, as a scalar: row i of one side matches row i of the other.
 
     Args:
         video_embeds, text_embeds: (B, D), of any length; cosine similarities are taken.
@@ -33,7 +33,7 @@ def contrastive_loss(video_embeds: torch.Tensor, text_embeds: torch.Tensor, temp
 
 
 def sorting_loss(sorting_logits: torch.Tensor, sorting_labels: torch.Tensor, weight: float = 2.0) -> torch.Tensor:
-    """Returns the weighted cross-entropy of the sorter, averaged over all transcripts of all videos, as a scalar.
+    """Return the weighted cross-entropy of the sorter, averaged over all transcripts of all videos, as a scalar.
 
     Args:
         sorting_logits: (B, K, num_classes).

@@ -1,10 +1,11 @@
-"""The video tower's blocks: divided space-time attention and MLP.
+"""The blocks of the video tower: divided space-time attention and MLP.
 
-Axes: B videos, T frames, N patches of a frame (after masking), L = 1 + T*N tokens, D width, H heads of d channels.
-Tokens stand in the order class, frame 0's patches, frame 1's patches, ...
+Axes: B videos, T frames, N patches per frame (after masking), L = 1 + T*N tokens, D width, H heads of d channels.
+Token order: class, frame 0's patches, frame 1's patches, ...
 
-Unlike an image transformer, a block has two attentions (paper, section 3.1). In both, the class token attends to every
-token; a patch attends to the class token and to its group only: the same patch position over time, or the same frame.
+Unlike a block of an image transformer, a block has two attentions (paper, section 3.1). In both, the class token
+attends to all tokens; a patch attends to the class token and to its group only: the same patch position in all frames
+(time), or the same frame (space).
 """
 
 import torch
@@ -16,11 +17,11 @@ from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention, eager
 
 from .configuration_tvtsv2 import TVTSv2VisionConfig
 
-_CPU_ROWS = 2048  # tokens that pass through an MLP at once; 512 and 4,096 were no faster (benchmarks/speed/towers)
+_CPU_ROWS = 2048  # tokens per pass through an MLP; 512 and 4,096 were no faster (benchmarks/speed/towers)
 
 
-def attend(module: CLIPAttention, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Returns the attention (B, Lq, H, d) of `query` (B, Lq, H, d) over all of `key` and `value` (B, Lk, H, d)."""
+def attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return the attention (B, Lq, H, d) of `query` (B, Lq, H, d) over all of `key` and `value` (B, Lk, H, d)."""
     query, key, value = (states.transpose(1, 2) for states in (query, key, value))  # (B, H, L, d)
     implementation = module.config._attn_implementation
     dropout = module.dropout if module.training else 0.0
@@ -34,10 +35,11 @@ def attend(module: CLIPAttention, query: torch.Tensor, key: torch.Tensor, value:
 def attend_with_scores(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dropout: float
 ) -> torch.Tensor:
-    """Returns the attention (B, Lq, H, d) of `query` (B, H, Lq, d) over `key` and `value` (B, H, Lk, d).
+    """Return the attention (B, Lq, H, d) of `query` (B, H, Lq, d) over `key` and `value` (B, H, Lk, d).
 
     For bfloat16 on a CPU, where PyTorch's fused attention takes twice as long forward and up to six times as long with
-    its backward pass (benchmarks/records/tower_speed/README.md). Equal to it but for rounding: scores are bfloat16 too.
+    its backward pass (benchmarks/records/tower_speed/README.md). Equal to it except for rounding: scores are bfloat16,
+    too.
     """
     batch_and_heads = query.shape[:2]
     query, key, value = (states.flatten(0, 1) for states in (query, key, value))
@@ -48,38 +50,45 @@ def attend_with_scores(
 
 
 class TVTSv2DividedAttention(CLIPAttention):
-    """Attention in groups that share the class token as a key; how patches are grouped is the subclasses' matter."""
+    """Attention in groups that share the class token as a key: over time, or over space."""
 
-    def forward(self, hidden_states: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
-        """Returns the attention's output (B, L, D), or (B, 1, D) for the class token alone.
+    def __init__(self, config: TVTSv2VisionConfig, over_time: bool):
+        super().__init__(config)
+        self.over_time = over_time
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        num_frames: int,
+        class_token_only: bool = False,
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the output (B, L, D), or (B, 1, D) for the class token alone, and the attention weights or None.
 
         Args:
             hidden_states: (B, L, D), tokens of `num_frames` frames.
+            class_token_only: compute the output of the class token only.
+            output_attentions: also return the weights (B, H, L, L), zero outside a token's group. They are computed
+                densely by eager attention, whatever the attention implementation; not with `class_token_only`.
         """
         heads = (self.num_heads, self.head_dim)
         key = self.k_proj(hidden_states).unflatten(2, heads)
         value = self.v_proj(hidden_states).unflatten(2, heads)
         query = self.q_proj(hidden_states[:, :1] if class_token_only else hidden_states).unflatten(2, heads)
+        if output_attentions:
+            output, weights = self._attend_densely(query, key, value, num_frames)
+            return self.out_proj(output.flatten(2)), weights
         output = attend(self, query[:, :1], key, value).flatten(2)
         if not class_token_only:
-            patches = self.attend_in_groups(query[:, 1:], key, value, num_frames)
-            output = torch.cat([output, patches], dim=1)
-        return self.out_proj(output)
+            attend_in_groups = self._attend_over_time if self.over_time else self._attend_over_space
+            output = torch.cat([output, attend_in_groups(query[:, 1:], key, value, num_frames)], dim=1)
+        return self.out_proj(output), None
 
-    def attend_in_groups(
+    def _attend_over_time(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_frames: int
     ) -> torch.Tensor:
-        """Returns the output (B, T*N, D) of the patches' `query` (B, T*N, H, d) over `key`, `value` (B, L, H, d)."""
-        raise NotImplementedError
-
-
-class TVTSv2TemporalAttention(TVTSv2DividedAttention):
-    """Each patch position over all frames."""
-
-    def attend_in_groups(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_frames: int
-    ) -> torch.Tensor:
-        # Patch positions stand beside each other in memory, as heads do: N*H heads of T queries need no transposing.
+        """Return the output (B, T*N, D) of the patches' `query` (B, T*N, H, d) over `key`, `value` (B, L, H, d)."""
+        # Patch positions are adjacent in memory, like heads: N*H heads of T queries need no transposition.
         query = query.unflatten(1, (num_frames, -1))
         num_patches = query.shape[2]
 
@@ -91,13 +100,11 @@ class TVTSv2TemporalAttention(TVTSv2DividedAttention):
         output = attend(self, query.flatten(2, 3), with_class_token(key), with_class_token(value))
         return output.unflatten(2, (num_patches, -1)).flatten(3).flatten(1, 2)
 
-
-class TVTSv2SpatialAttention(TVTSv2DividedAttention):
-    """Each frame on its own."""
-
-    def attend_in_groups(
+    def _attend_over_space(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_frames: int
     ) -> torch.Tensor:
+        """Return the output (B, T*N, D) of the patches' `query` (B, T*N, H, d) over `key`, `value` (B, L, H, d)."""
+
         def with_class_token(states: torch.Tensor) -> torch.Tensor:
             class_token = states[:, None, :1].expand(-1, num_frames, -1, -1, -1)
             patches = states[:, 1:].unflatten(1, (num_frames, -1))
@@ -107,15 +114,29 @@ class TVTSv2SpatialAttention(TVTSv2DividedAttention):
         output = attend(self, frames, with_class_token(key), with_class_token(value))
         return output.flatten(2).unflatten(0, (-1, num_frames)).flatten(1, 2)
 
+    def _attend_densely(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, num_frames: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the outputs (B, L, H, d) of all tokens and their weights (B, H, L, L)."""
+        num_tokens = key.shape[1]
+        tokens, num_patches = torch.arange(num_tokens - 1, device=key.device), (num_tokens - 1) // num_frames
+        group = tokens % num_patches if self.over_time else tokens // num_patches
+        is_hidden = torch.zeros(num_tokens, num_tokens, dtype=torch.bool, device=key.device)
+        is_hidden[1:, 1:] = group[:, None] != group
+        mask = torch.zeros_like(is_hidden, dtype=key.dtype).masked_fill(is_hidden, float("-inf"))
+        query, key, value = (states.transpose(1, 2) for states in (query, key, value))
+        dropout = self.dropout if self.training else 0.0
+        return eager_attention_forward(self, query, key, value, mask, scaling=self.scale, dropout=dropout)
+
 
 class TVTSv2MLP(CLIPMLP):
-    """CLIP's MLP, computed so that the widest tensor of the model is written and read as seldom as possible."""
+    """CLIP's MLP, computed so that the widest tensor of the model is written and read as rarely as possible."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Returns the output (..., D) for hidden states (..., D)."""
-        if torch.is_grad_enabled() or hidden_states.device.type != "cpu" or torch.compiler.is_compiling():
+        """Return the output (..., D) for hidden states (..., D)."""
+        if _is_traced() or torch.is_grad_enabled() or hidden_states.device.type != "cpu":
             return self._forward(hidden_states)
-        # On a CPU a piece of the wide tensor stays in the cache, and its memory is used again for the next one.
+        # On a CPU a piece of the wide tensor stays in the cache, and its memory is reused for the next piece.
         pieces = hidden_states.flatten(0, -2).split(_CPU_ROWS)
         return torch.cat([self._forward(piece) for piece in pieces]).view_as(hidden_states)
 
@@ -127,13 +148,19 @@ class TVTSv2MLP(CLIPMLP):
 
 
 def quick_gelu_(hidden_states: torch.Tensor) -> torch.Tensor:
-    """Returns x * sigmoid(1.702 x), and overwrites x, which must not be needed any more.
+    """Return x * sigmoid(1.702 x), overwriting x.
 
-    The same as SiLU(1.702 x) / 1.702, of which two of three steps work in place (all three without gradients), and of
-    which the backward pass keeps one tensor where the product of two would keep two.
+    Computed as SiLU(1.702 x) / 1.702: two of its three steps work in place (all three without gradients), and the
+    backward pass keeps one tensor where the product of two would keep two.
     """
     scaled = hidden_states.mul_(1.702)
-    return nn.functional.silu(scaled, inplace=not torch.is_grad_enabled()).mul_(1 / 1.702)
+    in_place = not (_is_traced() or torch.is_grad_enabled())
+    return nn.functional.silu(scaled, inplace=in_place).mul_(1 / 1.702)
+
+
+def _is_traced() -> bool:
+    """Return whether a graph is recorded, which must not depend on whether gradients are enabled."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 class TVTSv2VideoLayer(GradientCheckpointingLayer):
@@ -143,20 +170,35 @@ class TVTSv2VideoLayer(GradientCheckpointingLayer):
         super().__init__()
         width, eps = config.hidden_size, config.layer_norm_eps
         self.layer_norm3 = nn.LayerNorm(width, eps=eps)
-        self.temporal_attn = TVTSv2TemporalAttention(config)
+        self.temporal_attn = TVTSv2DividedAttention(config, over_time=True)
         self.layer_norm1 = nn.LayerNorm(width, eps=eps)
-        self.self_attn = TVTSv2SpatialAttention(config)
+        self.self_attn = TVTSv2DividedAttention(config, over_time=False)
         self.layer_norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = TVTSv2MLP(config)
 
-    def forward(self, hidden_states: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
-        """Returns the block's output (B, L, D), or (B, 1, D) for the class token alone."""
-        over_time = hidden_states + self.temporal_attn(self.layer_norm3(hidden_states), num_frames)
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        num_frames: int,
+        class_token_only: bool = False,
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Return the output (B, L, D), or (B, 1, D) for the class token alone, and the weights of both attentions.
+
+        The weights, of time and of space attention, are (B, H, L, L) with `output_attentions`, else None.
+        """
+        over_time, time_weights = self.temporal_attn(
+            self.layer_norm3(hidden_states), num_frames, output_attentions=output_attentions
+        )
+        over_time = hidden_states + over_time
         if class_token_only:
             hidden_states = hidden_states[:, :1]
-        # The residual is the block's input, not `over_time`: a model whose time attention is still zero is CLIP.
-        hidden_states = hidden_states + self.self_attn(self.layer_norm1(over_time), num_frames, class_token_only)
-        return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+        # The residual is the block's input, not `over_time`: a model whose time attention returns zero is CLIP.
+        over_space, space_weights = self.self_attn(
+            self.layer_norm1(over_time), num_frames, class_token_only, output_attentions
+        )
+        hidden_states = hidden_states + over_space
+        return hidden_states + self.mlp(self.layer_norm2(hidden_states)), time_weights, space_weights
 
 
 class TVTSv2VideoEncoder(nn.Module):
@@ -166,21 +208,42 @@ class TVTSv2VideoEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList([TVTSv2VideoLayer(config) for _ in range(config.num_hidden_layers)])
 
-    def forward(self, hidden_states: torch.Tensor, num_frames: int, class_token_only: bool = False) -> torch.Tensor:
-        """Returns the last block's output (B, L, D), or (B, 1, D): then it computes nothing but the class token."""
-        for layer in self.layers[:-1]:
-            hidden_states = layer(hidden_states, num_frames)
-        return self.layers[-1](hidden_states, num_frames, class_token_only)
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        num_frames: int,
+        class_token_only: bool = False,
+        output_attentions: bool = False,
+    ) -> tuple[torch.Tensor, tuple | None, tuple | None]:
+        """Return the last block's output and, per block, the weights of time and of space attention or None.
+
+        With `class_token_only` the last block computes the class token alone, and the output is (B, 1, D).
+        """
+        time_weights, space_weights = [], []
+        for index, layer in enumerate(self.layers):
+            is_short = class_token_only and index == len(self.layers) - 1
+            hidden_states, *weights = layer(hidden_states, num_frames, is_short, output_attentions)
+            time_weights.append(weights[0])
+            space_weights.append(weights[1])
+        if not output_attentions:
+            return hidden_states, None, None
+        return hidden_states, tuple(time_weights), tuple(space_weights)
 
 
 def init_time_attention(module: nn.Module) -> None:
-    """Initialises time attention, in place, so that it adds nothing: a new model is CLIP.
+    """Initialize time attention in place so that it returns zero: a new model computes what CLIP computes.
 
-    Source: paper, section 3.1 and released code: zero query, key and value projections, an output weight of ones.
+    `"released"`: zero query, key and value projections, an output weight of ones (paper, section 3.1 and released
+    code). Queries and keys never receive a gradient from there. `"identity"`: queries, keys and values as CLIP
+    initializes an attention, and an output projection of zeros, which lets every parameter learn.
     """
-    if isinstance(module, TVTSv2TemporalAttention):
-        for projection in (module.q_proj, module.k_proj, module.v_proj):
-            init.zeros_(projection.weight)
-            init.zeros_(projection.bias)
-        init.ones_(module.out_proj.weight)
-        init.zeros_(module.out_proj.bias)
+    if not (isinstance(module, TVTSv2DividedAttention) and module.over_time):
+        return
+    init.zeros_(module.out_proj.bias)
+    if module.config.temporal_attention_init == "identity":
+        init.zeros_(module.out_proj.weight)
+        return
+    for projection in (module.q_proj, module.k_proj, module.v_proj):
+        init.zeros_(projection.weight)
+        init.zeros_(projection.bias)
+    init.ones_(module.out_proj.weight)

@@ -9,12 +9,7 @@ from transformers.models.clip.modeling_clip import CLIPMLP
 
 from modeling_tvtsv2 import TVTSv2Model, TVTSv2VisionConfig, TVTSv2VisionModel, video_encoder_tvtsv2
 from modeling_tvtsv2.video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings
-from modeling_tvtsv2.video_encoder_tvtsv2 import (
-    TVTSv2MLP,
-    TVTSv2SpatialAttention,
-    TVTSv2TemporalAttention,
-    TVTSv2VideoLayer,
-)
+from modeling_tvtsv2.video_encoder_tvtsv2 import TVTSv2DividedAttention, TVTSv2MLP, TVTSv2VideoLayer
 from tests.conftest import make_tiny_config, randomized
 from tests.support import reference_tvtsv2 as reference
 
@@ -29,18 +24,20 @@ def vision_config(tiny_config) -> TVTSv2VisionConfig:
 
 
 @pytest.mark.parametrize("num_frames", NUM_FRAMES)
-@pytest.mark.parametrize(
-    ("attention_class", "over"), [(TVTSv2TemporalAttention, "time"), (TVTSv2SpatialAttention, "space")]
-)
+@pytest.mark.parametrize("over", ["time", "space"])
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_divided_attention_equals_the_reference(vision_config, attention_class, over, num_frames, implementation):
+def test_divided_attention_equals_the_reference(vision_config, over, num_frames, implementation):
     vision_config._attn_implementation = implementation
-    attention = randomized(attention_class(vision_config)).double()
+    attention = randomized(TVTSv2DividedAttention(vision_config, over_time=over == "time")).double()
     tokens = torch.randn(2, 1 + num_frames * 5, 32, dtype=torch.float64)
     weights = {f"a.{name}": tensor for name, tensor in reference.weights_of(attention).items()}
     expected = [reference.divided_attention(video, weights, "a", 4, num_frames, over) for video in tokens]
     tolerance = 1e-12 if implementation == "sdpa" else 2e-6  # eager takes its softmax in float32
-    torch.testing.assert_close(attention(tokens, num_frames), torch.stack(expected), rtol=0, atol=tolerance)
+    torch.testing.assert_close(attention(tokens, num_frames)[0], torch.stack(expected), rtol=0, atol=tolerance)
+    output, weights = attention(tokens, num_frames, output_attentions=True)
+    torch.testing.assert_close(output, torch.stack(expected), rtol=0, atol=2e-6)
+    assert weights.shape == (2, 4, tokens.shape[1], tokens.shape[1])
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
 
 
 @pytest.mark.parametrize("num_frames", NUM_FRAMES)
@@ -51,7 +48,7 @@ def test_block_equals_the_reference(vision_config, num_frames, hidden_act):
     tokens = torch.randn(2, 1 + num_frames * 5, 32, dtype=torch.float64)
     weights = {f"b.{name}": tensor for name, tensor in reference.weights_of(layer).items()}
     expected = [reference.block(video, weights, "b", vision_config, num_frames) for video in tokens]
-    torch.testing.assert_close(layer(tokens, num_frames), torch.stack(expected), rtol=0, atol=1e-12)
+    torch.testing.assert_close(layer(tokens, num_frames)[0], torch.stack(expected), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("num_frames", NUM_FRAMES)
@@ -96,7 +93,7 @@ def test_channels_last_and_sliced_pixels_give_the_same(tiny_model):
 def test_time_attention_of_a_new_model_adds_exactly_zero(tiny_config):
     model = TVTSv2VisionModel(tiny_config.vision_config)
     for layer in model.encoder.layers:
-        assert torch.count_nonzero(layer.temporal_attn(torch.randn(2, 1 + 3 * 9, 32), 3)) == 0
+        assert torch.count_nonzero(layer.temporal_attn(torch.randn(2, 1 + 3 * 9, 32), 3)[0]) == 0
 
 
 def test_time_attention_of_a_new_model_still_learns(tiny_config):
@@ -224,15 +221,15 @@ def test_class_token_alone_has_the_same_embedding(scope):
     torch.testing.assert_close(alone.last_hidden_state, whole.last_hidden_state[:, :1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("attention_class", [TVTSv2TemporalAttention, TVTSv2SpatialAttention])
-def test_bfloat16_on_a_cpu_is_as_exact_as_fused_attention(vision_config, attention_class, monkeypatch):
-    attention = randomized(attention_class(vision_config), std=0.2)
+@pytest.mark.parametrize("over_time", [True, False])
+def test_bfloat16_on_a_cpu_is_as_exact_as_fused_attention(vision_config, over_time, monkeypatch):
+    attention = randomized(TVTSv2DividedAttention(vision_config, over_time), std=0.2)
     tokens, direction = torch.randn(2, 1 + 4 * 9, 32), torch.randn(2, 1 + 4 * 9, 32)
 
     def run(dtype: torch.dtype) -> list[torch.Tensor]:
         module = copy.deepcopy(attention).to(dtype)
         leaf = tokens.to(dtype, copy=True).requires_grad_()
-        output = module(leaf, 4)
+        output, _ = module(leaf, 4)
         output.backward(direction.to(dtype))
         return [output, leaf.grad, *(parameter.grad for parameter in module.parameters() if parameter.ndim > 1)]
 
@@ -250,17 +247,17 @@ def test_bfloat16_on_a_cpu_leaves_torch_s_fused_attention_alone(vision_config, m
     """Its backward pass takes several times as long there."""
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
     layer = randomized(TVTSv2VideoLayer(vision_config)).bfloat16()
-    assert layer(torch.randn(2, 1 + 4 * 9, 32).bfloat16(), 4).isfinite().all()
+    assert layer(torch.randn(2, 1 + 4 * 9, 32).bfloat16(), 4)[0].isfinite().all()
     with pytest.raises(TypeError):
         layer.float()(torch.randn(2, 1 + 4 * 9, 32), 4)
 
 
 def test_bfloat16_on_a_cpu_drops_attention_out_in_training_only(vision_config):
     vision_config.attention_dropout = 1.0
-    attention = randomized(TVTSv2SpatialAttention(vision_config)).bfloat16()
+    attention = randomized(TVTSv2DividedAttention(vision_config, over_time=False)).bfloat16()
     tokens = torch.randn(1, 1 + 2 * 3, 32).bfloat16()
-    torch.testing.assert_close(attention.train()(tokens, 2), attention.out_proj.bias.expand(1, 7, 32))
-    assert not torch.equal(attention.eval()(tokens, 2), attention.out_proj.bias.expand(1, 7, 32))
+    torch.testing.assert_close(attention.train()(tokens, 2)[0], attention.out_proj.bias.expand(1, 7, 32))
+    assert not torch.equal(attention.eval()(tokens, 2)[0], attention.out_proj.bias.expand(1, 7, 32))
 
 
 def test_mlp_in_pieces_and_in_place_is_clip_s():

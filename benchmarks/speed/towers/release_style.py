@@ -101,7 +101,7 @@ class ReleaseStyleModel(nn.Module):
         """Returns all tokens (B, L, D) of the last block, under the final layer norm where the family has it there."""
         embeddings, (batch_size, num_frames) = self.vision.embeddings, pixel_values_videos.shape[:2]
         frames = pixel_values_videos.flatten(0, 1).to(embeddings.patch_embedding.weight.dtype)
-        patches = embeddings.patch_embedding(frames)
+        patches = nn.Conv2d.forward(embeddings.patch_embedding, frames)
         patches = patches.flatten(2).transpose(1, 2).unflatten(0, (batch_size, num_frames))
         positions = embeddings.position_embedding.weight
         patches = patches + positions[1:] + embeddings.temporal_embedding.weight[:num_frames, None]
