@@ -22,7 +22,7 @@ from tests.support.video_files import write_video
 from tvtsv2.main import main
 from tvtsv2.models.model_loading import load_processor
 from tvtsv2.models.video_embedding import VideoEmbedder, Windows
-from tvtsv2.reading.reading_processes import ReadingProcesses
+from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, result_of
 from tvtsv2.reading.segment_reading import Segment, read_whole, read_windows
 from tvtsv2.reading.video_list import VideoEntry
 from tvtsv2.store.embedding_store import EmbeddingStore
@@ -202,11 +202,32 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
     assert list(EmbeddingStore(store).failures()) == ["broken.mp4"]
 
 
+def num_threads_of(reader) -> tuple[int, int]:
+    """In a reading process: the threads of a read, and PyTorch's."""
+    from processing.reader_tvtsv2 import MAX_THREADS
+
+    return MAX_THREADS, torch.get_num_threads()
+
+
+def hang(reader) -> None:
+    time.sleep(3600)
+
+
+def test_a_read_that_hangs_costs_one_file(monkeypatch):
+    monkeypatch.setattr("tvtsv2.reading.reading_processes.MAX_SECONDS_PER_READ", 0.5)
+    with ReadingProcesses(None, 1) as processes:
+        hanging, next_read = processes.submit(hang), processes.submit(num_threads_of)
+        with pytest.raises(ReadingFailed, match="longer than"):
+            result_of(hanging)
+        assert result_of(next_read) == (1, 1)
+
+
 def test_reading_processes_hand_over_frames(videos):
     processor, entry = small_processor().video_processor, VideoEntry("0", videos / "video 0.mp4")
     with ReadingProcesses(processor, 1) as processes:
-        segments = processes.submit(read_whole, entry).result()
-        segments += processes.submit(read_windows, entry, [(0.0, 0.1), (0.1, 0.3)]).result()
+        segments = result_of(processes.submit(read_whole, entry))
+        segments += result_of(processes.submit(read_windows, entry, [(0.0, 0.1), (0.1, 0.3)]))
+        assert result_of(processes.submit(num_threads_of)) == (1, 1)
     assert [segment.frames.dtype for segment in segments] == [np.uint8] * 3
     assert {segment.frames.shape[1:] for segment in segments} == {(24, 24, 3)}
 
@@ -316,7 +337,7 @@ def test_the_share_of_waiting_is_that_of_the_time_since_the_first_read(monkeypat
 
         def result(self):
             clock.seconds += 1.0
-            return [Segment(None, np.zeros((1, 2, 2, 3), np.uint8))]
+            return True, [Segment(None, np.zeros((1, 2, 2, 3), np.uint8))]
 
     class SlowModel:
         device, dtype = torch.device("cpu"), torch.float32

@@ -18,7 +18,7 @@ from torch import nn
 
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor
-from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses
+from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, result_of
 from tvtsv2.reading.segment_reading import Segment, measure_seconds, read_whole, read_windows
 from tvtsv2.reading.video_list import VideoEntry
 
@@ -153,7 +153,7 @@ class VideoEmbedder:
         """Returns the future's result, or the reason why the read failed; counts the time it takes."""
         asked = time.perf_counter()
         try:
-            return future.result(), None
+            return result_of(future), None
         except ReadingFailed as error:
             return None, str(error)
         finally:
