@@ -6,10 +6,11 @@
     extract = pipeline("video-feature-extraction", model=folder, trust_remote_code=True)
     extract(["one.mp4", "two.mp4"], batch_size=2)
 
-A video is what the processor takes: a path, bytes, frames (T, H, W, 3) or (T, 3, H, W), a list of frames inside the
+A video is what the processor accepts: a path, bytes, frames (T, H, W, 3) or (T, 3, H, W), a list of frames inside the
 list of videos, or an image. Axes: B videos, T frames, C labels, P projection.
 """
 
+import os
 from collections.abc import Iterator, Sized
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers.pipelines.base import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-# What config.json says, so that transformers finds the pipelines of a folder. The model is loaded by `AutoModel`.
+# Written to config.json, where transformers finds the pipelines of a folder. The model is loaded by `AutoModel`.
 CUSTOM_PIPELINES = {
     "zero-shot-video-classification": {
         "impl": "pipelines_tvtsv2.TVTSv2ZeroShotVideoClassificationPipeline",
@@ -53,7 +54,19 @@ class _VideoPipeline(Pipeline):
                 f"{type(self.model).__name__}."
             )
         if self.processor is None:
-            raise ValueError(f"The pipeline {self.task!r} needs a processor: give processor=AutoProcessor…")
+            raise ValueError(
+                f"The pipeline {self.task!r} needs a processor; pass processor=AutoProcessor.from_pretrained(...)."
+            )
+
+    def __call__(self, videos: Any, **kwargs):
+        if isinstance(videos, list | tuple) and not videos:
+            raise ValueError("There are no videos: the list is empty.")
+        return super().__call__(videos, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs) -> None:
+        """Save model, processor and code, from which `pipeline(task, model=save_directory)` makes this pipeline."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
 
     def preprocess(self, video: Any) -> dict:
         videos = [video] if isinstance(video, list | tuple) else video
@@ -63,7 +76,7 @@ class _VideoPipeline(Pipeline):
         return {"pixel_values_videos": pixels[0].to(self.dtype)}
 
     def _forward(self, model_inputs: list[dict]) -> torch.Tensor:
-        """Returns the projected embeddings (B, P), not normalised; images and videos may be mixed."""
+        """Return the projected embeddings (B, P), not normalised; images and videos may be mixed."""
         videos = [item["pixel_values_videos"] for item in model_inputs]
         embeds = [None] * len(videos)
         for shape in {video.shape for video in videos}:
@@ -77,9 +90,9 @@ class _VideoPipeline(Pipeline):
     def get_iterator(
         self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
     ) -> Iterator:
-        """Yields the results of the videos in their order.
+        """Yield the results of the videos in their order.
 
-        In place of the library's: that one wants a tokenizer to batch with, and pads along the axis of frames.
+        Replaces the library's, which batches with a tokenizer and pads along the axis of frames.
         """
         dataset_class = PipelineDataset if isinstance(inputs, Sized) else PipelineIterator
         dataset = dataset_class(inputs, self.preprocess, preprocess_params)
@@ -99,7 +112,7 @@ class TVTSv2ZeroShotVideoClassificationPipeline(_VideoPipeline):
     """
 
     def __call__(self, videos: Any, **kwargs) -> list[dict] | list[list[dict]]:
-        """Returns for a video a list of {"label", "score"}, best first; for a list of videos a list of such lists.
+        """Return for a video a list of {"label", "score"}, best first; for a list of videos a list of such lists.
 
         Args:
             videos: One video, or a list, data set or generator of videos.
@@ -113,7 +126,7 @@ class TVTSv2ZeroShotVideoClassificationPipeline(_VideoPipeline):
 
         Raises:
             VideoReadingError: A file cannot be read.
-            ValueError: No labels, a template without place for a label, or unknown values.
+            ValueError: No videos, no labels, a template without place for a label, or unknown values.
         """
         return super().__call__(videos, **kwargs)
 
@@ -139,7 +152,7 @@ class TVTSv2ZeroShotVideoClassificationPipeline(_VideoPipeline):
     def get_iterator(
         self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
     ) -> Iterator:
-        """Yields the results of the videos in their order; the labels are embedded once for all of them."""
+        """Yield the results of the videos in their order; the labels are embedded once for all of them."""
         settings = dict(postprocess_params)
         if "labels" not in settings:
             raise ValueError('Give candidate_labels, such as candidate_labels=["archery", "juggling balls"].')
@@ -149,7 +162,7 @@ class TVTSv2ZeroShotVideoClassificationPipeline(_VideoPipeline):
         return super().get_iterator(inputs, num_workers, batch_size, preprocess_params, forward_params, settings)
 
     def embed_labels(self, labels: list[str], templates: tuple[str, ...], batch_size: int) -> torch.Tensor:
-        """Returns the labels' embeddings (C, P) of length 1, float32 on the CPU."""
+        """Return the labels' embeddings (C, P) of length 1, float32 on the CPU."""
         texts = [template.replace("{}", label) for label in labels for template in templates]
         rows = []
         for start in range(0, len(texts), batch_size):
@@ -178,7 +191,7 @@ class TVTSv2VideoFeatureExtractionPipeline(_VideoPipeline):
     """Embeddings of videos, as `get_video_features` gives them."""
 
     def __call__(self, videos: Any, **kwargs) -> list[float] | torch.Tensor | list:
-        """Returns for a video its embedding, P numbers; for a list of videos a list of them.
+        """Return for a video its embedding, P numbers; for a list of videos a list of them.
 
         The embedding is the class token of the last block after the final layer norm and the projection.
 
@@ -190,6 +203,7 @@ class TVTSv2VideoFeatureExtractionPipeline(_VideoPipeline):
 
         Raises:
             VideoReadingError: A file cannot be read.
+            ValueError: No videos.
         """
         return super().__call__(videos, **kwargs)
 

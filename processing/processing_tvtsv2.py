@@ -13,6 +13,7 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Text
 
 from .frame_arrays_tvtsv2 import list_images
 from .frame_settings_tvtsv2 import TVTSv2VideoProcessorKwargs
+from .video_processing_tvtsv2 import limit_threads_after_fork
 
 # A tokenizer without a limit has a huge number instead.
 LARGEST_MODEL_MAX_LENGTH = 10**6
@@ -106,6 +107,7 @@ class TVTSv2Processor(ProcessorMixin):
             TypeError: Unknown arguments.
             ValueError: No inputs, an empty text, different K, or a text without its end-of-text token.
         """
+        limit_threads_after_fork()
         images = kwargs.pop("images", None) if image_inputs is None else image_inputs
         _check_arguments(kwargs)
         videos = _choose_videos(images, videos)

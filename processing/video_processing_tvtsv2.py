@@ -74,7 +74,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     def __init__(self, **kwargs):
         check_names(kwargs.keys() - WRITTEN_BY_LIBRARY)
         super().__init__(**kwargs)
-        resolve_settings({}, self)
+        self._settings({})
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs):
@@ -109,7 +109,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
             TypeError, ValueError: An unknown argument, or an input that is no video.
         """
         check_names(kwargs.keys())
-        settings = resolve_settings(kwargs, self)
+        settings = self._settings(kwargs)
         videos = list_videos(videos)
         processed, errors = self._process_all(videos, list_metadata(videos, kwargs.get("video_metadata")), settings)
         return self._make_features(processed, errors, settings)
@@ -130,7 +130,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
             VideoWindowError: A window is empty or lies outside the video.
         """
         check_names(kwargs.keys())
-        settings = resolve_settings(kwargs, self)
+        settings = self._settings(kwargs)
         processed = [
             (finish(frames, settings), metadata) for frames, metadata in read_file_frames(video, windows, settings)
         ]
@@ -153,7 +153,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         Raises:
             VideoReadingError, VideoWindowError: As for `process_windows`.
         """
-        return read_file_frames(video, windows, resolve_settings({}, self))
+        return read_file_frames(video, windows, self._settings({}))
 
     def normalize_frames(self, frames: torch.Tensor) -> torch.Tensor:
         """Return pixel values of frames, computed on the device of the frames.
@@ -164,7 +164,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         Returns:
             (..., T, 3, H, W) float32, rescaled, normalized and padded with frames of zeros by the processor's settings.
         """
-        return finish(frames, resolve_settings({"device": frames.device}, self))
+        return finish(frames, self._settings({"device": frames.device}))
 
     def _make_features(self, processed: list, errors: list | None, settings: FrameSettings) -> BatchFeature:
         pixel_values = [pixels for pixels, _ in processed]
@@ -196,7 +196,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
             kwargs: Any of `TVTSv2VideoProcessorKwargs`.
         """
         check_names(kwargs.keys())
-        settings = resolve_settings({**kwargs, "num_frames": num_frames, "fps": fps}, self)
+        settings = self._settings({**kwargs, "num_frames": num_frames, "fps": fps})
         return np.asarray(settings.sample_indices(metadata), dtype=np.int64)
 
     def sample_training_clip(
@@ -242,13 +242,16 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         Returns:
             `(num_frames, crop_height, crop_width, 3)` uint8, for `normalize_frames`.
         """
-        return read_training_frames(video, (start_seconds, end_seconds), resolve_settings({}, self), generator)
+        return read_training_frames(video, (start_seconds, end_seconds), self._settings({}), generator)
+
+    def _settings(self, call: dict) -> FrameSettings:
+        limit_threads_after_fork()
+        return resolve_settings(call, self)
 
     def _process_all(
         self, videos: list, video_metadata: list[VideoMetadata | None], settings: FrameSettings
     ) -> tuple[list, list | None]:
         """Return pixel values and metadata of the videos in their order, and the errors where they are collected."""
-        _limit_threads_after_fork()
         num_threads = default_num_threads()
         num_workers = min(settings.num_workers or num_threads, len(videos))
         if any(map(is_decoder, videos)):
@@ -276,7 +279,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         return [result for result in results if not isinstance(result, VideoReadingError)], errors
 
 
-def _limit_threads_after_fork() -> None:
-    """Use one torch thread in a forked process, where the parent's threads do not exist and would be waited for."""
+def limit_threads_after_fork() -> None:
+    """Let torch use one thread in a forked process, which would wait forever for the threads of its parent."""
     if os.getpid() != IMPORTING_PROCESS and torch.get_num_threads() > 1:
         torch.set_num_threads(1)

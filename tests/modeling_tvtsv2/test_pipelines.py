@@ -150,6 +150,22 @@ def test_wrong_values_are_errors(classify, videos, arguments, message):
         classify(videos[0], **arguments)
 
 
+@pytest.mark.parametrize("videos", [[], ()])
+def test_no_videos_are_an_error(classify, extract, videos):
+    for call in (lambda: classify(videos, candidate_labels=LABELS), lambda: extract(videos)):
+        with pytest.raises(ValueError, match="no videos"):
+            call()
+
+
+def test_an_image_has_one_embedding_alone_in_a_list_and_in_a_batch(extract, model):
+    image = PIL.Image.fromarray(draw_frame(0, 40, 56))
+    expected = embed_by_hand(model, image)
+    results = extract([image, [image], np.asarray(image)[None]], batch_size=3, return_tensors=True)
+    by_hand = model.get_video_features(**small_processor()(videos=[[image], [image]], return_tensors="pt"))
+    for embedding in (extract(image, return_tensors=True), *results, *by_hand.pooler_output):
+        torch.testing.assert_close(embedding, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_unknown_arguments_and_unreadable_files_are_errors(classify, extract, videos, tmp_path):
     with pytest.raises(TypeError, match="hypothesis_template"):
         classify(videos[0], candidate_labels=LABELS, hypothesis_template="{}")
@@ -175,6 +191,9 @@ except ValueError as error:
 extract = pipeline("video-feature-extraction", **arguments, trust_remote_code=True)
 classify = pipeline("zero-shot-video-classification", **arguments, trust_remote_code=True)
 scores = classify(videos, candidate_labels=["red circle", "blue square"], templates="{}", batch_size=2)
+extract.save_pretrained("saved")
+again = pipeline("video-feature-extraction", **arguments | {"model": "saved"}, trust_remote_code=True)
+assert torch.allclose(torch.tensor(again(videos)), torch.tensor(extract(videos)), atol=1e-5)
 print(json.dumps({"refusal": refusal, "embeds": extract(videos), "scores": scores, "class": str(type(extract))}))
 """
 

@@ -1,5 +1,9 @@
 """Axis legend: B videos, K transcripts, L tokens."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pandas
 import PIL.Image
@@ -12,6 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoProcessor, AutoTokenizer, AutoVideoProcessor, PreTrainedTokenizerFast
 
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
+from tests.support.paths import ROOT
 
 WORDS = [
     "<pad>",
@@ -250,3 +255,34 @@ def test_a_sentencepiece_tokenizer_survives_saving(tmp_path):
     assert loaded.decode(after.input_ids[0, 1], skip_special_tokens=True) == pieces.decode(
         pieces.encode("blue square spins")
     )
+
+
+AFTER_FORK = """
+import os, sys
+import numpy as np, torch
+from datasets import Dataset
+from processing import TVTSv2VideoProcessor
+from tests.processing.test_processing import make_processor
+
+torch.set_num_threads(2)
+processor, weights = make_processor(), torch.rand(2000, 2000)
+processor.video_processor = TVTSv2VideoProcessor(preset="feature_extraction")
+
+def embed(row):
+    if sys.argv[1] == "videos":
+        pixels = processor(videos=np.full((12, 300, 400, 3), row["x"], np.uint8), return_tensors="pt")
+        return {"mean": pixels["pixel_values_videos"].mean().item()}
+    return {"mean": (processor(text="now", return_tensors="pt")["input_ids"].sum() * weights.exp()).mean().item()}
+
+embed({"x": 3})  # torch's threads now exist, and a forked process does not have them
+mapped = Dataset.from_dict({"x": list(range(4))}).map(embed, num_proc=2)
+assert len(mapped["mean"]) == 4 and torch.get_num_threads() == 2
+"""
+
+
+@pytest.mark.parametrize("modality", ["videos", "text"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes start by spawning here")
+def test_processes_forked_after_the_parent_used_the_processor_do_not_hang(modality, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", AFTER_FORK, modality]
+    subprocess.run(command, env=environment, cwd=tmp_path, timeout=300, check=True)
