@@ -2,13 +2,11 @@
 
 import io
 import json
-import os
 import random
 import subprocess
 import sys
 import tracemalloc
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -16,11 +14,10 @@ import pytest
 
 import processing.reader_decoding_tvtsv2 as frame_decoding
 import processing.reader_packets_tvtsv2 as packet_table
-from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video, read_windows
-from processing.format_codecs_tvtsv2 import HEADERS
-from processing.format_headers_tvtsv2 import UnusualStream
+from processing import VideoReadingError, interval_midpoint_indices, read_video, read_windows
+from tests.support.odd_videos import ODD_FILES, write_odd_file
 from tests.support.paths import ROOT, SHARED_CLIPS
-from tests.support.video_files import ODD_FILES, decode_all, draw_frame, write_odd_file, write_video
+from tests.support.video_files import decode_all, draw_frame, write_video
 
 DECODED_THROUGH = {"avi_mpeg4_bframes", "flv", "wmv", "gif", "mpeg2_program", "leading_pictures_first"}
 DECODED_THROUGH |= {"h264_reorder_depth_found_late"}
@@ -129,63 +126,6 @@ def test_starts_that_are_not_exact_are_passed_over(odd_files):
     assert metadata.reading_method == "packet_table"
 
 
-def read_headers(codec, *packets, extradata=b"", is_keyframe=True):
-    headers = HEADERS[codec](extradata)
-    for packet in packets:
-        headers.add(memoryview(packet), is_keyframe)
-    return headers.finish()
-
-
-def test_hidden_frames_are_recognized_by_their_header_bits():
-    # The bits of VP9: marker 10, profile, show_existing_frame, frame_type, show_frame, error_resilient_mode.
-    packets = {0b10000010: True, 0b10000000: False, 0b10000100: False, 0b10001000: True}
-    facts = read_headers("vp9", *(bytes([first, 0, 0]) for first in packets))
-    assert facts.is_shown.tolist() == list(packets.values())
-    assert facts.is_start.tolist() == [True, True, False, False]
-    assert read_headers("vp8", b"\x10\0\0", b"\0\0\0").is_shown.tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    "frames, index, num_shown",
-    [
-        ([0x80, 0x82], [0xC1, 1, 1, 0xC1], 1),  # a stored frame and a shown one
-        ([0x82, 0x82], [0xC1, 1, 1, 0xC1], 2),
-        ([0x80, 0x80], [0xC1, 1, 1, 0xC1], 0),
-        ([0x80, 0x00, 0x82], [0xC9, 2, 0, 1, 0, 0xC9], 1),
-        ([0x80, 0x82], [0xC0, 1, 1, 0xC1], 0),  # only looks like an index: one stored frame
-        ([0x80, 0x82], [0xC1, 1, 2, 0xC1], 0),
-        ([0x82, 0x80], [0xC1, 0, 1, 0xC1], 1),
-        ([0x82], [0xC7], 1),
-    ],
-)
-def test_superframes_show_what_their_frames_show(frames, index, num_shown):
-    if num_shown > 1:
-        with pytest.raises(UnusualStream, match="several"):
-            read_headers("vp9", bytes(frames + index))
-    else:
-        assert read_headers("vp9", bytes(frames + index)).is_shown.tolist() == [num_shown == 1]
-
-
-@pytest.mark.parametrize("codec", HEADERS)
-def test_headers_of_any_bytes_are_read_or_refused(codec, odd_files):
-    generator = random.Random(codec)
-    names = {"h264": "h264_mp4", "hevc": "hevc", "av1": "av1", "mpeg4": "mpeg4_mp4"}
-    with av.open(str(odd_files(names.get(codec, "h264_mp4"))[0])) as container:
-        real = container.streams.video[0].codec_context.extradata
-    for _ in range(300):
-        packets = [
-            bytes(generator.choices([0, 0, 1, 3, 38, 255], k=generator.randint(1, 40)))
-            for _ in range(generator.randint(1, 3))
-        ]
-        extradata = generator.choice([b"", b"\1" + bytes(30), real, real[: generator.randrange(len(real))]])
-        try:
-            facts = read_headers(codec, *packets, extradata=extradata)
-        except UnusualStream:
-            continue
-        assert sorted(facts.output_order) == list(range(len(packets)))
-        assert len(facts.is_shown) == len(facts.is_start) == len(packets)
-
-
 def test_damage_is_noticed_and_the_rest_decoded(tmp_path):
     path = write_odd_file("one_packet_broken", tmp_path)
     images, _ = decode_all(path)
@@ -272,114 +212,6 @@ def test_videos_that_change_their_size_are_refused(tmp_path):
         read_video(path, everything)
 
 
-@pytest.mark.parametrize("extension", ["mp4", "mkv", "webm", "avi"])
-def test_truncated_files_are_errors_unless_asked_for(tmp_path, extension):
-    codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(extension, "libx264")
-    options = {"movflags": "faststart"} if extension == "mp4" else {}
-    whole = write_video(tmp_path / f"whole.{extension}", codec=codec, container_options=options)
-    path = tmp_path / f"cut.{extension}"
-    path.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.9)])
-    with pytest.raises(VideoReadingError, match=r"truncated \(\d+ frames decode"):
-        read_video(path, everything)
-    frames, metadata = read_video(path, everything, strict=False)
-    images, _ = decode_all(path)
-    assert metadata.is_truncated and 40 < len(frames) < 60 and (frames == np.stack(images)).all()
-
-
-def test_mostly_undecodable_files_are_errors_unless_asked_for(tmp_path):
-    path = write_video(tmp_path / "video.mp4", gop_size=60)
-    data = bytearray(path.read_bytes())
-    with av.open(str(path)) as container:
-        spans = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    for position, size in spans[1::3]:
-        data[position : position + size] = b"\xff" * size
-    path.write_bytes(data)
-    with pytest.raises(VideoReadingError, match="damaged"):
-        read_video(path, everything)
-    assert read_video(path, everything, strict=False)[1].num_undecodable_packets > 3
-
-
-@pytest.mark.parametrize(
-    "limits, message",
-    [
-        ({"max_frame_pixels": 64 * 96 - 1}, "max_frame_pixels=6143"),
-        ({"max_frame_pixels": 100}, "max_frame_pixels=100"),
-        ({"max_duration_seconds": 2.4}, "max_duration_seconds=2.4"),
-        ({"max_decode_seconds": 1e-9}, "max_decode_seconds"),
-        ({"max_memory_bytes": 12 * 64 * 96 * 3 - 1}, "max_memory_bytes"),
-    ],
-)
-def test_each_limit_is_an_error_that_names_file_and_limit(odd_files, limits, message):
-    path, _, _ = odd_files("h264_mp4")
-    with pytest.raises(VideoReadingError, match=message) as error:
-        read_video(path, twelve, limits=VideoLimits(**limits))
-    assert path.name in str(error.value)
-    sufficient = VideoLimits(max_frame_pixels=64 * 96, max_duration_seconds=2.6, max_memory_bytes=12 * 64 * 96 * 3)
-    read_video(path, twelve, limits=sufficient)
-
-
-def test_limits_have_to_be_positive():
-    with pytest.raises(ValueError, match="max_decode_seconds"):
-        VideoLimits(max_decode_seconds=0)
-
-
-def write_hostile(kind: str, folder: Path) -> Path:
-    """A file that tries to make its reader open `secret.mp4` beside it, or to block it."""
-    secret, path = write_video(folder / "secret.mp4", num_frames=5), folder / "hostile.mp4"
-    scripts = {
-        "playlist": f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{secret}\n#EXT-X-ENDLIST\n",
-        "concat": f"ffconcat version 1.0\nfile '{secret}'\n",
-        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
-        "dash": f'<?xml version="1.0"?><MPD><Period><BaseURL>{secret}</BaseURL></Period></MPD>',
-        "subtitles": "1\n00:00:00,000 --> 00:00:01,000\nhello\n",
-        "empty": "",
-    }
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "directory":
-        path.mkdir()
-    elif kind == "raw":
-        write_video(path, container_format="h264")
-    else:
-        path.write_text(scripts[kind])
-    return path
-
-
-@pytest.mark.parametrize(
-    "kind", ["playlist", "concat", "sdp", "dash", "subtitles", "empty", "fifo", "directory", "raw"]
-)
-def test_hostile_files_are_refused_by_path_and_by_content(tmp_path, kind):
-    path = write_hostile(kind, tmp_path)
-    with pytest.raises(VideoReadingError, match=r"hostile\.mp4"):
-        read_video(path, everything)
-    if path.is_file():
-        with pytest.raises(VideoReadingError):
-            read_video(path.read_bytes(), everything)
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "https://127.0.0.1:9/x.mp4",
-        "concat:secret.mp4",
-        "file:secret.mp4",
-        "subfile,,start,0,end,0,,:x",
-        "/dev/zero",
-        "no.mp4",
-    ],
-)
-def test_names_that_are_no_regular_files_are_refused(tmp_path, monkeypatch, source):
-    write_video(tmp_path / "secret.mp4", num_frames=5)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(VideoReadingError, match="Cannot read video"):
-        read_video(source, everything)
-
-
-def test_other_types_are_refused():
-    with pytest.raises(TypeError, match="int"):
-        read_video(3, everything)
-
-
 def test_text_that_is_not_unicode_does_not_matter(tmp_path):
     path = tmp_path / "title.mp4"
     with av.open(str(path), "w") as container:
@@ -405,25 +237,6 @@ def test_memory_of_windows_grows_with_the_frames_asked_for_and_not_with_the_file
         tracemalloc.stop()
     # 24 small frames, one whole frame and its copies; a table row takes some hundred bytes at most.
     assert peaks[600] - peaks[60] < 540 * 500 < 10 * 120 * 160 * 3
-
-
-def test_mutated_files_give_frames_or_one_kind_of_error(odd_files, tmp_path):
-    generator = random.Random(0)
-    names = ["h264_mp4", "vp8_hidden_frames", "mpeg2_ts", "avi_mpeg4_bframes", "hevc_open_gop"]
-    outcomes = {"frames": 0, "error": 0}
-    for trial in range(60):
-        data = bytearray(odd_files(names[trial % len(names)])[0].read_bytes())
-        for _ in range(generator.randint(1, 30)):
-            data[generator.randrange(len(data))] = generator.randrange(256)
-        limits = VideoLimits(max_decode_seconds=20, max_frame_pixels=10**6, max_memory_bytes=10**8)
-        try:
-            frames, metadata = read_video(bytes(data), twelve, limits=limits, strict=trial % 2 == 0)
-        except VideoReadingError:
-            outcomes["error"] += 1
-        else:
-            assert len(frames) == min(12, metadata.total_num_frames) >= 1
-            outcomes["frames"] += 1
-    assert min(outcomes.values()) > 3, outcomes
 
 
 def test_a_data_loader_worker_decodes_with_one_thread(tmp_path):

@@ -1,0 +1,67 @@
+"""Headers of packets: what they show, and bytes that no encoder writes."""
+
+import random
+
+import av
+import pytest
+
+from processing.format_codecs_tvtsv2 import HEADERS
+from processing.format_headers_tvtsv2 import UnusualStream
+from tests.support.odd_videos import write_odd_file
+
+
+def read_headers(codec, *packets, extradata=b"", is_keyframe=True):
+    headers = HEADERS[codec](extradata)
+    for packet in packets:
+        headers.add(memoryview(packet), is_keyframe)
+    return headers.finish()
+
+
+def test_hidden_frames_are_recognized_by_their_header_bits():
+    # The bits of VP9: marker 10, profile, show_existing_frame, frame_type, show_frame, error_resilient_mode.
+    packets = {0b10000010: True, 0b10000000: False, 0b10000100: False, 0b10001000: True}
+    facts = read_headers("vp9", *(bytes([first, 0, 0]) for first in packets))
+    assert facts.is_shown.tolist() == list(packets.values())
+    assert facts.is_start.tolist() == [True, True, False, False]
+    assert read_headers("vp8", b"\x10\0\0", b"\0\0\0").is_shown.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "frames, index, num_shown",
+    [
+        ([0x80, 0x82], [0xC1, 1, 1, 0xC1], 1),  # a stored frame and a shown one
+        ([0x82, 0x82], [0xC1, 1, 1, 0xC1], 2),
+        ([0x80, 0x80], [0xC1, 1, 1, 0xC1], 0),
+        ([0x80, 0x00, 0x82], [0xC9, 2, 0, 1, 0, 0xC9], 1),
+        ([0x80, 0x82], [0xC0, 1, 1, 0xC1], 0),  # only looks like an index: one stored frame
+        ([0x80, 0x82], [0xC1, 1, 2, 0xC1], 0),
+        ([0x82, 0x80], [0xC1, 0, 1, 0xC1], 1),
+        ([0x82], [0xC7], 1),
+    ],
+)
+def test_superframes_show_what_their_frames_show(frames, index, num_shown):
+    if num_shown > 1:
+        with pytest.raises(UnusualStream, match="several"):
+            read_headers("vp9", bytes(frames + index))
+    else:
+        assert read_headers("vp9", bytes(frames + index)).is_shown.tolist() == [num_shown == 1]
+
+
+@pytest.mark.parametrize("codec", HEADERS)
+def test_headers_of_any_bytes_are_read_or_refused(codec, tmp_path):
+    generator = random.Random(codec)
+    names = {"h264": "h264_mp4", "hevc": "hevc", "av1": "av1", "mpeg4": "mpeg4_mp4"}
+    with av.open(str(write_odd_file(names.get(codec, "h264_mp4"), tmp_path))) as container:
+        real = container.streams.video[0].codec_context.extradata
+    for _ in range(300):
+        packets = [
+            bytes(generator.choices([0, 0, 1, 3, 38, 255], k=generator.randint(1, 40)))
+            for _ in range(generator.randint(1, 3))
+        ]
+        extradata = generator.choice([b"", b"\1" + bytes(30), real, real[: generator.randrange(len(real))]])
+        try:
+            facts = read_headers(codec, *packets, extradata=extradata)
+        except UnusualStream:
+            continue
+        assert sorted(facts.output_order) == list(range(len(packets)))
+        assert len(facts.is_shown) == len(facts.is_start) == len(packets)

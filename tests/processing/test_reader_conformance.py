@@ -1,0 +1,146 @@
+"""The reader against a full sequential decode, on files of every known kind that makes readers return wrong frames."""
+
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+import processing.reader_packets_tvtsv2 as packet_table
+from processing import VideoReadingError, interval_midpoint_indices, read_video
+from tests.support.conformance_videos import WRITERS, splice_sizes
+from tests.support.container_videos import write_encrypted, write_oriented, write_theora_repeats
+from tests.support.paths import SHARED_FAULTS
+from tests.support.video_files import decode_all, write_video
+
+CHOICES = {
+    "12 midpoints": lambda metadata: interval_midpoint_indices(metadata.total_num_frames, 12),
+    "first": lambda metadata: [0],
+    "last": lambda metadata: [metadata.total_num_frames - 1],
+    "all": lambda metadata: range(metadata.total_num_frames),
+}
+
+# Files that are read by packet table all the same: their parts decode alike wherever decoding starts.
+READ_BY_TABLE = {"headers_once_mjpeg_avi", "headers_once_mjpeg_mov", "headers_once_mpeg2video_mkv"}
+READ_BY_TABLE |= {"headers_once_mpeg2video_ts", "splice_mjpeg_avi", "splice_mjpeg_mov", "splice_libvpx-vp9_webm"}
+READ_BY_TABLE |= {"splice_with_itself_mp4_0", "splice_with_itself_mkv_12", "lost_packet_libx265", "lost_packet_mpeg4"}
+READ_BY_TABLE |= {"lost_packet_mpeg2video", "lost_packet_libvpx-vp9"}
+
+READ_BY_TABLE |= {"splice_libsvtav1_mp4", "splice_libsvtav1_mkv"}
+
+RECORDED_FAULTS = [
+    "frames/box_h264_m_zero.mp4",
+    "frames/concat_ref.avi",
+    "frames/mpeg4_vol_once.avi",
+    "frames/nopic_sei_mid.mp4",
+    "frames/paff_fields.mp4",
+    "frames/splice_og_h264.mkv",
+    "frames/xvid_bframes.mp4",
+    "parameter_sets_change/two_headers.flv",
+    "parameter_sets_change/two_sample_descriptions.mp4",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("conformance")
+
+
+def check(path: Path, images: list[np.ndarray], **options) -> set[str]:
+    """Compare every choice of frames; return how they were read."""
+    methods, counts = set(), set()
+    for choice in CHOICES.values():
+        for num_threads in (1, 2):
+            frames, metadata = read_video(path, choice, num_threads=num_threads, **options)
+            assert metadata.total_num_frames == len(images)
+            for index, frame in zip(metadata.frames_indices, frames, strict=True):
+                assert frame.shape == images[index].shape and (frame == images[index]).all(), (index, num_threads)
+            methods.add(metadata.reading_method)
+            counts.add(metadata.total_num_frames)
+    assert len(counts) == 1
+    return methods
+
+
+@pytest.mark.parametrize("seeks", [False, True], ids=["in memory", "by seeking"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_frames_and_count_are_those_of_a_full_decode(folder, monkeypatch, name, seeks):
+    if seeks:
+        monkeypatch.setattr(packet_table, "MAX_KEPT_BYTES", 0)
+    path = folder / name
+    path = next(folder.glob(f"{name}.*"), None) or WRITERS[name](path)
+    methods = check(path, decode_all(path)[0], strict=not name.startswith("lost_packet"))
+    assert methods == {"sequential"} or (name in READ_BY_TABLE and methods <= {"packet_table", "sequential"})
+
+
+@pytest.mark.skipif(not SHARED_FAULTS.is_dir(), reason=f"the recorded faults are not at {SHARED_FAULTS}")
+@pytest.mark.parametrize("name", RECORDED_FAULTS)
+def test_recorded_faults_are_read_right(name):
+    check(SHARED_FAULTS / name, decode_all(SHARED_FAULTS / name)[0])
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="PyAV has no encoder for Theora, and ffmpeg is not installed")
+def test_theora_packets_without_data_repeat_the_frame(tmp_path):
+    path, repeats = write_theora_repeats(tmp_path / "repeats.ogv")
+    decoded, _ = decode_all(path)
+    check(path, [decoded[index] for index in repeats])
+
+
+@pytest.mark.parametrize("matrix", [(a, b, c, d) for a, b, c, d in [
+    (1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1),
+    (0, 1, 1, 0), (0, 1, -1, 0), (0, -1, 1, 0), (0, -1, -1, 0),
+    (0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0),
+]])  # fmt: skip
+def test_frames_are_turned_and_mirrored_as_the_display_matrix_says(tmp_path, matrix):
+    path = write_oriented(tmp_path / "video.mp4", matrix)
+    stored = decode_all(path)[0]
+    (frame,), metadata = read_video(path, lambda metadata: [3])
+    a, b, c, d = matrix
+    expected = stored[3]
+    # The pixel (x, y) is shown at (a x + c y, b x + d y).
+    if b and c:
+        expected = expected.swapaxes(0, 1)
+    if a * d != b * c:
+        expected = expected[:, ::-1] if a + c < 0 else expected
+        expected = expected[::-1] if b + d < 0 else expected
+    assert frame.shape == expected.shape and (frame == expected).all()
+    assert (metadata.height, metadata.width) == expected.shape[:2]
+    turned = np.rot90(stored[3], metadata.rotation // 90)
+    assert ((turned[:, ::-1] if metadata.is_mirrored else turned) == frame).all()
+
+
+@pytest.mark.parametrize("scheme", ["cenc", "cbcs"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_encrypted_files_are_refused(tmp_path, scheme, strict):
+    path = write_encrypted(tmp_path / "video.mp4", scheme)
+    with pytest.raises(VideoReadingError, match="it is encrypted"):
+        read_video(path, CHOICES["all"], strict=strict)
+
+
+def test_frames_that_the_decoder_flags_as_corrupt_are_errors_in_strict_reads(tmp_path):
+    path = WRITERS["lost_packet_libx264"](tmp_path / "video")
+    images, _ = decode_all(path)
+    with pytest.raises(VideoReadingError, match="damaged"):
+        read_video(path, CHOICES["all"])
+    frames, metadata = read_video(path, CHOICES["all"], strict=False)
+    assert (frames == np.stack(images)).all() and metadata.num_corrupt_frames > 0
+
+
+def test_videos_that_change_their_size_are_exact_or_errors(tmp_path):
+    path = splice_sizes(tmp_path / "video.mkv")
+    images, _ = decode_all(path)
+    (first,), metadata = read_video(path, CHOICES["first"])
+    assert metadata.total_num_frames == len(images) and (first == images[0]).all()
+    with pytest.raises(VideoReadingError, match="change their size"):
+        read_video(path, CHOICES["last"])
+
+
+def test_damage_that_headers_do_not_show_is_found_inside_a_run(tmp_path):
+    path = write_video(tmp_path / "video.mp4", gop_size=60)
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][40]
+    data = bytearray(path.read_bytes())
+    for position in range(packet.pos + packet.size // 3, packet.pos + packet.size):
+        data[position] ^= 0xA5
+    path.write_bytes(data)
+    check(path, decode_all(path)[0], strict=False)

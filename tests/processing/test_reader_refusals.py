@@ -1,0 +1,161 @@
+"""Files that are refused, damaged or hostile."""
+
+import os
+import random
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video
+from tests.support.odd_videos import write_odd_file
+from tests.support.video_files import decode_all, write_video
+
+
+def everything(metadata):
+    return range(metadata.total_num_frames)
+
+
+def twelve(metadata):
+    return interval_midpoint_indices(metadata.total_num_frames, 12)
+
+
+@pytest.fixture(scope="module")
+def odd_file(tmp_path_factory):
+    """Make each file once."""
+    folder, made = tmp_path_factory.mktemp("odd"), {}
+
+    def get(name):
+        if name not in made:
+            made[name] = write_odd_file(name, folder)
+        return made[name]
+
+    return get
+
+
+@pytest.mark.parametrize("extension", ["mp4", "mkv", "webm", "avi"])
+def test_truncated_files_are_errors_unless_asked_for(tmp_path, extension):
+    codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(extension, "libx264")
+    options = {"movflags": "faststart"} if extension == "mp4" else {}
+    whole = write_video(tmp_path / f"whole.{extension}", codec=codec, container_options=options)
+    path = tmp_path / f"cut.{extension}"
+    path.write_bytes(whole.read_bytes()[: int(whole.stat().st_size * 0.9)])
+    with pytest.raises(VideoReadingError, match=r"truncated \(\d+ frames decode"):
+        read_video(path, everything)
+    frames, metadata = read_video(path, everything, strict=False)
+    images, _ = decode_all(path)
+    assert metadata.is_truncated and 40 < len(frames) < 60 and (frames == np.stack(images)).all()
+
+
+def test_mostly_undecodable_files_are_errors_unless_asked_for(tmp_path):
+    path = write_video(tmp_path / "video.mp4", gop_size=60)
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        spans = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for position, size in spans[1::3]:
+        data[position : position + size] = b"\xff" * size
+    path.write_bytes(data)
+    with pytest.raises(VideoReadingError, match="damaged"):
+        read_video(path, everything)
+    assert read_video(path, everything, strict=False)[1].num_undecodable_packets > 3
+
+
+@pytest.mark.parametrize(
+    "limits, message",
+    [
+        ({"max_frame_pixels": 64 * 96 - 1}, "max_frame_pixels=6143"),
+        ({"max_frame_pixels": 100}, "max_frame_pixels=100"),
+        ({"max_duration_seconds": 2.4}, "max_duration_seconds=2.4"),
+        ({"max_decode_seconds": 1e-9}, "max_decode_seconds"),
+        ({"max_memory_bytes": 12 * 64 * 96 * 3 - 1}, "max_memory_bytes"),
+    ],
+)
+def test_each_limit_is_an_error_that_names_file_and_limit(odd_file, limits, message):
+    path = odd_file("h264_mp4")
+    with pytest.raises(VideoReadingError, match=message) as error:
+        read_video(path, twelve, limits=VideoLimits(**limits))
+    assert path.name in str(error.value)
+    sufficient = VideoLimits(max_frame_pixels=64 * 96, max_duration_seconds=2.6, max_memory_bytes=12 * 64 * 96 * 3)
+    read_video(path, twelve, limits=sufficient)
+
+
+def test_limits_have_to_be_positive():
+    with pytest.raises(ValueError, match="max_decode_seconds"):
+        VideoLimits(max_decode_seconds=0)
+
+
+def write_hostile(kind: str, folder: Path) -> Path:
+    """A file that tries to make its reader open `secret.mp4` beside it, or to block it."""
+    secret, path = write_video(folder / "secret.mp4", num_frames=5), folder / "hostile.mp4"
+    scripts = {
+        "playlist": f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{secret}\n#EXT-X-ENDLIST\n",
+        "concat": f"ffconcat version 1.0\nfile '{secret}'\n",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+        "dash": f'<?xml version="1.0"?><MPD><Period><BaseURL>{secret}</BaseURL></Period></MPD>',
+        "subtitles": "1\n00:00:00,000 --> 00:00:01,000\nhello\n",
+        "empty": "",
+    }
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "raw":
+        write_video(path, container_format="h264")
+    else:
+        path.write_text(scripts[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind", ["playlist", "concat", "sdp", "dash", "subtitles", "empty", "fifo", "directory", "raw"]
+)
+def test_hostile_files_are_refused_by_path_and_by_content(tmp_path, kind):
+    path = write_hostile(kind, tmp_path)
+    with pytest.raises(VideoReadingError, match=r"hostile\.mp4"):
+        read_video(path, everything)
+    if path.is_file():
+        with pytest.raises(VideoReadingError):
+            read_video(path.read_bytes(), everything)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://127.0.0.1:9/x.mp4",
+        "concat:secret.mp4",
+        "file:secret.mp4",
+        "subfile,,start,0,end,0,,:x",
+        "/dev/zero",
+        "no.mp4",
+    ],
+)
+def test_names_that_are_no_regular_files_are_refused(tmp_path, monkeypatch, source):
+    write_video(tmp_path / "secret.mp4", num_frames=5)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoReadingError, match="Cannot read video"):
+        read_video(source, everything)
+
+
+def test_other_types_are_refused():
+    with pytest.raises(TypeError, match="int"):
+        read_video(3, everything)
+
+
+def test_mutated_files_give_frames_or_one_kind_of_error(odd_file, tmp_path):
+    generator = random.Random(0)
+    names = ["h264_mp4", "vp8_hidden_frames", "mpeg2_ts", "avi_mpeg4_bframes", "hevc_open_gop"]
+    outcomes = {"frames": 0, "error": 0}
+    for trial in range(60):
+        data = bytearray(odd_file(names[trial % len(names)]).read_bytes())
+        for _ in range(generator.randint(1, 30)):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        limits = VideoLimits(max_decode_seconds=20, max_frame_pixels=10**6, max_memory_bytes=10**8)
+        try:
+            frames, metadata = read_video(bytes(data), twelve, limits=limits, strict=trial % 2 == 0)
+        except VideoReadingError:
+            outcomes["error"] += 1
+        else:
+            assert len(frames) == min(12, metadata.total_num_frames) >= 1
+            outcomes["frames"] += 1
+    assert min(outcomes.values()) > 3, outcomes
