@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     processor = load_processor(arguments.model, revision=arguments.revision)
     export, suffix = (export_onnx, ".onnx") if arguments.format == "onnx" else (export_program, ".pt2")
     with whole_folder(arguments.output_dir) as folder:
-        for name, tower_class in TOWERS.items():
-            tower = tower_class(model).eval()
+        for name, make_tower in TOWERS.items():
+            tower = make_tower(model).eval()
             file = folder / f"{name}{suffix}"
             export(tower, file)
             difference = check_tower(tower, file)

@@ -3,7 +3,7 @@
 Axes: B videos or texts, T frames, L tokens, P projection.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ class TextTower(nn.Module):
             yield ids.scatter(1, ends, text.eos_token_id)
 
 
-TOWERS = {"video": VideoTower, "text": TextTower}
+TOWERS: dict[str, Callable[[TVTSv2Model], nn.Module]] = {"video": VideoTower, "text": TextTower}
 
 
 def export_program(tower: nn.Module, file: Path) -> None:

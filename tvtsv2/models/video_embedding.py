@@ -90,7 +90,8 @@ class VideoEmbedder:
         self.model, self.video_processor, self.windows = model, video_processor, windows
         self.batch_size, self.num_readers, self.normalize = batch_size, num_readers, normalize
         self.waiting_share = 0.0
-        self._started, self._waited = None, 0.0
+        self._started: float | None = None
+        self._waited = 0.0
 
     def embed(self, entries: Iterable[VideoEntry]) -> Iterator[VideoResult]:
         """Yields a result per video, in their order."""
