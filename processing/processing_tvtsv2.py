@@ -4,7 +4,10 @@ Axis legend: B videos, K transcripts of a video, L tokens.
 """
 
 import difflib
+import json
+import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +34,32 @@ TEXT_ARGUMENTS = (
     "return_tensors",
 )
 WITHOUT_EFFECT = {"padding_side": "right", "verbose": True}
+
+
+# Read by `SentenceTransformer(folder, trust_remote_code=True)`: the methods of the towers, whose results get length 1.
+SENTENCE_TRANSFORMERS_FILES = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+        {
+            "idx": 1,
+            "name": "1",
+            "path": "1_Normalize",
+            "type": "sentence_transformers.base.modules.normalize.Normalize",
+        },
+    ],
+    "sentence_bert_config.json": {
+        "transformer_task": "feature-extraction",
+        "modality_config": {
+            modality: {"method": method, "method_output_name": "pooler_output"}
+            for modality, method in (
+                ("text", "get_text_features"),
+                ("image", "get_video_features"),
+                ("video", "get_video_features"),
+            )
+        },
+        "module_output_name": "sentence_embedding",
+    },
+}
 
 
 class TVTSv2ProcessorKwargs(ProcessingKwargs, total=False):
@@ -128,6 +157,15 @@ class TVTSv2Processor(ProcessorMixin):
                     raise ValueError(f"There are {num_videos} videos, but {shape[0]} lists of transcripts.")
             features.update(_shape_rows(encoded, shape, text_kwargs.get("return_tensors")))
         return features
+
+    def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
+        """Save the processor, its code, and what sentence-transformers needs to load the folder, unless it is there."""
+        for name, content in SENTENCE_TRANSFORMERS_FILES.items():
+            path = Path(save_directory, name)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     def _encode(self, text: Any, text_kwargs: dict) -> tuple[dict[str, list[list[int]]], tuple[int, ...]]:
         """Return rows of ids and masks, padded, and the shape (B,) or (B, K) of the batch of texts."""
