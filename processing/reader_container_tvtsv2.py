@@ -1,7 +1,7 @@
-"""Opening a video file that may be hostile: what may be opened, how much it may cost, and one type of error.
+"""Opening of video files that may be hostile: formats allowed, limits, and one type of error.
 
 A media file can name other files and hosts (playlists, concat scripts), claim absurd sizes, or be no file at all (a
-FIFO, a device). Nothing here trusts it: only regular local files in a whitelisted container format are opened.
+FIFO, a device). Only regular local files in an allowed container format are opened.
 """
 
 import io
@@ -15,9 +15,14 @@ from typing import BinaryIO
 import av
 from av.stream import Discard, Disposition
 
+from .reader_head_tvtsv2 import HostileHead, check_sample_counts, declared_size, image_demuxer, name_format
+
 # Container formats that cannot make FFmpeg open a second file. Raw streams and NUT are left out: no timestamps.
 ALLOWED_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,asf"
 ALLOWED_PROTOCOLS = "file,pipe"
+ALLOWED_NAMES = (
+    "MP4, MOV, 3GP, Matroska, WebM, AVI, MPEG-TS, MPEG-PS, FLV, Ogg, GIF and ASF/WMV videos, JPEG, PNG and WebP images"
+)
 
 VideoSource = str | os.PathLike | bytes | BinaryIO
 
@@ -67,19 +72,6 @@ class OpenVideo:
     limits: VideoLimits
     started: float
     openable: str | BinaryIO
-
-    @contextmanager
-    def raw_file(self):
-        """The file itself for a `with` block, to see what FFmpeg does not tell; a file object keeps its position."""
-        if isinstance(self.openable, str):
-            with open(self.openable, "rb") as file:
-                yield file
-            return
-        position = self.openable.tell()
-        try:
-            yield self.openable
-        finally:
-            self.openable.seek(position)
 
     def error(self, cause: object) -> VideoReadingError:
         """The error to raise for `cause`."""
@@ -135,34 +127,9 @@ def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
     entries = video.stream.index_entries
     if len(entries) > num_packets and any(entry.pos + entry.size > size for entry in entries):
         return True
-    with video.raw_file() as file:
-        file.seek(0)
-        declared = _declared_size(file.read(128))
+    with _raw_file(video.openable) as file:
+        declared = declared_size(file.read(128))
     return declared is not None and declared > size
-
-
-def _declared_size(head: bytes) -> int | None:
-    """The size of the file as its first bytes give it. Source: RFC 8794 (EBML), RFC 9559 (Matroska), RIFF."""
-    if head[:4] == b"RIFF":
-        return 8 + int.from_bytes(head[4:8], "little")
-    if head[:4] != b"\x1a\x45\xdf\xa3":
-        return None
-    header_size, position = _ebml_size(head, 4)
-    position += header_size or 0
-    if head[position : position + 4] != b"\x18\x53\x80\x67":
-        return None
-    segment_size, position = _ebml_size(head, position + 4)
-    return None if segment_size is None else position + segment_size
-
-
-def _ebml_size(head: bytes, position: int) -> tuple[int | None, int]:
-    """A size of variable width and the position after it; None where it says "unknown"."""
-    first = head[position] if position < len(head) else 0
-    width = 9 - first.bit_length()
-    if width > 8:
-        return None, position
-    number = int.from_bytes(head[position : position + width], "big") & ((1 << 7 * width) - 1)
-    return (None if number == (1 << 7 * width) - 1 else number), position + width
 
 
 def source_name(source: VideoSource) -> str:
@@ -206,21 +173,65 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
     name = source_name(source)
     with reading_errors(name):
         openable = _openable(source, name)
-        container = av.open(
+        container = _open_container(openable, _read_head(openable, name), name, limits)
+    with container:
+        stream = _select_stream(container, name, limits)
+        yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started, openable)
+
+
+@contextmanager
+def _raw_file(openable: str | BinaryIO):
+    """The file from its start for a `with` block; a file object keeps its position."""
+    if isinstance(openable, str):
+        with open(openable, "rb") as file:
+            yield file
+        return
+    position = openable.tell()
+    openable.seek(0)
+    try:
+        yield openable
+    finally:
+        openable.seek(position)
+
+
+def _read_head(openable: str | BinaryIO, name: str) -> bytes:
+    """The first bytes of the file, after a check of what its boxes claim."""
+    with _raw_file(openable) as file:
+        head = file.read(256)
+        try:
+            check_sample_counts(file, file.seek(0, os.SEEK_END))
+        except HostileHead as cause:
+            raise VideoReadingError(f"Cannot read video {name!r}: {cause}.") from None
+    return head
+
+
+def _open_container(
+    openable: str | BinaryIO, head: bytes, name: str, limits: VideoLimits
+) -> av.container.InputContainer:
+    demuxer = image_demuxer(head)
+    try:
+        return av.open(
             openable,
             mode="r",
+            format=demuxer,
             metadata_errors="ignore",
             buffer_size=1 << 18,
             options={
                 "protocol_whitelist": ALLOWED_PROTOCOLS,
-                "format_whitelist": ALLOWED_FORMATS,
+                "format_whitelist": demuxer or ALLOWED_FORMATS,
                 "max_pixels": decoder_max_pixels(limits),
             },
             timeout=limits.max_decode_seconds,
         )
-    with container:
-        stream = _select_stream(container, name, limits)
-        yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started, openable)
+    except av.FFmpegError as cause:
+        # FFmpeg's error for formats that are not on the list is "Invalid argument".
+        found = name_format(head)
+        if found is None and not isinstance(cause, av.ArgumentError):
+            raise
+        raise VideoReadingError(
+            f"Cannot read video {name!r}: its format ({found or 'unknown'}) is not allowed; "
+            f"allowed are {ALLOWED_NAMES}."
+        ) from cause
 
 
 def _openable(source: VideoSource, name: str) -> str | BinaryIO:

@@ -2,15 +2,19 @@
 
 import os
 import random
+import resource
+import time
+import zlib
 from pathlib import Path
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video
 from tests.support.odd_videos import write_odd_file
-from tests.support.video_files import decode_all, write_video
+from tests.support.video_files import decode_all, draw_frame, write_video
 
 
 def everything(metadata):
@@ -159,3 +163,80 @@ def test_mutated_files_give_frames_or_one_kind_of_error(odd_file, tmp_path):
             assert len(frames) == min(12, metadata.total_num_frames) >= 1
             outcomes["frames"] += 1
     assert min(outcomes.values()) > 3, outcomes
+
+
+def claim_samples(data: bytes, box: bytes, count: int, *, flags: bytes | None = None) -> bytes:
+    """The file with another number of samples in a box: one size for all (`stsz`), or default sizes (`trun`)."""
+    start = data.index(box) + 4
+    change = bytearray(data)
+    if box == b"stsz":
+        change[start + 4 : start + 12] = (1).to_bytes(4, "big") + count.to_bytes(4, "big")
+    else:
+        change[start + 1 : start + 8] = b"\0\0\0" + count.to_bytes(4, "big")
+    return bytes(change)
+
+
+@pytest.mark.parametrize("box, name", [(b"stsz", "h264_mp4"), (b"trun", "h264_fragmented")])
+@pytest.mark.parametrize("count", [60_000_000, 2**32 - 1])
+def test_a_small_file_that_claims_millions_of_samples_is_refused_before_it_costs(odd_file, tmp_path, box, name, count):
+    path = tmp_path / "hostile.mp4"
+    path.write_bytes(claim_samples(odd_file(name).read_bytes(), box, count))
+    started, held = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for source in (path, path.read_bytes()):
+        with pytest.raises(VideoReadingError, match=r"claims \d+ samples"):
+            read_video(source, everything)
+    assert time.process_time() - started < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 50_000  # KiB
+
+
+def test_compressed_headers_are_looked_into(odd_file):
+    data = odd_file("h264_mp4").read_bytes()
+    start = data.index(b"moov") - 4
+    header = claim_samples(data[start:], b"stsz", 60_000_000)
+    packed = zlib.compress(header)
+
+    def box(kind, content):
+        return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+    inner = box(b"dcom", b"zlib") + box(b"cmvd", len(header).to_bytes(4, "big") + packed)
+    with pytest.raises(VideoReadingError, match="claims 60000000 samples"):
+        read_video(data[:start] + box(b"moov", box(b"cmov", inner)), everything)
+
+
+@pytest.mark.parametrize(
+    "head, name",
+    [
+        (b"DKIF\0\0 \0", "IVF"),
+        (b"\6\x0e\x2b\x34\2\5\1\1", "MXF"),
+        (b"RIFF\xff\0\0\0WAVEfmt ", "WAV audio"),
+        (b"\0\0\0\1\x67\x64\0\x0a", "raw H.264 or HEVC"),
+        (b"#EXTM3U\n", "an HLS playlist"),
+        (b"hello, I am no video\n", "text"),
+    ],
+)
+def test_a_format_that_is_not_allowed_is_named_with_those_that_are(tmp_path, head, name):
+    path = tmp_path / "video.mp4"
+    path.write_bytes(head + bytes(2000) * (name != "text"))
+    with pytest.raises(
+        VideoReadingError, match=rf"its format \({name}\) is not allowed; allowed are MP4, .* WebP images"
+    ):
+        read_video(path, everything)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_an_image_is_a_video_of_one_frame(tmp_path, suffix, as_bytes):
+    image = draw_frame(3, 64, 96)
+    path = tmp_path / f"image{suffix}"
+    PIL.Image.fromarray(image).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+    frames, metadata = read_video(path.read_bytes() if as_bytes else path, everything)
+    assert frames.shape == (1, 64, 96, 3) and metadata.total_num_frames == 1
+    assert np.abs(frames[0].astype(int) - image).mean() < (20 if suffix == ".jpg" else 0.01)
+
+
+def test_an_image_is_never_the_first_of_a_sequence_of_files(tmp_path):
+    for index in range(3):
+        PIL.Image.fromarray(draw_frame(index, 64, 96)).save(tmp_path / f"image{index}.png")
+    assert read_video(tmp_path / "image0.png", everything)[1].total_num_frames == 1
+    with pytest.raises(VideoReadingError):
+        read_video(tmp_path / "image%d.png", everything)

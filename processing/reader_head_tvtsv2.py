@@ -1,0 +1,183 @@
+"""What the first bytes of a file and the boxes of an MP4 say, before FFmpeg opens it.
+
+Only sizes and counts are read, so that a small file cannot make FFmpeg allocate an index of any size.
+"""
+
+import io
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+# Formats by their first bytes; those of the second table hold one image, with the name of FFmpeg's demuxer.
+SIGNATURES = {
+    b"DKIF": "IVF",
+    b"\x06\x0e\x2b\x34": "MXF",
+    b"nut/multimedia": "NUT",
+    b".RMF": "RealMedia",
+    b"YUV4MPEG2": "YUV4MPEG2",
+    b"#EXTM3U": "an HLS playlist",
+    b"ffconcat": "a concat script",
+    b"\0\0\0\1": "raw H.264 or HEVC",
+    b"fLaC": "FLAC audio",
+    b"ID3": "MP3 audio",
+    b"BM": "BMP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"%PDF": "PDF",
+    b"PK\3\4": "ZIP",
+    b"\x1f\x8b": "gzip",
+}
+IMAGE_DEMUXERS = {b"\xff\xd8\xff": "jpeg_pipe", b"\x89PNG\r\n\x1a\n": "png_pipe"}
+
+# An index entry takes FFmpeg some 42 bytes; 24 hours at 97 frames per second.
+MAX_SAMPLES = 2**23
+MAX_BOXES = 10**6
+MAX_HEADER_BYTES = 2**26
+
+# MP4: boxes that hold boxes.
+CONTAINERS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"cmov"})
+# FFmpeg indexes constant-size audio samples by chunks of this many or more.
+AUDIO_CHUNK_SAMPLES = 1024
+
+
+class Box(NamedTuple):
+    """A box of an MP4: its type, the position of its content, and the position after it."""
+
+    kind: bytes
+    start: int
+    end: int
+
+
+class HostileHead(Exception):
+    """The head of the file claims what the file cannot hold; the message says what."""
+
+
+def image_demuxer(head: bytes) -> str | None:
+    """Return the name of FFmpeg's demuxer for a JPEG, PNG or WebP image, None for other files."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp_pipe"
+    return next((name for signature, name in IMAGE_DEMUXERS.items() if head.startswith(signature)), None)
+
+
+def name_format(head: bytes) -> str | None:
+    """Return the name of a format that is not allowed, None where the first bytes do not tell it."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return "WAV audio"
+    if head[4:8] == b"ftyp":
+        return None
+    name = next((name for signature, name in SIGNATURES.items() if head.startswith(signature)), None)
+    if name is None and head and all(byte in b"\t\r\n" or byte >= 32 for byte in head):
+        return "text"
+    return name
+
+
+def check_sample_counts(file: BinaryIO, size: int) -> None:
+    """Check that an MP4 or MOV file has at least one byte per sample that its boxes claim; other files pass.
+
+    Args:
+        file: Read from its start.
+        size: Of the file in bytes.
+
+    Raises:
+        HostileHead: A track or all fragments claim more samples than the file has bytes, or than `MAX_SAMPLES`; or a
+            track is encrypted.
+    """
+    file.seek(4)
+    if file.read(4) not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof"):
+        return
+    _Counts(min(size, MAX_SAMPLES)).walk(file, size)
+
+
+class _Counts:
+    """Sums of the samples claimed, in tracks and in fragments."""
+
+    def __init__(self, max_samples: int):
+        self.max_samples = max_samples
+        self.in_fragments = 0
+        self.num_boxes = 0
+        self.is_audio = self.has_unit_steps = False
+
+    def walk(self, file: BinaryIO, end: int) -> None:
+        pending = [(0, end)]
+        while pending:
+            start, end = pending.pop()
+            for box in _boxes(file, start, end):
+                self.num_boxes += 1
+                if self.num_boxes > MAX_BOXES:
+                    raise HostileHead(f"it has more than {MAX_BOXES} boxes")
+                if box.kind in CONTAINERS:
+                    pending.append((box.start, box.end))
+                else:
+                    self._read(file, box)
+
+    def _read(self, file: BinaryIO, box: Box) -> None:
+        if box.kind in (b"stsz", b"stz2", b"trun", b"hdlr", b"stts", b"stsd"):
+            file.seek(box.start)
+            content = file.read(min(20, box.end - box.start)).ljust(20, b"\0")
+            first, second, third = (int.from_bytes(content[at : at + 4], "big") for at in (4, 8, 12))
+        if box.kind in (b"stsz", b"stz2"):
+            self._check(second // (AUDIO_CHUNK_SAMPLES if self.is_audio and self.has_unit_steps else 1))
+        elif box.kind == b"trun":
+            self.in_fragments += first
+            self._check(self.in_fragments)
+        elif box.kind == b"hdlr":
+            self.is_audio, self.has_unit_steps = content[8:12] == b"soun", False
+        elif box.kind == b"stts":
+            self.has_unit_steps = first == 1 and third == 1
+        elif box.kind == b"stsd" and content[12:16] == b"encv":
+            raise HostileHead("it is encrypted; decrypt it first")
+        elif box.kind == b"cmvd":
+            file.seek(box.start + 4)
+            try:
+                data = zlib.decompressobj().decompress(file.read(box.end - box.start - 4), MAX_HEADER_BYTES)
+            except zlib.error:
+                return
+            self.walk(io.BytesIO(data), len(data))
+
+    def _check(self, count: int) -> None:
+        if count > self.max_samples:
+            raise HostileHead(
+                f"its header claims {count} samples, but at most {self.max_samples} are accepted for a file of its size"
+            )
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
+    while start + 8 <= end:
+        file.seek(start)
+        header = file.read(16)
+        size, content = int.from_bytes(header[:4], "big"), start + 8
+        if size == 1:
+            size, content = int.from_bytes(header[8:16], "big"), start + 16
+        elif size == 0:
+            size = end - start
+        if size < content - start:
+            return
+        yield Box(header[4:8], content, min(start + size, end))
+        start += size
+
+
+def declared_size(head: bytes) -> int | None:
+    """Return the size of the file as its first bytes give it, None where they do not.
+
+    Source: RFC 8794 (EBML), RFC 9559 (Matroska), RIFF.
+    """
+    if head[:4] == b"RIFF":
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:4] != b"\x1a\x45\xdf\xa3":
+        return None
+    header_size, position = _ebml_size(head, 4)
+    position += header_size or 0
+    if head[position : position + 4] != b"\x18\x53\x80\x67":
+        return None
+    segment_size, position = _ebml_size(head, position + 4)
+    return None if segment_size is None else position + segment_size
+
+
+def _ebml_size(head: bytes, position: int) -> tuple[int | None, int]:
+    """A size of variable width and the position after it; None where it says "unknown"."""
+    first = head[position] if position < len(head) else 0
+    width = 9 - first.bit_length()
+    if width > 8:
+        return None, position
+    number = int.from_bytes(head[position : position + width], "big") & ((1 << 7 * width) - 1)
+    return (None if number == (1 << 7 * width) - 1 else number), position + width
