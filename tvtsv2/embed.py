@@ -123,7 +123,8 @@ def _build(arguments: argparse.Namespace, device):
 
     from modeling_tvtsv2.fast_linear import use_fast_linear
     from tvtsv2.models.model_loading import load_model, load_processor
-    from tvtsv2.models.video_embedding import VideoEmbedder, Windows
+    from tvtsv2.models.video_embedding import VideoEmbedder
+    from tvtsv2.reading.segment_reading import Windows
     from tvtsv2.store.provenance import describe
 
     windows = None

@@ -21,9 +21,9 @@ from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
 from tvtsv2.main import main
 from tvtsv2.models.model_loading import load_processor
-from tvtsv2.models.video_embedding import VideoEmbedder, Windows
+from tvtsv2.models.video_embedding import VideoEmbedder
 from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, result_of
-from tvtsv2.reading.segment_reading import Segment, read_whole, read_windows
+from tvtsv2.reading.segment_reading import Segment, Windows, plan_reads, read_whole, read_windows
 from tvtsv2.reading.video_list import VideoEntry
 from tvtsv2.store.embedding_store import EmbeddingStore
 
@@ -143,6 +143,24 @@ def test_windows_are_embedded_as_videos_of_their_own(model_folder, videos, tmp_p
 )
 def test_windows_reach_the_end(seconds, stride, video_seconds, expected):
     assert Windows(seconds, stride).of(video_seconds) == expected
+
+
+def plan(path: Path, seconds: float) -> list[list[tuple[float, float]]]:
+    return plan_reads(small_processor().video_processor, VideoEntry(path.name, path), Windows(seconds, seconds))
+
+
+def test_a_file_that_is_decoded_sequentially_is_read_in_one_group(tmp_path):
+    table = write_video(tmp_path / "table.avi", codec="mpeg4", num_frames=120)
+    sequential = write_video(tmp_path / "sequential.avi", codec="mpeg4", num_frames=120, options={"bf": "2"})
+    assert [len(group) for group in plan(table, 0.25)] == [8, 8, 4]
+    assert [len(group) for group in plan(sequential, 0.25)] == [20]
+
+
+def test_time_without_frames_makes_no_windows(tmp_path):
+    times = [40 * index + 60_000_000 * (index >= 25) for index in range(50)]
+    path = write_video(tmp_path / "gap.mkv", num_frames=50, times_milliseconds=times)
+    (spans,) = plan(path, 1.0)
+    assert [start for start, _ in spans] == pytest.approx([0.0, 60_001.0], abs=1.0)
 
 
 KILLED = """

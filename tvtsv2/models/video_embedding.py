@@ -3,7 +3,6 @@
 Axes: B segments, T frames, P projection. A segment is a whole video, or a window of it.
 """
 
-import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,30 +18,10 @@ from torch import nn
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor
 from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, result_of
-from tvtsv2.reading.segment_reading import Segment, measure_seconds, read_whole, read_windows
+from tvtsv2.reading.segment_reading import Segment, Windows, plan_reads, read_whole, read_windows
 from tvtsv2.reading.video_list import VideoEntry
 
-WINDOWS_PER_READ = 8  # bounds the memory of a long video's windows; each read goes through the file's index anew
 READS_AHEAD = 2  # per reading process
-
-
-@dataclass(frozen=True)
-class Windows:
-    """Segments of `seconds`, one every `stride_seconds`, from the first frame on; the last may be shorter."""
-
-    seconds: float
-    stride_seconds: float
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} of windows must be positive and finite, got {value}.")
-
-    def of(self, video_seconds: float) -> list[tuple[float, float]]:
-        """Returns (start, end) of the windows of a video; the last one reaches its end."""
-        num_strides = max(0, math.ceil((video_seconds - self.seconds) / self.stride_seconds - 1e-9))
-        starts = [index * self.stride_seconds for index in range(num_strides + 1)]
-        return [(start, min(start + self.seconds, video_seconds)) for start in starts if start < video_seconds]
 
 
 @dataclass
@@ -180,17 +159,14 @@ class VideoEmbedder:
             for entry in entries:
                 yield (VideoResult(entry), True), processes.submit(read_whole, entry)
             return
-        measured = ((entry, processes.submit(measure_seconds, entry)) for entry in entries)
-        for entry, seconds in self._ahead(measured):
+        planned = ((entry, processes.submit(plan_reads, entry, self.windows)) for entry in entries)
+        for entry, plan in self._ahead(planned):
             result = VideoResult(entry)
-            video_seconds, error = self._take(seconds)
+            groups, error = self._take(plan)
             if error is not None:
-                yield (result, True), seconds
+                yield (result, True), plan
                 continue
-            spans = self.windows.of(video_seconds) or [(0.0, video_seconds)]  # which the reader refuses
-            for start in range(0, len(spans), WINDOWS_PER_READ):
+            for number, spans in enumerate(groups):
                 if result.error is not None:
                     break  # the rest would fail as well
-                part = spans[start : start + WINDOWS_PER_READ]
-                is_last = start + WINDOWS_PER_READ >= len(spans)
-                yield (result, is_last), processes.submit(read_windows, entry, part)
+                yield (result, number == len(groups) - 1), processes.submit(read_windows, entry, spans)

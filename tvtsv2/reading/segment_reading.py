@@ -3,6 +3,7 @@
 Axes: T frames, H height, W width, P projection.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,29 @@ import numpy as np
 from processing import TVTSv2VideoProcessor, VideoFileMetadata, read_video
 from tvtsv2.reading.video_list import VideoEntry
 from tvtsv2.store.embedding_store import Row
+
+# Windows read at a time, which bounds memory; each read makes the packet table of the file anew.
+WINDOWS_PER_READ = 8
+MAX_GROUP_BYTES = 2**27
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Segments of `seconds`, one every `stride_seconds`, from the first frame on; the last may be shorter."""
+
+    seconds: float
+    stride_seconds: float
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} of windows must be positive and finite, got {value}.")
+
+    def of(self, video_seconds: float) -> list[tuple[float, float]]:
+        """Returns (start, end) of the windows of a video; the last one reaches its end."""
+        num_strides = max(0, math.ceil((video_seconds - self.seconds) / self.stride_seconds - 1e-9))
+        starts = [index * self.stride_seconds for index in range(num_strides + 1)]
+        return [(start, min(start + self.seconds, video_seconds)) for start in starts if start < video_seconds]
 
 
 @dataclass
@@ -24,10 +48,22 @@ class Segment:
     embedding: np.ndarray | None = None
 
 
-def measure_seconds(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) -> float:
-    """Returns the length of a video."""
+def plan_reads(
+    video_processor: TVTSv2VideoProcessor, entry: VideoEntry, windows: Windows
+) -> list[list[tuple[float, float]]]:
+    """Returns the windows of a video, (start, end) in seconds, in groups to read at a time.
+
+    Windows in which no frame starts would repeat the frame before them and are left out. A file that has to be decoded
+    sequentially is decoded once for each group, so that its groups are as large as memory allows.
+    """
     _, metadata = read_video(str(entry.path), lambda metadata: [0])
-    return metadata.duration
+    spans = windows.of(metadata.duration) or [(0.0, metadata.duration)]  # which the reader refuses
+    spans = [span for span in spans if metadata.has_frames(*span)] or spans[:1]
+    size = WINDOWS_PER_READ
+    if metadata.reading_method == "sequential":
+        crop = video_processor.crop_size
+        size = max(size, MAX_GROUP_BYTES // (3 * video_processor.num_frames * crop["height"] * crop["width"]))
+    return [spans[start : start + size] for start in range(0, len(spans), size)]
 
 
 def read_whole(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) -> list[Segment]:
