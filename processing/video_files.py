@@ -67,9 +67,13 @@ def find_videos(folder: str | Path) -> FoundVideos:
 
 
 def _reason_to_leave_out(entry: os.DirEntry) -> str | None:
-    if entry.is_symlink() and entry.is_dir():
+    try:
+        is_folder = entry.is_dir()
+    except OSError:  # a link in circles
+        return "dangling link"
+    if is_folder and entry.is_symlink():
         return "link to a folder"
-    if entry.is_dir():
+    if is_folder:
         return "hidden" if entry.name.startswith(".") else None
     if not is_video_name(entry.name):
         return None

@@ -25,8 +25,10 @@ import numpy as np
 import torch
 
 from benchmarks.speed.reading.video_files import make_file
+from processing.video_files import find_videos
 from training.cost.reading_speed import memory_mebibytes
-from training.data_building.video_checks import VideoCheck, find_candidates
+from training.data_building.candidates import find_candidates
+from training.data_building.video_checks import VideoCheck
 from training.runtime.machine import device_name
 from training.transcripts.alignment import align_clean_text
 
@@ -181,10 +183,10 @@ def make_checked_footage(folder: Path, num_videos: int) -> tuple[Path, Path]:
         (videos / f"{index:08d}.mp4").touch()
         (videos / f"{index:08d}.srt").touch()
     words = tuple((f"word{number}", number / WORDS_PER_SECOND) for number in range(30 * WORDS_PER_SECOND))
-    with open(output / "checks.jsonl", "w") as ledger:
-        for candidate in find_candidates(videos, videos, num_clips=4, min_words=3):
+    with open(output / "checks.jsonl", "w") as log:
+        for candidate in find_candidates(videos, find_videos(videos).names, videos, "4 3"):
             check = VideoCheck(candidate.video, candidate.signature, duration=30.0, words=words)
-            ledger.write(replace(check, content_hash=candidate.video).to_json() + "\n")
+            log.write(replace(check, content_hash=candidate.video).to_json() + "\n")
     return videos, output
 
 

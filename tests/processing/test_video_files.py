@@ -49,3 +49,8 @@ def test_no_folder_is_an_error(tmp_path):
 def test_the_hash_is_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert content_hash(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()
+
+
+def test_a_link_in_circles_is_a_dangling_link(tmp_path):
+    (tmp_path / "circle.mp4").symlink_to(tmp_path / "circle.mp4")
+    assert find_videos(tmp_path).left_out == {"dangling link": ["circle.mp4"]}

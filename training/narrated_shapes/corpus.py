@@ -22,7 +22,9 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -39,7 +41,6 @@ from training.narrated_shapes.scripts import (
     plan_caption_clip,
     plan_narrated_video,
 )
-from training.runtime.process_pool import run_in_processes
 
 FORMAT_VERSION = 2  # raised with every change that makes other videos or words from the same parameters
 KEYFRAME_SECONDS = 6.0
@@ -131,13 +132,15 @@ def _all_jobs(corpus: Corpus) -> Iterator[_Job]:
 
 
 def _run_jobs(jobs: list[_Job], num_workers: int) -> None:
-    done = run_in_processes(_Job.run, jobs, num_workers=min(num_workers, len(jobs)), on_death=_report_death)
-    for _ in tqdm(done, total=len(jobs), desc="making narrated videos", unit="video"):
-        pass
-
-
-def _report_death(job: _Job) -> None:
-    raise RuntimeError(f"the process that made {job.paths[0]} died: is there memory enough?")
+    progress = {"total": len(jobs), "desc": "making narrated videos", "unit": "video"}
+    if num_workers == 1:
+        for job in tqdm(jobs, **progress):
+            job.run()
+        return
+    # Spawned: this process may hold threads (torch, tokenizers), which a forked child would find frozen.
+    with ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+        for _ in tqdm(pool.map(_Job.run, jobs, chunksize=4), **progress):
+            pass
 
 
 def _claim_folder(folder: Path, config: CorpusConfig) -> None:

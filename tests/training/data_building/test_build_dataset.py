@@ -5,15 +5,21 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
+from fractions import Fraction
 
+import av
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from processing import TVTSv2VideoProcessor
 from training.data_building import build_dataset as module
-from training.data_building.build_dataset import build_dataset, read_groups, split_of
+from training.data_building.build_dataset import build_dataset, check_in_processes, read_groups
+from training.data_building.candidates import Candidate
+from training.data_building.dataset_files import split_of, write_output
 from training.data_building.video_checks import VideoCheck, check_video
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 from training.sources.built_dataset import BuiltDataset
@@ -76,6 +82,7 @@ def test_takes_the_good_and_names_the_bad(footage, tmp_path):
         "unreadable video": 1,
         "words outside the video": 1,
     }
+    assert report["num_with_several_transcripts"] == 0 and report["left_out"] == {"link to a folder": ["loop"]}
     assert report["rejected"]["same content as another video"] == [{"video": "copy.mp4", "detail": "as b.mp4"}]
     assert "line 1: broken times" in report["rejected"]["broken transcript"][0]["detail"]
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
@@ -95,6 +102,8 @@ def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footag
         (footage / f"{name}.mp4").write_bytes(good + name.encode())
         return footage / name
 
+    (footage / "._b.mp4").write_bytes(b"\0\5\x16\7 what macOS writes beside b.mp4")
+    (footage / "._b.srt").write_bytes(b"\0\5\x16\7")
     (footage / "circle.mp4").symlink_to(footage / "circle.mp4")
     (footage / "circle.srt").write_text("00:00.000 --> 00:09.000\nhi")
     os.mkfifo(footage / "pipe.mp4")
@@ -112,11 +121,9 @@ def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footag
         file.write(good)
     report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
     assert report["accepted"]["train"] == 3
-    assert report["rejected"]["name is not UTF-8"][0]["video"] == "caf\\udce9.mp4"
+    assert report["rejected"]["name is not UTF-8"][0]["video"] == "caf\\xe9.mp4"
     reasons = {row["video"]: (reason, row["detail"]) for reason, rows in report["rejected"].items() for row in rows}
     expected = {
-        "circle": ("leads out of the folder", "cannot be followed"),
-        "pipe": ("unreadable video", "regular file"),
         "piped": ("broken transcript", "not a regular file"),
         "huge": ("broken transcript", "larger than 32 MiB"),
         "nested": ("broken transcript", "recursion"),
@@ -124,6 +131,12 @@ def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footag
         "negative": ("broken transcript", "expected a time of 0 to"),
         "overlap": ("too short, or too few words for the clips", "among 2 words"),
         "stolen": ("leads out of the folder", "leads out of"),
+    }
+    assert report["left_out"] == {
+        "dangling link": ["circle.mp4"],
+        "hidden": ["._b.mp4"],
+        "link to a folder": ["loop"],
+        "not a regular file": ["pipe.mp4"],
     }
     for name, (reason, detail) in expected.items():
         assert reasons[f"{name}.mp4"][0] == reason and detail in reasons[f"{name}.mp4"][1], reasons[f"{name}.mp4"]
@@ -211,7 +224,7 @@ def test_refuses_foreign_and_empty_folders(footage, tmp_path):
         build_dataset(footage, tmp_path / "out", heldout_ratio=1.0)
 
 
-def test_ledger_lines_survive(tmp_path):
+def test_lines_of_the_log_survive(tmp_path):
     check = VideoCheck("ä.mp4", "1 2", duration=3.5, words=(("hé", 0.25),), content_hash="ff")
     again = VideoCheck.from_json(check.to_json())
     assert [tuple(word) for word in again.words] == [("hé", 0.25)] and again.video == "ä.mp4"
@@ -246,7 +259,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
                 check = VideoCheck(f"{index}.mp4", "1", duration=400.0, content_hash=str(index), words=words)
                 file.write(check.to_json().encode() + b"\n")
         tracemalloc.start()
-        module._write_output(folder, folder / "checks.jsonl", places, 0.0, {})
+        write_output(folder, folder / "checks.jsonl", places, 0.0, {}, {})
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert sum(pq.read_metadata(file).num_rows for file in (folder / "data").iterdir()) == num_rows
@@ -254,3 +267,101 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
 
     peak_bytes(10)  # what is loaded once
     assert peak_bytes(2000) < 1.3 * peak_bytes(200)
+
+
+# --- one video after another ---
+
+
+def checked(candidate):
+    return VideoCheck(candidate.video, candidate.signature, detail="checked")
+
+
+def die_at_seven(candidate):
+    if candidate.video == "7":
+        os._exit(1)
+    return checked(candidate)
+
+
+def hang_at_seven(candidate):
+    if candidate.video == "7":
+        time.sleep(600)
+    return checked(candidate)
+
+
+def fail_at_seven(candidate):
+    if candidate.video == "7":
+        raise KeyError("seven")
+    return checked(candidate)
+
+
+CANDIDATES = [Candidate(str(number), (), "1") for number in range(20)]
+
+
+@pytest.mark.parametrize(("check", "reason"), [(die_at_seven, "died"), (hang_at_seven, "took more than 20 s")])
+def test_a_crash_or_a_hang_costs_its_video_alone(check, reason):
+    results = {result.video: result for result in check_in_processes(check, CANDIDATES, 2, limit_seconds=20)}
+    assert len(results) == 20
+    seven = results.pop("7")
+    assert seven.reason == "unreadable video" and reason in seven.detail
+    assert all(result.reason is None and result.detail == "checked" for result in results.values())
+
+
+def test_errors_of_the_checks_themselves_reach_the_caller():
+    with pytest.raises(KeyError, match="seven"):
+        list(check_in_processes(fail_at_seven, CANDIDATES, 2))
+
+
+# --- transcripts ---
+
+
+def test_the_next_transcript_is_tried_and_the_choice_is_told(footage, tmp_path):
+    (footage / "b.json").write_text('{"title": "metadata, as downloaders write it"}')
+    (footage / "a.de.srt").write_text("00:00.000 --> 00:09.000\nhallo")
+    report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+    assert report["accepted"]["train"] == 3
+    assert report["several_transcripts"] == [
+        {"video": "a.mp4", "taken": "a.json", "not taken": ["a.de.srt"]},
+        {"video": "b.mp4", "taken": "b.en.srt", "not taken": ["b.json"]},
+    ]
+    rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows["transcript"][:] == ["a.json", "b.en.srt", "channel/c.json"]
+
+
+def test_the_language_can_be_set(footage, tmp_path):
+    report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0, language="de")
+    assert {"video": "b.mp4", "detail": ""} in report["rejected"]["no transcript of that name"]
+    with pytest.raises(ValueError, match="language must be a code such as en, got 'klingon'"):
+        build_dataset(footage, tmp_path / "out", language="klingon")
+
+
+@pytest.mark.parametrize("late_seconds", [3, 8])
+def test_words_and_frames_are_of_one_moment_where_the_video_track_starts_late(tmp_path, late_seconds):
+    """Subtitles count on the file's clock, as players show them; frames count from the first one."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    write_late_video(folder / "late.mp4", late_seconds, num_seconds=39)
+    cues = [f"00:{s:02d}.000 --> 00:{s:02d}.990\nsecond{s} is shown" for s in range(late_seconds + 39)]
+    (folder / "late.vtt").write_text("WEBVTT\n\n" + "\n\n".join(cues))
+    report = build_dataset(folder, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+    assert report["accepted"]["train"] == 1 and report["num_words_before_first_frame"] == 3 * late_seconds
+    rows = datasets.load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
+    first = rows[0]["words"][0]
+    assert (first["word"], first["time"]) == (f"second{late_seconds}", pytest.approx(0, abs=0.05))
+
+
+def write_late_video(path, late_seconds, num_seconds, fps=5):
+    """Sound from the start, and a video track that begins `late_seconds` after it."""
+    with av.open(str(path), "w") as container:
+        video, sound = container.add_stream("mpeg4", rate=fps), container.add_stream("aac", rate=8000)
+        video.width = video.height = 64
+        sound.layout = "mono"
+        silence = av.AudioFrame.from_ndarray(
+            np.zeros((1, 8000 * (late_seconds + num_seconds)), np.float32), format="fltp", layout="mono"
+        )
+        silence.sample_rate, silence.pts, silence.time_base = 8000, 0, Fraction(1, 8000)
+        container.mux([*sound.encode(silence), *sound.encode()])
+        for index in range(num_seconds * fps):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), index % 250, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = index + late_seconds * fps, Fraction(1, fps)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())

@@ -9,7 +9,8 @@ import torch
 from modeling_tvtsv2 import TVTSv2Config
 from processing import TVTSv2VideoProcessor
 from training.arguments import DataArguments, PreTrainingArguments
-from training.data_building.build_dataset import build_dataset, split_of
+from training.data_building.build_dataset import build_dataset
+from training.data_building.dataset_files import split_of
 from training.data_building.pack_shards import pack_shards
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 from training.pretraining_setup import DataFiles, build_heldout_data, build_training_data

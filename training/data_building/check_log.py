@@ -1,6 +1,6 @@
-"""The ledger of a data set that is being built: a line for each video checked, found again and read at its place.
+"""The log of a data set's checks: one JSON line per video, read again at its place in the file.
 
-Only places (numbers) and keys of 16 bytes are held for each video, so that a ledger may be much larger than memory.
+Only places (numbers) and keys of 16 bytes are held per video, so that a log may be much larger than memory.
 """
 
 from array import array
@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from training.data_building.video_checks import DUPLICATE, Candidate, VideoCheck, check_key
+from training.data_building.candidates import Candidate, check_key
+from training.data_building.video_checks import DUPLICATE, VideoCheck
 
 
-def find_results(candidates: Iterable[Candidate], ledger: Path) -> tuple[array, dict[bytes, tuple[int, Candidate]]]:
-    """The place in the ledger of each candidate's result, -1 where there is none; and these by key, with number."""
-    known, places, todo = dict(scan(ledger)), array("q"), {}
+def find_results(candidates: Iterable[Candidate], log: Path) -> tuple[array, dict[bytes, tuple[int, Candidate]]]:
+    """Return the place in the log of each candidate's result, -1 where there is none, and the latter by key."""
+    known, places, todo = dict(scan(log)), array("q"), {}
     for number, candidate in enumerate(candidates):
         places.append(known.get(candidate.key, -1))
         if places[-1] < 0:
@@ -21,12 +22,12 @@ def find_results(candidates: Iterable[Candidate], ledger: Path) -> tuple[array, 
     return places, todo
 
 
-def scan(ledger: Path) -> Iterator[tuple[bytes, int]]:
-    """(key, place) of every whole line; what an interruption left half written is cut off."""
-    if not ledger.exists():
+def scan(log: Path) -> Iterator[tuple[bytes, int]]:
+    """Yield (key, place) of every whole line; a line that an interruption left half written is cut off."""
+    if not log.exists():
         return
     place = 0
-    with open(ledger, "r+b") as file:
+    with open(log, "r+b") as file:
         for line in file:
             if not line.endswith(b"\n"):
                 file.truncate(place)
@@ -35,21 +36,21 @@ def scan(ledger: Path) -> Iterator[tuple[bytes, int]]:
                 check = VideoCheck.from_json(line)
             except (ValueError, TypeError) as error:
                 raise ValueError(
-                    f"{ledger} is damaged at byte {place} ({error}): remove it, all is checked anew"
+                    f"{log} is damaged at byte {place} ({error}): remove it, and all videos are checked again"
                 ) from error
             yield check_key(check.video, check.signature), place
             place += len(line)
 
 
-def read_checks(ledger: Path, places: Sequence[int]) -> Iterator[VideoCheck]:
-    """Results in the order of the candidates, one at a time; a second video of the same content is marked."""
+def read_checks(log: Path, places: Sequence[int]) -> Iterator[VideoCheck]:
+    """Yield results in the order of the candidates; a second video of the same content is marked."""
     first_with: dict[str, int] = {}
 
     def read(place: int) -> VideoCheck:
         file.seek(place)
         return VideoCheck.from_json(file.readline())
 
-    with open(ledger, "rb") as file:
+    with open(log, "rb") as file:
         for place in places:
             check = read(place)
             if check.reason is None:

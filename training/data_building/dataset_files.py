@@ -1,0 +1,147 @@
+"""What a built data set consists of: Parquet files by split, its report and its card."""
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from processing.atomic_files import write_whole
+from processing.video_files import printable_name
+from training.data_building.check_log import read_checks
+from training.data_building.video_checks import VideoCheck
+
+ROWS_PER_FILE = 5000
+ROWS_PER_GROUP = 100  # what is in memory at a time; transcripts can be long
+FEATURES = datasets.Features(
+    {
+        "video": datasets.Value("string"),
+        "duration": datasets.Value("float64"),
+        "words": datasets.List({"word": datasets.Value("string"), "time": datasets.Value("float64")}),
+        "times_are_spread": datasets.Value("bool"),
+        "transcript": datasets.Value("string"),
+        "group": datasets.Value("string"),
+        "content_hash": datasets.Value("string"),
+    }
+)
+
+
+def split_of(group: str, heldout_ratio: float) -> str:
+    """Return "train" or "heldout": a stable function of the group's name, so that new videos move no old ones."""
+    number = int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest(), "big")
+    return "heldout" if number < heldout_ratio * 2**64 else "train"
+
+
+def write_output(
+    output: Path,
+    log: Path,
+    places: Sequence[int],
+    heldout_ratio: float,
+    groups: dict[str, str],
+    left_out: dict[str, list[str]],
+) -> dict:
+    """Write Parquet files, report and card of the checks at `places` of the log, and return the report."""
+    report, accepted = _sort_out(log, places, heldout_ratio, groups)
+    report["left_out"] = {reason: sorted(map(printable_name, names)) for reason, names in sorted(left_out.items())}
+    part = output / "data.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    for split, accepted_places in accepted.items():
+        _write_split(part, split, log, accepted_places, groups)
+    shutil.rmtree(output / "data", ignore_errors=True)
+    part.rename(output / "data")
+    write_whole(output / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_whole(output / "README.md", _data_card(report))
+    return report
+
+
+def _write_split(folder: Path, split: str, log: Path, places: Sequence[int], groups: dict[str, str]) -> None:
+    """Write the rows of the results at these places; no more than a row group of them is in memory."""
+    num_files = -(-len(places) // ROWS_PER_FILE)
+    schema = FEATURES.arrow_schema
+    for index in range(num_files):
+        end = min(len(places), (index + 1) * ROWS_PER_FILE)
+        with pq.ParquetWriter(folder / f"{split}-{index:05d}-of-{num_files:05d}.parquet", schema) as writer:
+            for first in range(index * ROWS_PER_FILE, end, ROWS_PER_GROUP):
+                checks = read_checks(log, places[first : min(end, first + ROWS_PER_GROUP)])
+                writer.write_table(pa.Table.from_pylist([_row(check, groups) for check in checks], schema))
+
+
+def _row(check: VideoCheck, groups: dict[str, str]) -> dict:
+    return {
+        "video": check.video,
+        "duration": check.duration,
+        "words": [{"word": word, "time": time} for word, time in check.words],
+        "times_are_spread": check.times_are_spread,
+        "transcript": check.transcript,
+        "group": groups.get(check.video, check.video),
+        "content_hash": check.content_hash,
+    }
+
+
+def _sort_out(
+    log: Path, places: Sequence[int], heldout_ratio: float, groups: dict[str, str]
+) -> tuple[dict, dict[str, list[int]]]:
+    """Return the report, and the places of what was accepted, by split."""
+    accepted: dict[str, list[int]] = {"train": [], "heldout": []}
+    totals = Counter(words=0, seconds=0.0, spread=0, dropped=0, early=0)
+    rejected: dict[str, list[dict[str, str]]] = {}
+    several: list[dict] = []
+    for place, check in zip(places, read_checks(log, places), strict=True):
+        if check.reason is not None:
+            entry = {"video": printable_name(check.video), "detail": printable_name(check.detail)}
+            rejected.setdefault(check.reason, []).append(entry)
+            continue
+        accepted[split_of(groups.get(check.video, check.video), heldout_ratio)].append(place)
+        totals.update(words=len(check.words), seconds=check.duration, spread=check.times_are_spread)
+        totals.update(dropped=check.num_dropped, early=check.num_early)
+        if check.others:
+            others = [printable_name(name) for name in check.others]
+            several.append({"video": check.video, "taken": printable_name(check.transcript), "not taken": others})
+    report = {
+        "accepted": {split: len(accepted_places) for split, accepted_places in accepted.items()},
+        "num_words": totals["words"],
+        "hours": round(totals["seconds"] / 3600, 3),
+        "num_with_spread_times": totals["spread"],
+        "num_pieces_with_impossible_times": totals["dropped"],
+        "num_words_before_first_frame": totals["early"],
+        "num_with_several_transcripts": len(several),
+        "num_rejected": {reason: len(videos) for reason, videos in sorted(rejected.items())},
+        "rejected": dict(sorted(rejected.items())),
+        "several_transcripts": several,
+    }
+    return report, accepted
+
+
+def _data_card(report: dict) -> str:
+    splits = [split for split, number in report["accepted"].items() if number]
+    files = "\n".join(f"  - split: {split}\n    path: data/{split}-*.parquet" for split in splits)
+    rejected = "\n".join(f"| {reason} | {number} |" for reason, number in report["num_rejected"].items())
+    return f"""---
+configs:
+- config_name: default
+  data_files:
+{files}
+---
+# Narrated videos with timed words
+
+{report["accepted"]["train"]} videos to train on, {report["accepted"]["heldout"]} held out; {report["hours"]} hours, \
+{report["num_words"]} words. In {report["num_with_spread_times"]} of the videos only whole segments were timed, and \
+their words were spread over each segment (`times_are_spread`).
+
+Columns: `video` (path relative to the folder of videos, which is not part of this data set), `duration` in seconds, \
+`words` (`word`, `time` in seconds from the first frame), `times_are_spread`, `transcript` (the file they come from), \
+`group` (all videos of a group are in one split), `content_hash`.
+
+| rejected because | videos |
+|---|---|
+{rejected}
+
+Each rejected video is named in `report.json`. The rights to videos and transcripts are their owners'; this card says
+nothing about them.
+"""
