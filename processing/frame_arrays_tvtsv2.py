@@ -4,7 +4,7 @@ Axis legend: T frames, H height, W width, C colors.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -20,6 +20,18 @@ from .reader_container_tvtsv2 import VideoReadingError
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
+def as_list(values: Any) -> Any:
+    """Return a column of strings or objects (NumPy, pandas, pyarrow, `datasets`) as a list; anything else as it is."""
+    if isinstance(values, np.ndarray):
+        return values if values.dtype.kind in "biufc" else values.tolist()
+    if isinstance(values, list | tuple | Mapping | torch.Tensor) or is_file(values) or is_decoder(values):
+        return values
+    for method in ("to_pylist", "tolist"):
+        if hasattr(values, method):
+            return getattr(values, method)()
+    return list(values) if isinstance(values, Iterable) else values
+
+
 def list_videos(videos: Any) -> list:
     """Return the videos of a batch: the items of a list, nested or not, the slices of a 5-D array, or one video.
 
@@ -28,6 +40,7 @@ def list_videos(videos: Any) -> list:
     Raises:
         ValueError: The list is empty, or mixes images with videos.
     """
+    videos = as_list(videos)
     if isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 5:
         return list(videos)
     if not isinstance(videos, list | tuple):
@@ -52,6 +65,7 @@ def list_images(images: Any) -> list[list]:
         ValueError: The list is empty.
         TypeError: An item is no image.
     """
+    images = as_list(images)
     if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
         images = list(images)
     if not isinstance(images, list | tuple):

@@ -6,7 +6,7 @@ Axis legend: B videos, K transcripts of a video, L tokens.
 import difflib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from transformers.image_processing_base import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
-from .frame_arrays_tvtsv2 import list_images
+from .frame_arrays_tvtsv2 import as_list, list_images
 from .frame_settings_tvtsv2 import TVTSv2VideoProcessorKwargs
 from .video_processing_tvtsv2 import limit_threads_after_fork
 
@@ -219,11 +219,11 @@ def flatten_texts(text: Any) -> tuple[list[str], int | None]:
         TypeError: An item is no string.
         ValueError: No texts, an empty text, or lists of different lengths.
     """
-    text = _as_list(text)
+    text = as_list(text)
     texts = [text] if isinstance(text, str) else text
     if not isinstance(texts, list | tuple):
         raise TypeError(f"`text` must be a string, a list of strings, or a list of lists, got {type(text).__name__}.")
-    texts = [_as_list(item) for item in texts]
+    texts = [as_list(item) for item in texts]
     nested = [isinstance(item, list | tuple) for item in texts]
     num_transcripts = None
     if any(nested):
@@ -242,16 +242,6 @@ def flatten_texts(text: Any) -> tuple[list[str], int | None]:
         if not item.strip():
             raise ValueError(f"The text in place {index} is empty; leave it out, or give the words spoken.")
     return [str(item) for item in texts], num_transcripts
-
-
-def _as_list(text: Any) -> Any:
-    """Return a column of NumPy, pandas, pyarrow or `datasets` as a list; anything else as it is."""
-    if isinstance(text, str | bytes | list | tuple | Mapping) or not isinstance(text, Iterable):
-        return text
-    for method in ("to_pylist", "tolist"):
-        if hasattr(text, method):
-            return getattr(text, method)()
-    return list(text)
 
 
 def _shape_rows(encoded: dict[str, list], shape: tuple[int, ...], return_tensors: str | None) -> BatchFeature:

@@ -1,0 +1,1 @@
+"""Wrappers for libraries that load models through an interface of their own; see docs/hosts."""
