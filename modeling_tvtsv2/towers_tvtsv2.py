@@ -15,6 +15,7 @@ from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.clip.modeling_clip import CLIPPreTrainedModel, CLIPTextModel
+from transformers.utils import logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -22,6 +23,8 @@ from .configuration_tvtsv2 import TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionCo
 from .transcript_sorter_tvtsv2 import init_sorter_weights
 from .video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings, init_embedding_weights, kept_patch_indices
 from .video_encoder_tvtsv2 import TVTSv2VideoEncoder, TVTSv2VideoLayer, init_time_attention
+
+logger = logging.get_logger(__name__)
 
 _AUTO_MAP = {
     "AutoConfig": "configuration_tvtsv2.TVTSv2Config",
@@ -139,15 +142,20 @@ class TVTSv2TextModel(TVTSv2PreTrainedModel, CLIPTextModel):
             input_ids: int64 (B, L), each row with an end-of-text token and padded on the right.
             attention_mask: accepted and not needed: under the causal mask no token after the end-of-text token can
                 reach it.
-            kwargs: `output_hidden_states`, `output_attentions`.
+            kwargs: `output_hidden_states`, `output_attentions`; eager attention alone returns weights, other
+                implementations an empty tuple and a warning.
 
         Raises:
-            ValueError: `input_ids` has not two axes or more tokens than positions, a row has no end-of-text token
-                (checked where it is free: not on an accelerator, not under compilation), or attentions are requested
-                of an attention implementation that returns none.
+            ValueError: `input_ids` has not two axes or more tokens than positions, or a row has no end-of-text token
+                (checked where it is free: not on an accelerator, not under compilation).
         """
         self._refuse_unknown_arguments(kwargs)
-        self._check_inputs(input_ids, kwargs.get("output_attentions", self.config.output_attentions))
+        self._check_inputs(input_ids)
+        if kwargs.get("output_attentions") and self.config._attn_implementation != "eager":
+            logger.warning_once(
+                f"The text tower returns attentions under eager attention only, not under "
+                f'{self.config._attn_implementation!r}; call model.set_attn_implementation("eager") first.'
+            )
         hidden_states = self.embeddings(input_ids=input_ids)
         # By position: the fourth parameter, unused here, has another name in later releases of transformers.
         causal_mask = create_causal_mask(self.config, hidden_states, None, None)
@@ -158,14 +166,9 @@ class TVTSv2TextModel(TVTSv2PreTrainedModel, CLIPTextModel):
         pooled = hidden_states[torch.arange(len(ends), device=hidden_states.device), ends]
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
-    def _check_inputs(self, input_ids: torch.Tensor, output_attentions: bool | None) -> None:
+    def _check_inputs(self, input_ids: torch.Tensor) -> None:
         if input_ids.ndim != 2:
             raise ValueError(f"input_ids must be (batch, tokens), got {tuple(input_ids.shape)}.")
-        if output_attentions and self.config._attn_implementation != "eager":
-            raise ValueError(
-                f"The text tower's attentions are returned by eager attention only, not by "
-                f'{self.config._attn_implementation!r}; call model.set_attn_implementation("eager") first.'
-            )
         if input_ids.device.type != "cpu" or torch.compiler.is_compiling():
             return
         has_end = (input_ids == self.config.eos_token_id).any(dim=1)
