@@ -14,14 +14,14 @@ import importlib
 import json
 import multiprocessing
 import os
-import shlex
 import signal
 import sys
 import time
 import traceback
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from benchmarks.records import describe_device, make_record, write_record
 
 # Part -> (function, seconds it may take). In order of worth.
 PARTS = {
@@ -39,7 +39,6 @@ PARTS = {
 }
 ROOT = Path(__file__).parents[1]
 IMPORTED_ONCE = ("torch", "torch.distributed.fsdp", "transformers", "accelerate", "modeling_tvtsv2", "training.trainer")
-PACKAGES = ("torch", "triton", "transformers", "accelerate", "av", "numpy")
 DONE, FAILED, TIMED_OUT = "done", "failed", "timed out"
 
 
@@ -59,10 +58,6 @@ class Setting:
 def run_part(name: str, setting: Setting, connection) -> None:
     """Run a part in this process; send its results one by one, then its state and the error, if any."""
     os.setsid()  # compilers and commands that it starts end with it
-    import torch
-
-    from training.runtime.machine import device_name
-
     module, _, function = PARTS[name][0].partition(":")
     try:
         part = getattr(importlib.import_module(module), function)
@@ -71,7 +66,7 @@ def run_part(name: str, setting: Setting, connection) -> None:
         text = "".join(traceback.format_exception(error)).replace(f"{ROOT}{os.sep}", "")
         connection.send(("end", FAILED, text[-3000:]))
     else:
-        connection.send(("device", None, device_name(torch.device(setting.device))))
+        connection.send(("device", None, describe_device(setting.device)))
         connection.send(("end", DONE, None))
 
 
@@ -113,25 +108,6 @@ def end_group(process) -> None:
     process.join()
 
 
-def describe_versions() -> dict[str, str]:
-    """Return the installed versions of what decides about the numbers."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def write(path: Path, record: dict) -> None:
-    """Write the record whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
 def parse_arguments(command_line: list[str] | None) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(
@@ -151,14 +127,9 @@ def main(command_line: list[str] | None = None) -> int:
     """Run the parts that the record lacks; return 1 where one is not done."""
     options = parse_arguments(command_line)
     setting, end = Setting(options.device, options.small), time.monotonic() + options.seconds
-    arguments = sys.argv[1:] if command_line is None else command_line
     record = json.loads(options.output.read_text()) if options.output.is_file() else {"parts": {}}
-    words = [Path(word).name if "/" in word else word for word in arguments]  # no path of the machine
-    record |= {
-        "command": shlex.join(["python", "-m", "benchmarks.gpu_check", *words]),
-        "small": options.small,
-        "versions": describe_versions(),
-    }
+    made = make_record("benchmarks.gpu_check", arguments=command_line, small=options.small)
+    record |= {name: made[name] for name in ("command", "finished", "small", "versions")}  # parts name their device
     for module in IMPORTED_ONCE:
         importlib.import_module(module)
 
@@ -172,7 +143,7 @@ def main(command_line: list[str] | None = None) -> int:
 
         def save(entry: dict, name: str = name) -> None:
             record["parts"][name] = entry
-            write(options.output, record)
+            write_record(options.output, record)
 
         print(f"{name}:", flush=True)
         entry = supervise(name, setting, left, save)

@@ -17,7 +17,7 @@ import shlex
 from pathlib import Path
 
 from benchmarks.evaluation.paper_tables import COLUMNS, ROWS, Column, Row
-from benchmarks.records import COMPLETE, read_records, top_figure
+from benchmarks.records import COMPLETE, read_records, top_metric
 
 DEFAULT_FOLDERS = (Path(__file__).parent / "records", Path("outputs/benchmarks"))
 NOT_RUN, RUN, PARTIAL = "not run", "run", "partial"
@@ -105,8 +105,8 @@ def _cell_line(records: list[dict], row: Row, column: Column, paper: float | tup
     paper = paper if with_dual_softmax else (paper, None)
     ours: tuple = (None, None)
     if record is not None:
-        plain = top_figure(record, "R@1" if with_dual_softmax else "top_1")
-        both = with_dual_softmax and record["dual_softmax"]["figures"]["text_to_video"]["R@1"]["value"]
+        plain = 100 * top_metric(record, "R@1" if with_dual_softmax else "top_1")
+        both = with_dual_softmax and 100 * record["dual_softmax"]["metrics"]["text_to_video"]["R@1"]["value"]
         ours = (plain, both if with_dual_softmax else None)
     differences = [None if None in pair else pair[0] - pair[1] for pair in zip(ours, paper, strict=True)]
     state = NOT_RUN if record is None else cell_state(record, column)
@@ -116,7 +116,7 @@ def _cell_line(records: list[dict], row: Row, column: Column, paper: float | tup
 
 def _other_line(record: dict) -> str:
     name = "R@1" if record["protocol"] == "retrieval" else "top_1"
-    figure = f"{name} {top_figure(record, name):.1f}"
+    figure = f"{name} {100 * top_metric(record, name):.1f}"
     state = RUN if record["state"] == COMPLETE else PARTIAL
     fields = (record["model"]["name"], record["protocol"], record["data"], figure, state)
     return _line((*fields, _videos(record), record["file"]))

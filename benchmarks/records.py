@@ -1,29 +1,83 @@
-"""Records of runs: JSON that says everything about how a number came to be, without a path of the machine."""
+"""Records of runs: JSON that says how a number came to be. The one writer and the one reader of them."""
 
 import json
 import math
+import os
 import platform
 import shlex
+import sys
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from benchmarks.evaluation.embeddings.sources import VideoEmbeddings
+from processing.atomic_files import write_whole
 from training.runtime.machine import device_name
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 held percent under "figures"
 COMPLETE, PARTIAL = "complete", "partial"
-_LIBRARIES = ("torch", "torchvision", "transformers", "accelerate", "av", "numpy", "safetensors")
+_LIBRARIES = ("torch", "triton", "torchvision", "transformers", "accelerate", "av", "numpy", "safetensors")
 
 
-def count_videos(num_in_annotations: int, expected: int, videos: VideoEmbeddings) -> dict:
-    """How many videos a part of a split has, and what became of them.
+def make_record(
+    module: str, *, device: torch.device | str = "cpu", arguments: list[str] | None = None, **content
+) -> dict:
+    """Return a record: the command that made it, when, on what device, with which versions, and `content`.
+
+    Args:
+        module: as `python -m` takes it.
+        device: where the numbers come from.
+        arguments: of the command line; None: those of this process. Paths below the working directory become
+            relative to it, so the command runs again there as it stands.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    return {
+        "format_version": FORMAT_VERSION,
+        "command": shlex.join(["python", "-m", module, *map(_relative, arguments)]),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **content,
+        "device": describe_device(device),
+        "load": round(os.getloadavg()[0], 2),
+        "versions": {"python": platform.python_version(), **library_versions()},
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide about numbers, where they are installed."""
+    found = {}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_device(device: torch.device | str) -> str:
+    """Return a device by its maker's name; of a CPU also the cores and the threads in use."""
+    name = device_name(torch.device(device))
+    return name if torch.device(device).type == "cuda" else f"{name}, {torch.get_num_threads()} threads"
+
+
+def write_record(path: Path, record: dict) -> None:
+    """Write a record whole or not at all.
+
+    Raises:
+        ValueError: a number in it is not finite.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(path, text)
+
+
+def count_videos(num_in_annotations: int, expected: int, videos) -> dict:
+    """Return how many videos a part of a split has, and what became of them.
 
     Args:
         num_in_annotations: before `--max_videos`.
         expected: after it: those asked for.
+        videos: their `VideoEmbeddings`.
     """
     return {
         "in_annotations": num_in_annotations,
@@ -37,47 +91,13 @@ def count_videos(num_in_annotations: int, expected: int, videos: VideoEmbeddings
 
 
 def run_state(parts: dict[str, dict]) -> str:
-    """`complete` where every annotated video of every part was evaluated, else `partial`."""
+    """Return `complete` where every annotated video of every part was evaluated, else `partial`."""
     complete = all(part["evaluated"] == part["in_annotations"] for part in parts.values())
     return COMPLETE if complete else PARTIAL
 
 
-def make_record(*, arguments: list[str], **content) -> dict:
-    """A record.
-
-    Args:
-        arguments: Of the command line; paths in it are cut to their last part.
-        content: Everything else.
-    """
-    return {
-        "format_version": FORMAT_VERSION,
-        "command": shlex.join(["python", "-m", "benchmarks.run", *map(_without_folders, arguments)]),
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **content,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
-    }
-
-
-def describe_device(device: torch.device | str) -> str:
-    """A device by its maker's name; of a CPU also the cores and threads in use."""
-    name = device_name(torch.device(device))
-    return name if torch.device(device).type == "cuda" else f"{name}, {torch.get_num_threads()} threads"
-
-
-def write_record(path: Path, record: dict) -> None:
-    """Writes a record whole or not at all.
-
-    Raises:
-        ValueError: a number in it is not finite.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
 def read_records(folders: list[Path]) -> list[dict]:
-    """All records of benchmark runs below folders, oldest first; other JSON files are left alone.
+    """Return all records of evaluation runs below folders, oldest first; other JSON files are left alone.
 
     Raises:
         ValueError: a record is broken or of another format.
@@ -91,15 +111,18 @@ def read_records(folders: list[Path]) -> list[dict]:
         if not isinstance(content, dict) or "protocol" not in content:
             continue
         if content.get("format_version") != FORMAT_VERSION:
-            raise ValueError(f"{file} has format {content.get('format_version')!r}, known is {FORMAT_VERSION}.")
+            raise ValueError(
+                f"{file} has record format {content.get('format_version')!r}, and {FORMAT_VERSION} is read; run its "
+                "command again."
+            )
         _check_record(file, content)
         records.append(content | {"file": file.name if file.name != "record.json" else file.parent.name})
     return sorted(records, key=lambda record: record["finished"])
 
 
 def _check_record(file: Path, record: dict) -> None:
-    """A record whose state does not follow from its own counts was changed by hand."""
-    for name in ("data", "videos", "figures", "state", "model", "finished"):
+    """Raise `ValueError` for a record whose state does not follow from its own counts: it was changed by hand."""
+    for name in ("data", "videos", "metrics", "state", "model", "finished"):
         if name not in record:
             raise ValueError(f"{file} is a record without {name!r}.")
     if record["state"] != run_state(record["videos"]):
@@ -108,18 +131,19 @@ def _check_record(file: Path, record: dict) -> None:
         )
 
 
-def top_figure(record: dict, name: str) -> float:
-    """One figure's value: of text to video for retrieval, the mean over seeds for the linear probe."""
-    figures = record["figures"]
-    value = figures.get("text_to_video", figures)[name]["value"]
+def top_metric(record: dict, name: str) -> float:
+    """Return a metric's value: of text to video for retrieval, the mean over seeds for the linear probe."""
+    metrics = record["metrics"]
+    value = metrics.get("text_to_video", metrics)[name]["value"]
     value = record.get("seeds", {}).get(f"{name}_mean", value)
     if not math.isfinite(value):
         raise ValueError(f"{record['file']}: {name} is {value}.")
     return value
 
 
-def _without_folders(argument: str) -> str:
-    """A path cut to its last part; names on the hub and everything else as they are."""
+def _relative(argument: str) -> str:
+    """Return a path below the working directory relative to it; everything else as it is."""
     name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-    is_path = "/" in value and (value.startswith((".", "/", "~")) or Path(value).exists())
-    return name + equals + (Path(value).name if is_path else value)
+    if value.startswith("/") and Path(value).is_relative_to(Path.cwd()):
+        value = str(Path(value).relative_to(Path.cwd()))
+    return name + equals + value

@@ -33,6 +33,7 @@ from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_emb
 from benchmarks.evaluation.embeddings.embedding_file import EmbeddingFile
 from benchmarks.evaluation.embeddings.sources import FileSource, ModelSource, Source
 from benchmarks.evaluation.embeddings.video_folder import VideoFolder
+from benchmarks.evaluation.metric_table import format_metrics
 from benchmarks.evaluation.paper_tables import ROWS, check_paper_row
 from benchmarks.evaluation.protocols.linear_probe import run_linear_probe
 from benchmarks.evaluation.protocols.multiple_choice import run_multiple_choice
@@ -40,7 +41,7 @@ from benchmarks.evaluation.protocols.prompts import DEFAULT_TEMPLATES, check_tem
 from benchmarks.evaluation.protocols.recognition import run_recognition
 from benchmarks.evaluation.protocols.retrieval import run_retrieval
 from benchmarks.evaluation.report import write_report
-from benchmarks.records import count_videos, describe_device, make_record, run_state, write_record
+from benchmarks.records import count_videos, make_record, run_state, write_record
 
 DATA = {
     "retrieval": sorted(retrieval_annotations.READERS),
@@ -162,16 +163,22 @@ def evaluate(arguments: argparse.Namespace, splits: dict, source: Source, device
     if arguments.protocol == "retrieval":
         temperature = arguments.dual_softmax_temperature
         result = run_retrieval(test, source, **common, temperature=temperature, seed=arguments.seed)
-        return result, {"figures": result.figures, "dual_softmax": result.dual_softmax}, {"test": result.videos}
+        return (
+            result,
+            {"metrics": result.metrics, "chance": result.chance, "dual_softmax": result.dual_softmax},
+            {"test": result.videos},
+        )
     if arguments.protocol == "recognition":
         result = run_recognition(test, source, **common, templates=arguments.templates, seed=arguments.seed)
-        return result, {"figures": result.figures, "templates": arguments.templates}, {"test": result.videos}
+        content = {"metrics": result.metrics, "chance": result.chance, "templates": arguments.templates}
+        return result, content, {"test": result.videos}
     if arguments.protocol == "multiple_choice":
         result = run_multiple_choice(test, source, **common, seed=arguments.seed)
-        return result, {"figures": result.figures}, {"test": result.videos}
+        return result, {"metrics": result.metrics, "chance": result.chance}, {"test": result.videos}
     seeds = list(range(arguments.seed, arguments.seed + arguments.num_seeds))
     result, train, summary = run_linear_probe(splits["train"], test, source, **common, seeds=seeds, device=device)
-    return result, {"figures": result.figures, "seeds": summary}, {"test": result.videos, "train": train}
+    content = {"metrics": result.metrics, "chance": result.chance, "seeds": summary}
+    return result, content, {"test": result.videos, "train": train}
 
 
 def run(arguments: argparse.Namespace, command_line: list[str]) -> Path | None:
@@ -191,6 +198,7 @@ def run(arguments: argparse.Namespace, command_line: list[str]) -> Path | None:
         return None
     counts = {name: count_videos(len(whole[name].videos), len(splits[name].videos), videos[name]) for name in splits}
     record = make_record(
+        "benchmarks.run",
         arguments=command_line,
         protocol=arguments.protocol,
         data=arguments.data,
@@ -203,7 +211,7 @@ def run(arguments: argparse.Namespace, command_line: list[str]) -> Path | None:
         videos=counts,
         **outcome,
         seed=arguments.seed,
-        device=describe_device(device),
+        device=device,
         num_processes=state.num_processes,
     )
     name = f"{arguments.protocol}-{arguments.data}-{record['model']['name'].replace('/', '--')}"
@@ -214,7 +222,7 @@ def run(arguments: argparse.Namespace, command_line: list[str]) -> Path | None:
 
 
 def main() -> None:
-    """Runs the command line; what a user can mend is told in one line."""
+    """Run the command line; errors that a user can mend end it with one line."""
     arguments = make_parser().parse_args()
     try:
         folder = run(arguments, sys.argv[1:])
@@ -222,11 +230,9 @@ def main() -> None:
         sys.exit(f"error: {error}")
     if folder is not None:
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        print(
-            json.dumps(
-                {name: record[name] for name in ("state", "figures", "dual_softmax") if name in record}, indent=1
-            )
-        )
+        counts = record["videos"]["test"]
+        print(f"{record['state']}: {counts['evaluated']} of {counts['in_annotations']} videos evaluated")
+        print(format_metrics(record))
         print(f"Wrote {folder}/record.json and {folder}/report.html")
 
 

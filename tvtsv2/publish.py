@@ -110,25 +110,25 @@ def read_results(folder: str | Path) -> list[dict]:
     for file in sorted(Path(folder).rglob("record.json")):
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
-            state, figures = record["state"], dict(_flatten(record["figures"]))
+            state, metrics = record["state"], dict(_flatten(record["metrics"]))
             record = {key: record[key] for key in ("protocol", "data", "split", "command", "device")}
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is no benchmark record ({error!r}).") from error
         if state != "complete":
             raise ValueError(f"{file} is {state!r}: not all videos of the split were evaluated. Leave it out.")
-        results.append(record | {"figures": figures})
+        results.append(record | {"metrics": metrics})
     if not results:
         raise ValueError(f"{folder} holds no record.json of a benchmark.")
     return results
 
 
-def _flatten(figures: dict, prefix: str = ""):
-    """Yields (name, value) of nested figures; a figure is a mapping with a "value"."""
-    for name, figure in figures.items():
-        if isinstance(figure, dict) and "value" in figure:
-            yield f"{prefix}{name}", float(figure["value"])
-        elif isinstance(figure, dict):
-            yield from _flatten(figure, f"{prefix}{name} ")
+def _flatten(metrics: dict, prefix: str = ""):
+    """Yield (name, value) of nested metrics; a metric is a mapping with a "value"."""
+    for name, metric in metrics.items():
+        if isinstance(metric, dict) and "value" in metric:
+            yield f"{prefix}{name}", float(metric["value"])
+        elif isinstance(metric, dict):
+            yield from _flatten(metric, f"{prefix}{name} ")
 
 
 def make_card(model, processor, arguments: argparse.Namespace, results: list[dict]) -> str:
@@ -146,7 +146,7 @@ def make_card(model, processor, arguments: argparse.Namespace, results: list[dic
             metric_value=value,
         )
         for record in results
-        for metric, value in record["figures"].items()
+        for metric, value in record["metrics"].items()
     ]
     data = ModelCardData(
         license=arguments.license,
@@ -183,7 +183,7 @@ def _results_table(results: list[dict]) -> str:
     lines = ["| benchmark | metric | value | command, device |", "|---|---|---|---|"]
     for record in results:
         split = "" if record["split"] is None else f", split {record['split']}"
-        for metric, value in record["figures"].items():
+        for metric, value in record["metrics"].items():
             origin = f"`{record['command']}`, {record['device']}"
             lines.append(f"| {record['protocol']} {record['data']}{split} | {metric} | {value:g} | {origin} |")
     return "\n".join(lines)

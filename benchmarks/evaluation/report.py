@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs no other file: figures, rank curve, similarities, confusion, hardest queries.
+"""A run as one HTML page that needs no other file: metrics, rank curve, similarities, confusion, hardest queries.
 
 Axes: N videos, M texts, C classes.
 """
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.evaluation.metric_table import metric_columns, metric_name, shown
 from benchmarks.evaluation.protocols.recognition import RecognitionResult
-from benchmarks.evaluation.protocols.recognition_figures import confusion_matrix
+from benchmarks.evaluation.protocols.recognition_metrics import confusion_matrix
 from benchmarks.evaluation.protocols.retrieval import RetrievalResult
-from benchmarks.evaluation.protocols.retrieval_figures import similarity_blocks
+from benchmarks.evaluation.protocols.similarity_blocks import similarity_blocks
 from benchmarks.evaluation.report_charts import Thumbnails, confusion_chart, rank_curve, similarity_histogram
 
 NUM_HARDEST = 12
@@ -29,10 +30,14 @@ td.text { overflow-wrap: anywhere; } img.chart { width: 46rem; max-width: 100%; 
 .partial { background: #ffe8cc; padding: .6rem .9rem; } .query { border-top: 1px solid #e6e8ec; padding: .8rem 0; }
 .query p { margin: 0 0 .5rem; } .answers { display: flex; gap: .9rem; flex-wrap: wrap; }
 figure { margin: 0; width: 8rem; font-size: 12px; line-height: 1.35; } figure.right { margin-right: 1.4rem; }
-figure img, .no-picture { width: 8rem; height: 6.5rem; object-fit: cover; background: #eef0f3; display: block; }
+figure img, .no-picture { width: 8rem; height: 8rem; object-fit: contain; background: #eef0f3; display: block; }
 .right img { outline: 3px solid #0a6b2d; } figcaption { overflow-wrap: anywhere; margin-top: .3rem; }
 .right figcaption { font-weight: 600; color: #0a6b2d; }
-pre { overflow-x: auto; font-size: 12px; background: #f6f7f9; padding: .8rem; }
+.tables { display: flex; flex-wrap: wrap; gap: 0 2.5rem; } th { font-weight: 600; }
+td.text { max-width: 60vw; } pre { overflow-x: auto; font-size: 12px; background: #f6f7f9; padding: .8rem; }
+@media (max-width: 34rem) { body { margin: 1rem auto; padding: 0 .7rem; } th, td { padding-right: .7rem; }
+  h1 { font-size: 1.3rem; overflow-wrap: anywhere; } .answers { gap: .6rem; } figure { width: 6.4rem; }
+  figure img, .no-picture { width: 6.4rem; height: 6.4rem; } td.text { max-width: 55vw; } }
 """
 
 
@@ -46,8 +51,8 @@ def write_report(path: Path, record: dict, result: RetrievalResult | Recognition
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{html.escape(title)}</h1>",
         _state_part(record),
-        "<h2>Figures</h2>",
-        _figures_part(record),
+        "<h2>Metrics</h2>",
+        _metrics_part(record),
         *body,
         "<h2>How it was made</h2>",
         _provenance_part(record),
@@ -66,30 +71,25 @@ def _state_part(record: dict) -> str:
     return f'<p class="note">{html.escape(text)}.</p>'
 
 
-def _figures_part(record: dict) -> str:
-    """One column for each direction, plain and re-weighted; a protocol without directions has one."""
-    if record["protocol"] != "retrieval":
-        return _figure_table({"value": record["figures"]})
-    dual = record["dual_softmax"]
-    columns = {}
-    for direction, figures in record["figures"].items():
-        name = direction.replace("_", " ")
-        columns |= {name: figures, f"{name}, dual softmax": dual["figures"][direction]}
-    note = f"Dual softmax: temperature {dual['temperature']:g}; {dual['note']}."
-    return f'{_figure_table(columns)}<p class="note">{html.escape(note)}</p>'
+def _metrics_part(record: dict) -> str:
+    """Return one table per column of `metric_columns`: value, interval and chance. Narrow enough for a phone."""
+    tables = "".join(_metric_table(name, *column) for name, column in metric_columns(record).items())
+    note = "In brackets: bootstrap 95 % intervals. Chance: the same metric of guesses."
+    if record["protocol"] == "retrieval":
+        dual = record["dual_softmax"]
+        note += f" Dual softmax: temperature {dual['temperature']:g}; {dual['note']}."
+    return f'<div class="tables">{tables}</div><p class="note">{html.escape(note)}</p>'
 
 
-def _figure_table(columns: dict[str, dict]) -> str:
-    head = "".join(f'<th class="number">{html.escape(name)}</th>' for name in columns)
+def _metric_table(title: str, metrics: dict, chance: dict) -> str:
     rows = ""
-    for figure in next(iter(columns.values())):
-        unit = "" if "rank" in figure else ", %"
-        cells = ""
-        for figures in columns.values():
-            low, high = figures[figure]["interval_95"]
-            cells += f'<td class="number">{figures[figure]["value"]:.1f} <small>[{low:.1f}, {high:.1f}]</small></td>'
-        rows += f"<tr><td>{html.escape(figure.replace('_', ' '))}{unit}</td>{cells}</tr>"
-    return f'<table><tr><th></th>{head}</tr>{rows}</table><p class="note">In brackets: bootstrap 95 % intervals.</p>'
+    for metric, found in metrics.items():
+        low, high = (shown(metric, edge) for edge in found["interval_95"])
+        value = f"{shown(metric, found['value'])} <small>[{low}, {high}]</small>"
+        cells = f'<td class="number">{value}</td><td class="number">{shown(metric, chance[metric])}</td>'
+        rows += f"<tr><td>{html.escape(metric_name(metric))}</td>{cells}</tr>"
+    head = f'<th>{html.escape(title)}</th><th class="number">value</th><th class="number">chance</th>'
+    return f"<table><tr>{head}</tr>{rows}</table>"
 
 
 def _provenance_part(record: dict) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from benchmarks.evaluation.embeddings.embedders import read_frames
 from benchmarks.evaluation.embeddings.sources import VideoEmbeddings
-from benchmarks.evaluation.protocols.recognition_figures import confusion_matrix
+from benchmarks.evaluation.protocols.recognition_metrics import confusion_matrix
 from processing import VideoReadingError
 
 OWN, OTHER = "#0a6b2d", "#8a94a6"

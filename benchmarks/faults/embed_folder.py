@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from tqdm import tqdm
 
-from benchmarks.speed.steps.training_steps import write_record
+from benchmarks.records import make_record, write_record
 
 NUM_DISTINCT = 40  # videos that are made; the other files are further names of these
 FILES_PER_FOLDER = 200
@@ -239,7 +239,8 @@ def main() -> None:
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
     row = measure(options, options.folder)
-    write_record(options.record, [row], "mebibytes: of all processes together, at ten moments of a run")
+    note = "mebibytes: of all processes together, at ten moments of a run"
+    write_record(options.record, make_record("benchmarks.faults.embed_folder", note=note, rows=[row]))
     shutil.rmtree(options.folder)
     print(json.dumps(row, indent=1))
     if row["lost"] or row["embedded_twice"] or not row["ledger_names_the_broken_and_no_others"]:

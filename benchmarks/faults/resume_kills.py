@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from benchmarks.speed.steps.training_steps import write_record
+from benchmarks.records import make_record, write_record
 
 SCRIPT = Path(__file__).parents[2] / "training" / "run_pretrain.py"
 NUM_STEPS, SAVE_STEPS = 24, 3
@@ -219,7 +219,8 @@ def main() -> None:
     share = options.seconds / len(options.num_processes)
     for num_processes in options.num_processes:
         rows.append(measure(options.folder, num_processes, options.num_kills, share, generator))
-        write_record(options.record, rows, "equal: to the bit, with the same run left alone")
+        note = "equal: to the bit, with the same run left alone"
+        write_record(options.record, make_record("benchmarks.faults.resume_kills", note=note, rows=rows))
     if not all(all(row["equal"].values()) for row in rows):
         sys.exit("Not equal; see the record.")
 

@@ -19,17 +19,15 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
 import datasets
 import numpy as np
-import torch
 
+from benchmarks.records import make_record, write_record
 from benchmarks.speed.reading.video_files import make_file
 from processing.video_files import find_videos
 from training.cost.reading_speed import memory_mebibytes
 from training.data_building.candidates import find_candidates
 from training.data_building.video_checks import VideoCheck
-from training.runtime.machine import device_name
 from training.transcripts.alignment import align_clean_text
 
 RECORD = Path("benchmarks/records/data_building_speed.json")
@@ -208,20 +206,18 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="data_building_", dir=arguments.folder))
     try:
-        record = {
-            "command": " ".join(["python -m benchmarks.speed.data_building", *sys.argv[1:]]),
-            "device": device_name(torch.device("cpu")),
-            "PyAV": av.__version__,
-            "load_before": round(os.getloadavg()[0], 1),
-            "video": f"h264, {arguments.height} lines, {arguments.seconds} s",
-            "alignment": measure_alignment(),
-            "building": measure_building(folder, arguments.num_videos, arguments.height, arguments.seconds),
-            "reading": measure_reading(folder, arguments.num_videos, arguments.num_samples),
-            "mebibytes_by_rows": measure_memory(folder, arguments.num_videos, arguments.rows, arguments.num_samples),
-        }
+        record = make_record(
+            "benchmarks.speed.data_building",
+            load_before=round(os.getloadavg()[0], 1),
+            video=f"h264, {arguments.height} lines, {arguments.seconds} s",
+            alignment=measure_alignment(),
+            building=measure_building(folder, arguments.num_videos, arguments.height, arguments.seconds),
+            reading=measure_reading(folder, arguments.num_videos, arguments.num_samples),
+            mebibytes_by_rows=measure_memory(folder, arguments.num_videos, arguments.rows, arguments.num_samples),
+        )
     finally:
         shutil.rmtree(folder)
-    arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(arguments.record, record)
     print(json.dumps(record, indent=1))
 
 

@@ -9,8 +9,6 @@ are random, the videos generated.
 """
 
 import argparse
-import shlex
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +22,7 @@ from benchmarks.evaluation.embeddings.cache import embed_files
 from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, TVTSv2Embedder
 from benchmarks.evaluation.protocols.linear_classifier import LinearClassifier
 from benchmarks.evaluation.protocols.retrieval import rank_both_ways
-from benchmarks.records import describe_device, write_record
+from benchmarks.records import make_record, write_record
 from benchmarks.speed.data_building import make_footage
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
 from processing import TVTSv2VideoProcessor
@@ -155,14 +153,8 @@ def main() -> None:
         result = measure_embedding(
             arguments.preset, arguments.num_videos, arguments.batch_size, arguments.dtype, arguments.device
         )
-    record = {
-        "command": shlex.join(["python", "-m", "benchmarks.speed.evaluation", *sys.argv[1:]]),
-        "measured": arguments.what,
-        **result,
-        "device": describe_device(arguments.device),
-        "num_threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
+    content = {"measured": arguments.what, **result}
+    record = make_record("benchmarks.speed.evaluation", device=arguments.device, **content)
     write_record(arguments.record, record)
     print(record)
 

@@ -8,7 +8,6 @@ any video-text model of transformers needs. Loading is compared with reading the
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -17,9 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
+from benchmarks.records import make_record, write_record
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
 
 IMPORTS = {
@@ -77,17 +76,14 @@ def main() -> None:
     size, loading = time_loading(options.preset, options.repeats)
     medians = {name: statistics.median(seconds) for name, seconds in (imports | loading).items()}
     base, ours = (medians[name] for name in IMPORTS)
-    record = {
-        "command": " ".join(["python -m benchmarks.speed.start_up", *sys.argv[1:]]),
-        "device": f"{os.cpu_count()} cores, torch {torch.__version__}",
-        "load_at_the_end": round(os.getloadavg()[0], 2),
-        "repeats": options.repeats,
-        "median_seconds": {name: round(seconds, 3) for name, seconds in medians.items()},
-        "import_cost_over_clip": round(ours / base - 1, 4),
-        "weight_file_mib": round(size / 2**20, 1),
-    }
-    options.record.parent.mkdir(parents=True, exist_ok=True)
-    options.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = make_record(
+        "benchmarks.speed.start_up",
+        repeats=options.repeats,
+        median_seconds={name: round(seconds, 3) for name, seconds in medians.items()},
+        import_cost_over_clip=round(ours / base - 1, 4),
+        weight_file_mib=round(size / 2**20, 1),
+    )
+    write_record(options.record, record)
     print(json.dumps(record, indent=1))
 
 

@@ -6,8 +6,8 @@ Axes: V clips, N texts, C classes, D width of embeddings.
 import numpy as np
 
 from benchmarks.evaluation.protocols.linear_classifier import LinearClassifier
-from benchmarks.evaluation.protocols.recognition_figures import label_ranks
-from benchmarks.evaluation.protocols.retrieval_figures import right_candidate_ranks
+from benchmarks.evaluation.protocols.recognition_metrics import label_ranks
+from training.evaluation import retrieval_ranks
 
 PROBE_PENALTY = 1e-2
 NUM_NEIGHBOURS = 10
@@ -16,7 +16,7 @@ NUM_NEIGHBOURS = 10
 def recall_at_1(texts: np.ndarray, videos: np.ndarray) -> float:
     """Text to video: text i belongs to video i; embeddings (V, D)."""
     similarities = texts.astype(np.float64) @ videos.T.astype(np.float64)
-    return 100 * float(np.mean(right_candidate_ranks(similarities, np.eye(len(texts), dtype=bool)) <= 1))
+    return 100 * float(np.mean(retrieval_ranks(similarities) <= 1))
 
 
 def recognition(videos: np.ndarray, labels: np.ndarray, texts: np.ndarray, text_labels: np.ndarray) -> float:
@@ -28,7 +28,7 @@ def recognition(videos: np.ndarray, labels: np.ndarray, texts: np.ndarray, text_
     """
     classes = np.stack([texts[text_labels == label].mean(axis=0) for label in range(text_labels.max() + 1)])
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
-    return 100 * float(np.mean(label_ranks(videos @ classes.T, labels) == 1))
+    return 100 * float(np.mean(label_ranks(videos @ classes.T, labels) <= 1))
 
 
 def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:

@@ -12,18 +12,18 @@ from benchmarks.run import make_parser
 
 def make_record(**changes):
     counts = {"in_annotations": 1000, "expected": 1000, "found": 1000, "broken": 0, "evaluated": 1000}
-    figure = {"value": 36.2, "interval_95": [33.0, 39.0]}
+    figure = {"value": 0.362, "interval_95": [0.33, 0.39]}
     both = {"text_to_video": {"R@1": figure}, "video_to_text": {"R@1": figure}}
     record = {
-        "format_version": 1,
+        "format_version": 2,
         "protocol": "retrieval",
         "data": "msrvtt",
         "paper_row": "TVTSv2 B/16",
         "state": "complete",
         "allow_missing": False,
         "videos": {"test": counts | changes.pop("counts", {})},
-        "figures": both,
-        "dual_softmax": {"figures": {"text_to_video": {"R@1": {"value": 38.0, "interval_95": [35.0, 41.0]}}}},
+        "metrics": both,
+        "dual_softmax": {"metrics": {"text_to_video": {"R@1": {"value": 0.38, "interval_95": [0.35, 0.41]}}}},
         "model": {"name": "mine"},
         "finished": "2026-01-01T00:00:00+00:00",
     }
@@ -71,11 +71,11 @@ def test_a_state_that_its_own_counts_deny_is_refused(tmp_path):
 
 
 def test_the_newest_complete_run_fills_the_cell(tmp_path):
-    figure = {"R@1": {"value": 1.0, "interval_95": [0, 2]}}
+    figure = {"R@1": {"value": 0.01, "interval_95": [0, 0.02]}}
     partial = make_record(
-        counts={"evaluated": 10}, state="partial", finished="2026-03-01", figures={"text_to_video": figure}
+        counts={"evaluated": 10}, state="partial", finished="2026-03-01", metrics={"text_to_video": figure}
     )
-    older = make_record(figures={"text_to_video": figure}, finished="2025-01-01")
+    older = make_record(metrics={"text_to_video": figure}, finished="2025-01-01")
     ledger = ledger_of(tmp_path, partial, make_record(), older)
     assert cell(ledger, "TVTSv2 B/16", "MSR-VTT").endswith("| run | 1000 of 1000 | 1.json |")
 
@@ -89,7 +89,7 @@ def test_runs_of_no_row_are_listed_apart(tmp_path):
 def test_records_that_do_not_fit(tmp_path):
     (tmp_path / "speed.json").write_text('{"something": "else"}')
     assert read_records([tmp_path]) == []
-    with pytest.raises(ValueError, match="format 7, known is 1"):
+    with pytest.raises(ValueError, match="format 7, and 2 is read"):
         ledger_of(tmp_path, make_record(format_version=7))
     (tmp_path / "0.json").write_text("{")
     with pytest.raises(ValueError, match=r"0\.json is no JSON"):

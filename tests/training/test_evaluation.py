@@ -1,4 +1,4 @@
-"""Metrics against the release's figures, counts by hand, and brute force."""
+"""Metrics against the release's numbers, counts by hand, and brute force."""
 
 import itertools
 import json
@@ -79,6 +79,27 @@ def test_compute_metrics_puts_both_together():
     metrics = compute_metrics(EvalPrediction(predictions=(videos, texts, logits), label_ids=labels))
     assert metrics == {**sorting_metrics(logits, labels), **retrieval_metrics(videos, texts)}
     assert metrics.keys() == chance_levels(5, 4).keys()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 0.0])
+@pytest.mark.parametrize("rows", [slice(None), slice(3, 4)])
+def test_embeddings_that_are_not_finite_are_refused(wrong, rows):
+    """A model of NaN once scored R@1 1.0: no similarity was greater than its own."""
+    videos, texts = np.random.default_rng(0).normal(size=(2, 5, 8))
+    videos[rows] = wrong
+    with pytest.raises(ValueError, match=rf"video {rows.start or 0} is zero or not finite"):
+        retrieval_metrics(videos, texts)
+    with pytest.raises(ValueError, match=rf"text {rows.start or 0} is zero or not finite"):
+        retrieval_metrics(texts, videos)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        compute_metrics(EvalPrediction(predictions=(videos, texts, np.zeros((5, 4, 4))), label_ids=np.zeros((5, 4))))
+
+
+def test_sorting_logits_that_are_not_finite_are_refused():
+    logits = np.zeros((3, 4, 4))
+    logits[1, 2, 3] = np.nan
+    with pytest.raises(ValueError, match="sorting logits of video 1 are not finite"):
+        sorting_metrics(logits, np.zeros((3, 4)))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -23,7 +23,7 @@ RECORD = {
     "state": "complete",
     "command": "python -m benchmarks.run retrieval msrvtt",
     "device": "a CPU",
-    "figures": {"text_to_video": {"R@1": {"value": 31.5, "low": 30.0}, "median_rank": {"value": 4.0}}},
+    "metrics": {"text_to_video": {"R@1": {"value": 31.5, "low": 30.0}, "median_rank": {"value": 4.0}}},
 }
 
 
@@ -92,7 +92,7 @@ def test_snippets_run_as_they_stand_in_the_card(exported):
     assert finished.returncode == 0, finished.stderr
 
 
-@pytest.mark.parametrize(("change", "message"), [({"state": "partial"}, "partial"), ({"figures": None}, "record")])
+@pytest.mark.parametrize(("change", "message"), [({"state": "partial"}, "partial"), ({"metrics": None}, "record")])
 def test_unusable_records_are_refused(checkpoint, tmp_path, change, message):
     record = RECORD | change
     (tmp_path / "record.json").write_text(json.dumps(record))

@@ -16,7 +16,7 @@ from benchmarks.evaluation.annotations.files import (
     split_checksum,
     text_field,
 )
-from benchmarks.evaluation.embeddings.video_folder import VIDEO_SUFFIXES
+from processing.video_files import VIDEO_SUFFIXES
 
 PARTS = ("train", "test")
 

@@ -28,8 +28,8 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from benchmarks.evaluation.embeddings.embedders import Embedder
-from benchmarks.evaluation.embeddings.video_folder import content_hash
 from processing import VideoReadingError
+from processing.video_files import content_hash
 
 FORMAT_VERSION = 1  # raise it when the same files, model and transform begin to give other embeddings
 SHARD_SIZE = 256

@@ -3,7 +3,6 @@
 Axes: B videos, T frames, H height, W width, M texts, D width of embeddings.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, 
 from modeling_tvtsv2 import TVTSv2Model
 from modeling_tvtsv2.fast_linear import use_fast_linear
 from processing import TVTSv2Processor, interval_midpoint_indices, linspace_indices, read_video
+from tvtsv2.models.model_loading import hash_weights
 
 NUM_FRAMES = 12  # of a CLIP or SigLIP; source: paper, section 4.1
 TEXT_BATCH_SIZE = 256
@@ -59,7 +59,7 @@ class Embedder:
             "name": name,
             "revision": getattr(model.config, "_commit_hash", None),
             "family": model.config.model_type,
-            "weight_hash": weight_hash(model),
+            "weight_hash": hash_weights(model),
             "num_frames": self.num_frames,
             "sampling": self.sampling,
             "pooling": self.pooling,
@@ -296,16 +296,6 @@ def pixel_settings(processor: Any) -> dict:
     """The fields of an image or video processor that decide pixels, JSON-able."""
     settings = json.loads(processor.to_json_string())
     return {name: value for name, value in sorted(settings.items()) if name not in _NOT_PIXELS and value is not None}
-
-
-def weight_hash(model: torch.nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and values of all weights: the same however they are stored."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        tensor = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _describe_architecture(config: Any) -> dict:

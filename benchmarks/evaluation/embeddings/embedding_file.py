@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from benchmarks.evaluation.embeddings.video_folder import content_hash
+from processing.video_files import content_hash
 
 
 class EmbeddingFile:

@@ -1,14 +1,9 @@
 """Which file of a folder an annotated video is: names with or without suffix, sub-folders, and other spellings."""
 
-import hashlib
-import os
 import unicodedata
 from pathlib import Path
 
-VIDEO_SUFFIXES = (
-    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts"),
-    *(".webm", ".wmv"),
-)
+from processing.video_files import VIDEO_SUFFIXES, find_videos
 
 
 class VideoFolder:
@@ -30,11 +25,8 @@ class VideoFolder:
             raise FileNotFoundError(f"There is no folder {self.root}.")
         self._by_path: dict[str, list[str]] = {}
         self._by_name: dict[str, list[str]] = {}
-        for folder, folders, names in os.walk(self.root):
-            folders.sort()
-            for name in sorted(names):
-                if name.lower().endswith(VIDEO_SUFFIXES) and not name.startswith("."):
-                    self._enter((Path(folder) / name).relative_to(self.root).as_posix())
+        for name in find_videos(self.root).names:
+            self._enter(name)
         if not self._by_path:
             raise ValueError(f"{self.root} holds no video file ({', '.join(VIDEO_SUFFIXES)}).")
 
@@ -74,15 +66,6 @@ class VideoFolder:
         found = {name: self.find(name) for name in names}
         missing = [name for name, path in found.items() if path is None]
         return {name: path for name, path in found.items() if path is not None}, missing
-
-
-def content_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _composed(name: str) -> str:

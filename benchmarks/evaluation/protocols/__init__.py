@@ -1,1 +1,1 @@
-"""What is done with embeddings: retrieval, recognition, multiple choice, the linear probe, and their figures."""
+"""What is done with embeddings: retrieval, recognition, multiple choice, the linear probe, and their metrics."""

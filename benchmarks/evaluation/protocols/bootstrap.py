@@ -1,4 +1,4 @@
-"""Bootstrap intervals: how far figures would move with other videos of the same kind.
+"""Bootstrap intervals: how far metrics would move with other videos of the same kind.
 
 Axes: N units (queries or videos), R resamples.
 """
@@ -12,19 +12,19 @@ COVERAGE = 0.95
 
 
 def bootstrap_intervals(
-    figures_of: Callable[[np.ndarray], dict[str, float]],
+    metrics_of: Callable[[np.ndarray], dict[str, float]],
     groups: np.ndarray,
     *,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, list[float]]:
-    """95 % percentile intervals [low, high] of figures.
+    """Return 95 % percentile intervals [low, high] of metrics.
 
     Whole groups are drawn with replacement, as many as there are: the captions of one video stand or fall together.
-    What the figures are computed from stays as it was (the candidates that were ranked, the trained classifier).
+    What the metrics are computed from stays as it was (the candidates that were ranked, the trained classifier).
 
     Args:
-        figures_of: Maps numbers of units (n,), repeats included, to named figures.
+        metrics_of: Maps numbers of units (n,), repeats included, to named metrics.
         groups: int (N,), the group of each unit.
         seed: Of the draws.
         num_resamples: R.
@@ -35,7 +35,7 @@ def bootstrap_intervals(
     draws = []
     for _ in range(num_resamples):
         drawn = rng.integers(len(starts), size=len(starts))
-        draws.append(figures_of(order[_ranges(starts[drawn], sizes[drawn])]))
+        draws.append(metrics_of(order[_ranges(starts[drawn], sizes[drawn])]))
     tail = 100 * (1 - COVERAGE) / 2
     return {
         name: [float(edge) for edge in np.percentile([draw[name] for draw in draws], [tail, 100 - tail])]

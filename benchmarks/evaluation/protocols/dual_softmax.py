@@ -1,6 +1,6 @@
 """Dual softmax: similarities re-weighted by how much a candidate prefers a query among all queries.
 
-It needs every query of the test set at once, which a search engine never has, so its figures stand beside the plain
+It needs every query of the test set at once, which a search engine never has, so its metrics stand beside the plain
 ones and never instead.
 
 Axes: Q queries, C candidates.
@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from benchmarks.evaluation.protocols.retrieval_figures import Block
+from benchmarks.evaluation.protocols.similarity_blocks import Block
 
 NOTE = "needs all queries of the test set at once"
 
 
 def dual_softmax(similarities: np.ndarray, temperature: float) -> np.ndarray:
-    """The whole matrix (Q, C), float64, re-weighted.
+    """Return the whole matrix (Q, C), float64, re-weighted.
 
     Args:
         similarities: (Q, C) cosine similarities.
@@ -28,7 +28,7 @@ def dual_softmax(similarities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def dual_softmax_blocks(make_blocks: Callable[[], Iterator[Block]], temperature: float) -> Iterator[Block]:
-    """The same in blocks of queries, in two passes: all of them for the sums over queries, then one by one.
+    """Yield the same in blocks of queries, in two passes: all of them for the sums over queries, then one by one.
 
     Args:
         make_blocks: Starts the similarities again, each time it is called.

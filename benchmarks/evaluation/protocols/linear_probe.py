@@ -26,7 +26,7 @@ def run_linear_probe(
     allow_missing: bool,
     device: str = "cpu",
 ) -> tuple[RecognitionResult, VideoEmbeddings, dict]:
-    """The result of the first seed, what was embedded for training, and what every seed chose and got.
+    """Return the result of the first seed, what was embedded for training, and what every seed chose and got.
 
     Args:
         seeds: Each draws another validation part.
@@ -50,7 +50,7 @@ def run_linear_probe(
         scores = train_and_score(train_videos.values, labels, test_videos.values, len(train.classes), penalty, device)
         result = judge(scores, test_labels, test_videos, [test.classes] * len(test_labels), seed)
         first = first or result
-        top_1 = result.figures["top_1"]["value"]
+        top_1 = result.metrics["top_1"]["value"]
         runs.append({"seed": seed, "penalty": penalty, "validation_top_1": validation, "top_1": top_1})
     values = [run["top_1"] for run in runs]
     summary = {"runs": runs, "top_1_mean": float(np.mean(values)), "top_1_std": float(np.std(values))}
@@ -71,7 +71,7 @@ def check_classes(labels: np.ndarray, classes: tuple[str, ...]) -> None:
 def choose_penalty(
     features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, device: str
 ) -> tuple[float, float]:
-    """The penalty with the best top-1 on a validation part of the training rows, and that top-1 in percent.
+    """Return the penalty with the best top-1 on a validation part of the training rows, and that top-1.
 
     Of equally good ones the strongest. The part is drawn class by class.
     """
@@ -83,14 +83,14 @@ def choose_penalty(
         for penalty in PENALTIES:
             classifier.fit(features, labels, penalty, fitted, step)
             correct = classifier.scores(features, held_out).argmax(axis=1) == labels[held_out]
-            best = max(best, (100 * float(correct.mean()), penalty))
+            best = max(best, (float(correct.mean()), penalty))
     return best[1], best[0]
 
 
 def train_and_score(
     features: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int, penalty: float, device: str
 ) -> np.ndarray:
-    """Scores (N, C) of test rows by a classifier trained on all training rows, from the strongest penalty down."""
+    """Return scores (N, C) of test rows; the classifier trains on all training rows from the strongest penalty down."""
     classifier = LinearClassifier(features, num_classes, device)
     path = [value for value in PENALTIES if value >= penalty]
     with _progress(len(path), "training the classifier") as step:
@@ -100,7 +100,7 @@ def train_and_score(
 
 
 def draw_validation_part(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Bool (N,): a fifth of every class, at least one of its videos and never all."""
+    """Return bool (N,): a fifth of every class, at least one of its videos and never all."""
     rng = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):

@@ -11,23 +11,25 @@ from benchmarks.evaluation.annotations.recognition import RecognitionSet
 from benchmarks.evaluation.embeddings.sources import Source, VideoEmbeddings
 from benchmarks.evaluation.protocols.bootstrap import bootstrap_intervals
 from benchmarks.evaluation.protocols.prompts import check_templates, class_embeddings
-from benchmarks.evaluation.protocols.recognition_figures import label_ranks, recognition_figures
+from benchmarks.evaluation.protocols.recognition_metrics import label_ranks, recognition_chance, recognition_metrics
 from benchmarks.evaluation.protocols.retrieval import with_intervals
 
 
 @dataclass
 class RecognitionResult:
-    """Figures for the record, and what a report shows.
+    """Metrics for the record, and what a report shows.
 
     Attributes:
-        figures: with intervals.
+        metrics: with intervals.
+        chance: what guessing gives.
         videos: what was embedded.
         options: for each video the texts it chose from; classes.
         scores: (N, C).
         labels: int (N,).
     """
 
-    figures: dict
+    metrics: dict
+    chance: dict
     videos: VideoEmbeddings
     options: list[tuple[str, ...]]
     scores: np.ndarray
@@ -37,7 +39,7 @@ class RecognitionResult:
 def run_recognition(
     split: RecognitionSet, source: Source, *, templates: list[str], allow_missing: bool, seed: int
 ) -> RecognitionResult:
-    """Evaluates a split with prompts."""
+    """Evaluate a split with prompts."""
     check_templates(templates)
     videos = source.embed_videos(split.videos, allow_missing=allow_missing)
     labels = labels_of(split, videos)
@@ -47,7 +49,7 @@ def run_recognition(
 
 
 def labels_of(split: RecognitionSet, videos: VideoEmbeddings) -> np.ndarray:
-    """Labels, int (N,), of the videos that were embedded."""
+    """Return the labels, int (N,), of the videos that were embedded."""
     label_of = dict(zip(split.videos, split.labels, strict=True))
     return np.array([label_of[name] for name in videos.names])
 
@@ -55,10 +57,11 @@ def labels_of(split: RecognitionSet, videos: VideoEmbeddings) -> np.ndarray:
 def judge(
     scores: np.ndarray, labels: np.ndarray, videos: VideoEmbeddings, options: list[tuple[str, ...]], seed: int
 ) -> RecognitionResult:
-    """The result of scores (N, C)."""
+    """Return the result of scores (N, C)."""
     ranks = label_ranks(scores, labels)
     intervals = bootstrap_intervals(
-        lambda numbers: recognition_figures(ranks[numbers], labels[numbers]), np.arange(len(ranks)), seed=seed
+        lambda numbers: recognition_metrics(ranks[numbers], labels[numbers]), np.arange(len(ranks)), seed=seed
     )
-    figures = with_intervals(recognition_figures(ranks, labels), intervals)
-    return RecognitionResult(figures, videos, options, scores, labels)
+    metrics = with_intervals(recognition_metrics(ranks, labels), intervals)
+    chance = recognition_chance(labels, np.array([len(own) for own in options]))
+    return RecognitionResult(metrics, chance, videos, options, scores, labels)

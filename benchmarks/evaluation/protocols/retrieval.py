@@ -11,15 +11,15 @@ from benchmarks.evaluation.annotations.retrieval import RetrievalSet
 from benchmarks.evaluation.embeddings.sources import Source, VideoEmbeddings
 from benchmarks.evaluation.protocols import dual_softmax
 from benchmarks.evaluation.protocols.bootstrap import bootstrap_intervals
-from benchmarks.evaluation.protocols.retrieval_figures import (
+from benchmarks.evaluation.protocols.similarity_blocks import (
     DIRECTIONS,
     Block,
     ranks_of_blocks,
-    retrieval_figures,
     right_texts,
     right_videos,
     similarity_blocks,
 )
+from training.evaluation import rank_chance, rank_metrics
 
 # Where a model has no temperature of its own: TVTSv2's.
 DEFAULT_TEMPERATURE = 0.05
@@ -27,10 +27,11 @@ DEFAULT_TEMPERATURE = 0.05
 
 @dataclass
 class RetrievalResult:
-    """Figures for the record, and what a report shows.
+    """Metrics for the record, and what a report shows.
 
     Attributes:
-        figures: per direction, with intervals.
+        metrics: per direction, with intervals.
+        chance: per direction, what guessing gives.
         dual_softmax: the same re-weighted, with the temperature and a note.
         videos: what was embedded.
         texts: M texts whose videos were.
@@ -39,7 +40,8 @@ class RetrievalResult:
         ranks: per direction, float (M,) or (V,).
     """
 
-    figures: dict
+    metrics: dict
+    chance: dict
     dual_softmax: dict
     videos: VideoEmbeddings
     texts: list[str]
@@ -51,7 +53,7 @@ class RetrievalResult:
 def run_retrieval(
     split: RetrievalSet, source: Source, *, allow_missing: bool, temperature: float | None, seed: int
 ) -> RetrievalResult:
-    """Evaluates a split; texts whose videos are missing are left out with them.
+    """Evaluate a split; texts whose videos are missing are left out with them.
 
     Args:
         temperature: Of the dual softmax; None: the model's own, else 0.05.
@@ -73,11 +75,15 @@ def run_retrieval(
     plain = rank_both_ways(embeddings, videos.values, owners)
     reweighted = rank_both_ways(embeddings, videos.values, owners, temperature)
     return RetrievalResult(
-        figures=_figures(plain, owners, seed),
+        metrics=_metrics(plain, owners, seed),
+        chance={
+            "text_to_video": rank_chance(len(places)),
+            "video_to_text": rank_chance(len(texts), np.bincount(owners, minlength=len(places))),
+        },
         dual_softmax={
             "temperature": temperature,
             "note": dual_softmax.NOTE,
-            "figures": _figures(reweighted, owners, seed),
+            "metrics": _metrics(reweighted, owners, seed),
         },
         videos=videos,
         texts=texts,
@@ -90,7 +96,7 @@ def run_retrieval(
 def rank_both_ways(
     texts: np.ndarray, videos: np.ndarray, video_of_text: np.ndarray, temperature: float | None = None
 ) -> dict[str, np.ndarray]:
-    """Ranks of the texts among videos and of the videos among texts, in blocks.
+    """Return the ranks of the texts among videos and of the videos among texts, in blocks.
 
     Args:
         texts, videos: (M, D) and (V, D), length 1.
@@ -112,20 +118,20 @@ def rank_both_ways(
     return ranks
 
 
-def _figures(ranks: dict[str, np.ndarray], video_of_text: np.ndarray, seed: int) -> dict:
-    """Figures and intervals of both directions; the captions of a video are drawn together."""
+def _metrics(ranks: dict[str, np.ndarray], video_of_text: np.ndarray, seed: int) -> dict:
+    """Return metrics and intervals of both directions; the captions of a video are drawn together."""
     result = {}
     for direction in DIRECTIONS:
         own = ranks[direction]
         groups = video_of_text if direction == "text_to_video" else np.arange(len(own))
-        intervals = bootstrap_intervals(lambda numbers, own=own: retrieval_figures(own[numbers]), groups, seed=seed)
-        result[direction] = with_intervals(retrieval_figures(own), intervals)
+        intervals = bootstrap_intervals(lambda numbers, own=own: rank_metrics(own[numbers]), groups, seed=seed)
+        result[direction] = with_intervals(rank_metrics(own), intervals)
     return result
 
 
-def with_intervals(figures: dict[str, float], intervals: dict[str, list[float]]) -> dict[str, dict]:
-    """Each figure as `{"value", "interval_95"}`, to four decimals."""
+def with_intervals(metrics: dict[str, float], intervals: dict[str, list[float]]) -> dict[str, dict]:
+    """Return each metric as `{"value", "interval_95"}`, to six decimals."""
     return {
-        name: {"value": round(value, 4), "interval_95": [round(edge, 4) for edge in intervals[name]]}
-        for name, value in figures.items()
+        name: {"value": round(value, 6), "interval_95": [round(edge, 6) for edge in intervals[name]]}
+        for name, value in metrics.items()
     }

@@ -8,12 +8,12 @@ import datasets
 import evaluate
 import numpy as np
 
-from benchmarks.evaluation.protocols.recognition_figures import label_ranks, recognition_figures
+from benchmarks.evaluation.protocols.recognition_metrics import label_ranks, recognition_metrics
 
 _DESCRIPTION = """\
 How often a video's own class has the highest score, or one of the five highest; the mean over classes of the former.
 
-Ties count against the model: a video is right in top-k when fewer than k other classes score as high or higher.
+Ties count as the mean of the ranks they could get, so that a model that scores all classes alike is at chance.
 """
 
 _INPUTS = """\
@@ -22,8 +22,8 @@ Args:
     references: for each video its class, an index into the scores.
 
 Returns:
-    `top_1`, `top_5`: percent of videos.
-    `mean_per_class`: percent, the mean of the classes' own top-1; classes without a video are left out.
+    `top_1`, `top_5`: shares of videos, in [0, 1].
+    `mean_per_class`: the mean of the classes' own top-1; classes without a video are left out.
 
 Raises:
     ValueError: rows of different lengths, one class only, labels out of range, or scores that are not finite.
@@ -31,7 +31,7 @@ Raises:
 Example:
     >>> metric = evaluate.load("benchmarks/metrics/recognition")
     >>> metric.compute(predictions=[[0.9, 0.1], [0.8, 0.3]], references=[0, 1])["top_1"]
-    50.0
+    0.5
 """
 
 
@@ -49,4 +49,4 @@ class Recognition(evaluate.Metric):
         if len(lengths) != 1:
             raise ValueError(f"Every video needs a score for every class, got rows of {lengths} numbers.")
         labels = np.asarray(references)
-        return recognition_figures(label_ranks(np.asarray(predictions, dtype=np.float64), labels), labels)
+        return recognition_metrics(label_ranks(np.asarray(predictions, dtype=np.float64), labels), labels)

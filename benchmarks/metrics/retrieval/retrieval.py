@@ -8,7 +8,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from benchmarks.evaluation.protocols.retrieval_figures import retrieval_figures, right_candidate_ranks
+from training.evaluation import rank_metrics, retrieval_ranks
 
 _DESCRIPTION = """\
 Where in the order of similarity a query finds its right candidate: recall at 1, 5, 10 and 50, median and mean rank.
@@ -23,7 +23,7 @@ Args:
     references: for each query the indices of its right candidates, at least one.
 
 Returns:
-    `R@1`, `R@5`, `R@10`, `R@50`: percent of queries with a rank up to k.
+    `R@1`, `R@5`, `R@10`, `R@50`: share of queries with a rank up to k, in [0, 1].
     `median_rank`, `mean_rank`: from 1; halves where an odd number of candidates ties.
 
 Raises:
@@ -33,7 +33,7 @@ Raises:
 Example:
     >>> metric = evaluate.load("benchmarks/metrics/retrieval")
     >>> metric.compute(predictions=[[0.9, 0.1], [0.8, 0.3]], references=[[0], [1]])["R@1"]
-    50.0
+    0.5
 """
 
 
@@ -61,4 +61,4 @@ class Retrieval(evaluate.Metric):
                     f"Query {query} has the right candidate {wrong[0]}, but there are 0..{lengths[0] - 1}."
                 )
             is_right[query, list(candidates)] = True
-        return retrieval_figures(right_candidate_ranks(np.asarray(predictions, dtype=np.float64), is_right))
+        return rank_metrics(retrieval_ranks(np.asarray(predictions, dtype=np.float64), is_right))

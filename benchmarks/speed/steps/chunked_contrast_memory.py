@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.speed.steps.training_steps import measure_step, write_record
+from benchmarks.records import make_record, write_record
+from benchmarks.speed.steps.training_steps import measure_step
 
 BATCH_SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
 WHOLE_GIB_PER_SAMPLE = 0.012  # without chunks, measured at 64 and 128: what a size would need, to leave it out
@@ -35,7 +36,9 @@ def main() -> None:
     for batch_size, chunk_size, num_processes in tqdm(jobs, desc="batches"):
         row = {"global_batch_size": batch_size, "chunk_size": chunk_size, "num_processes": num_processes}
         rows.append(row | _measure(batch_size, chunk_size, num_processes, end, options.max_gib))
-        write_record(options.record, rows, "peak_gib: resident memory beyond the start's, of the first process")
+        note = "peak_gib: resident memory beyond the start's, of the first process"
+        record = make_record("benchmarks.speed.steps.chunked_contrast_memory", note=note, rows=rows)
+        write_record(options.record, record)
 
 
 def _measure(batch_size: int, chunk_size: int | None, num_processes: int, end: float, max_gib: float) -> dict:

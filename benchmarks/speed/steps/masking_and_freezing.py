@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.speed.steps.training_steps import measure_step, write_record
+from benchmarks.records import make_record, write_record
+from benchmarks.speed.steps.training_steps import measure_step
 
 MASK_RATIOS = (0.0, 0.3, 0.5, 0.7, 0.9)
 NUM_TEXT_BLOCKS = {"tiny": 3, "b32": 12, "b16": 12, "h14": 24}
@@ -58,7 +59,7 @@ def main() -> None:
         left = end - time.monotonic()
         rows.append(point | (measure(point, options, left) if left > 5 else {"not_run": "no time left"}))
         note = f"{options.preset}, batches of {options.batch_size}, {options.num_threads} CPU threads, float32"
-        write_record(options.record, rows, note)
+        write_record(options.record, make_record("benchmarks.speed.steps.masking_and_freezing", note=note, rows=rows))
     draw(rows, options.record.with_suffix(".png"))
 
 

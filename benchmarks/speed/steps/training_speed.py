@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.speed.steps.training_steps import measure_step, write_record
+from benchmarks.records import make_record, write_record
+from benchmarks.speed.steps.training_steps import measure_step
 from processing import TVTSv2VideoProcessor
 
 
@@ -107,7 +108,7 @@ def main() -> None:
         "load_at_the_start": load,
     }
     note = f"ratios are of medians; the bar of two_processes_over_one is 1.85; clips of {options.image_size} pixels"
-    write_record(options.record, [row], note)
+    write_record(options.record, make_record("benchmarks.speed.steps.training_speed", note=note, rows=[row]))
     print(row)
 
 

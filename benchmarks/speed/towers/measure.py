@@ -1,16 +1,12 @@
 """Runs workloads over presets, dtypes and batch sizes, asserts equality, and keeps a record."""
 
 import argparse
-import json
-import os
-import platform
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-import transformers
 
+from benchmarks.records import make_record, write_record
 from benchmarks.speed.towers import peers
 from benchmarks.speed.towers.timing import matmul_peak, time_alternately
 from benchmarks.speed.towers.workloads import (
@@ -80,18 +76,14 @@ class Measurement:
         return {"results": results}
 
     def _write(self) -> None:
-        record = {
-            "command": " ".join(["python -m benchmarks.speed.towers", *sys.argv[1:]]),
-            "device": describe_device(self.device),
-            "matmul_peak_tflops": {name: round(peak / 1e12, 3) for name, peak in self.peaks.items()},
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "num_threads": torch.get_num_threads(),
-            "clock": self.options.clock,
-            "load_at_the_end": round(os.getloadavg()[0], 2),
-            "rows": self.rows,
-        }
-        self.record_path.parent.mkdir(parents=True, exist_ok=True)
-        self.record_path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        record = make_record(
+            "benchmarks.speed.towers",
+            device=self.device,
+            matmul_peak_tflops={name: round(peak / 1e12, 3) for name, peak in self.peaks.items()},
+            clock=self.options.clock,
+            rows=self.rows,
+        )
+        write_record(self.record_path, record)
 
 
 def assert_equal(workload: Workload, exact: torch.Tensor, dtype: str) -> dict[str, float]:
@@ -221,18 +213,3 @@ PARTS: dict[str, Callable[[Measurement, str], Iterator[dict]]] = {
     "scaling": measure_scaling,
     "trace": measure_trace,
 }
-
-
-def describe_device(device: torch.device) -> str:
-    """Returns the device's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    with open("/proc/cpuinfo") as file:
-        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-    extensions = [name for name in ("avx512f", "avx512_bf16", "amx_bf16") if name in _cpu_flags()]
-    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor()} ({', '.join(extensions)})"
-
-
-def _cpu_flags() -> set[str]:
-    with open("/proc/cpuinfo") as file:
-        return next((set(line.split(":")[1].split()) for line in file if line.startswith("flags")), set())

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoProcessor, VideoPrismClipModel
 
-from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder, read_frames, weight_hash
+from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder, read_frames
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2Processor
 from tests.support.benchmark_models import FAMILIES, save_model
 from tests.support.video_files import write_video
+from tvtsv2.models.model_loading import hash_weights
 
 TEXTS = ["a red thing", "a person waving", "a person waving a red thing and more words than there are places for"]
 
@@ -114,8 +115,8 @@ def test_numbers_of_frames_a_model_cannot_take(folders, family, num_frames):
 
 
 def test_weight_hash_depends_on_every_weight_and_on_nothing_else(tiny_model):
-    before = weight_hash(tiny_model)
-    assert weight_hash(tiny_model) == before
+    before = hash_weights(tiny_model)
+    assert hash_weights(tiny_model) == before
     with torch.no_grad():
         tiny_model.visual_projection.weight[0, 0] += 1e-3
-    assert weight_hash(tiny_model) != before
+    assert hash_weights(tiny_model) != before

@@ -55,7 +55,7 @@ def test_penalty_is_strong_where_features_say_nothing():
     penalty, _ = choose_penalty(features, labels, 2, 0, "cpu")
     told, labels = make_features(noise=0.2)
     clear, accuracy = choose_penalty(told, labels, 4, 0, "cpu")
-    assert accuracy > 95 and clear in linear_classifier.PENALTIES
+    assert accuracy > 0.95 and clear in linear_classifier.PENALTIES
     assert penalty in linear_classifier.PENALTIES
 
 

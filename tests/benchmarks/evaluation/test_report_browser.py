@@ -46,7 +46,7 @@ def videos(tmp_path):
     return VideoEmbeddings(names, rows, [], {}, dict.fromkeys(names[1:], tmp_path / "clip.mp4"))
 
 
-def make_record(protocol: str, figures: dict, **more) -> dict:
+def make_record(protocol: str, metrics: dict, chance: dict, **more) -> dict:
     counts = {"in_annotations": NUM_VIDEOS, "expected": NUM_VIDEOS, "found": NUM_VIDEOS, "broken": 0}
     return {
         "protocol": protocol,
@@ -55,7 +55,8 @@ def make_record(protocol: str, figures: dict, **more) -> dict:
         "videos": {"test": {**counts, "evaluated": NUM_VIDEOS}},
         "state": "complete",
         "allow_missing": False,
-        "figures": figures,
+        "metrics": metrics,
+        "chance": chance,
         "split_checksums": {"test": "1" * 64},
         **dict.fromkeys(("command", "device", "finished"), "as it was"),
         **more,
@@ -65,26 +66,35 @@ def make_record(protocol: str, figures: dict, **more) -> dict:
 def retrieval_page(videos: VideoEmbeddings, folder: Path) -> Path:
     texts = videos.values + 0.5 * np.random.default_rng(1).normal(size=videos.values.shape).astype(np.float32)
     ranks = rank_both_ways(texts, videos.values, np.arange(NUM_VIDEOS))
-    figures = {name: {"R@1": {"value": 50.0, "interval_95": [40.0, 60.0]}} for name in ranks}
-    dual = {"temperature": 0.05, "note": "needs all queries", "figures": figures}
+    metrics = {name: {"R@1": {"value": 0.5, "interval_95": [0.4, 0.6]}} for name in ranks}
+    chance = {name: {"R@1": 0.05} for name in ranks}
+    dual = {"temperature": 0.05, "note": "needs all queries", "metrics": metrics}
     names = [f"<script>alert({number})</script>" for number in range(NUM_VIDEOS)]
-    result = RetrievalResult(figures, dual, videos, names, texts, np.arange(NUM_VIDEOS), ranks)
-    write_report(folder / "retrieval.html", make_record("retrieval", figures, dual_softmax=dual), result)
+    result = RetrievalResult(metrics, chance, dual, videos, names, texts, np.arange(NUM_VIDEOS), ranks)
+    write_report(folder / "retrieval.html", make_record("retrieval", metrics, chance, dual_softmax=dual), result)
     return folder / "retrieval.html"
 
 
 def recognition_page(videos: VideoEmbeddings, folder: Path) -> Path:
     scores = np.random.default_rng(2).normal(size=(NUM_VIDEOS, len(CLASSES)))
     result = judge(scores, np.arange(NUM_VIDEOS) % len(CLASSES), videos, [CLASSES] * NUM_VIDEOS, 0)
-    write_report(folder / "recognition.html", make_record("recognition", result.figures), result)
+    write_report(folder / "recognition.html", make_record("recognition", result.metrics, result.chance), result)
     return folder / "recognition.html"
 
 
 @pytest.mark.parametrize(
     ("write_page", "num_charts", "wanted"),
     [
-        (retrieval_page, 2, ["Retrieval on table: mödel", "text to video, dual softmax", "Rank curve", "alert(3)"]),
-        (recognition_page, 2, ["Recognition on table: mödel", "Confusion", "<b>wave</b>", "jüggle & jump"]),
+        (
+            retrieval_page,
+            2,
+            ["Retrieval on table: mödel", "text to video, dual softmax", "chance", "5.0", "alert(3)"],
+        ),
+        (
+            recognition_page,
+            2,
+            ["Recognition on table: mödel", "25.0", "Confusion", "<b>wave</b>", "jüggle & jump"],
+        ),
     ],
 )
 def test_a_report_shows_everything_and_asks_for_nothing(browser, videos, tmp_path, write_page, num_charts, wanted):
@@ -104,3 +114,17 @@ def test_a_report_shows_everything_and_asks_for_nothing(browser, videos, tmp_pat
     sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
     assert [url for url in sent if not url.startswith("data:")] == [address]
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.mark.parametrize("write_page", [retrieval_page, recognition_page])
+def test_a_report_fits_a_phone(browser, videos, tmp_path, write_page):
+    page = write_page(videos, tmp_path).as_uri()
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 375, "height": 700, "deviceScaleFactor": 2, "mobile": True}
+    )
+    try:
+        browser.get(page)
+        assert browser.execute_script("return window.innerWidth") == 375
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 375
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

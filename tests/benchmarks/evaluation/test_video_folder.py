@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from benchmarks.evaluation.embeddings.video_folder import VideoFolder, content_hash
+from benchmarks.evaluation.embeddings.video_folder import VideoFolder
 
 
 @pytest.fixture
@@ -64,10 +64,3 @@ def test_empty_and_absent_folders(tmp_path):
         VideoFolder(tmp_path)
     with pytest.raises(FileNotFoundError):
         VideoFolder(tmp_path / "absent")
-
-
-def test_content_hash_depends_on_bytes_only(tmp_path):
-    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
-        (tmp_path / name).write_bytes(content)
-    first, same, other = (content_hash(tmp_path / name) for name in "abc")
-    assert first == same != other

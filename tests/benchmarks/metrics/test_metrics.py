@@ -4,9 +4,9 @@ import evaluate
 import numpy as np
 import pytest
 
-from benchmarks.evaluation.protocols.recognition_figures import label_ranks, recognition_figures
-from benchmarks.evaluation.protocols.retrieval_figures import retrieval_figures, right_candidate_ranks
+from benchmarks.evaluation.protocols.recognition_metrics import label_ranks, recognition_metrics
 from tests.support.paths import ROOT
+from training.evaluation import rank_metrics, retrieval_ranks
 
 METRICS = ROOT / "benchmarks" / "metrics"
 
@@ -24,7 +24,7 @@ def test_retrieval(load):
     metric.add_batch(predictions=similarities[7:].tolist(), references=references[7:])
     is_right = np.zeros((20, 10), bool)
     is_right[np.arange(20)[:, None], references] = True
-    assert metric.compute() == retrieval_figures(right_candidate_ranks(similarities, is_right))
+    assert metric.compute() == rank_metrics(retrieval_ranks(similarities, is_right))
     assert "Ties count as the mean" in metric.description
 
 
@@ -45,7 +45,7 @@ def test_retrieval_checks_its_input(load, predictions, references, message):
 def test_recognition(load):
     scores, labels = np.random.default_rng(0).normal(size=(30, 8)), np.arange(30) % 8
     computed = load("recognition").compute(predictions=scores.tolist(), references=labels.tolist())
-    assert computed == recognition_figures(label_ranks(scores, labels), labels)
+    assert computed == recognition_metrics(label_ranks(scores, labels), labels)
 
 
 def test_recognition_checks_its_input(load):
