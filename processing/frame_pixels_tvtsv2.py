@@ -33,20 +33,22 @@ def process_video(
     if is_file(video) and not is_image_file(video):
         ((frames, metadata),) = read_file_frames(video, None, settings, num_threads)
         return finish(frames, settings), metadata
-    frames = as_frames(video, settings)
     (given,) = list_metadata([video], own_metadata) if own_metadata is not None else (metadata,)
-    metadata = _array_metadata(frames, given, settings)
+    # Image files are opened once they are sampled.
+    are_files = isinstance(video, list | tuple) and all(map(is_image_file, video))
+    frames = video if are_files else as_frames(video, settings)
+    metadata = _array_metadata(len(frames), given, settings)
     is_image = len(frames) == 1
     taken = [0] if is_image else [int(index) for index in settings.sample_indices(metadata)]
     metadata.frames_indices = [int(metadata.frames_indices[index]) for index in taken]
-    return finish(_resize(frames[taken], settings), settings, is_image), metadata
+    frames = as_frames([frames[index] for index in taken], settings) if are_files else frames[taken]
+    metadata.height, metadata.width = frames.shape[1:3]
+    return finish(_resize(frames, settings), settings, is_image), metadata
 
 
-def _array_metadata(frames: torch.Tensor, given: VideoMetadata | None, settings: FrameSettings) -> VideoMetadata:
+def _array_metadata(num_frames: int, given: VideoMetadata | None, settings: FrameSettings) -> VideoMetadata:
     """Return metadata of frames in memory, `frames_indices` for all of them, with what the caller gave about them."""
-    num_frames, height, width = frames.shape[:3]
-    metadata = VideoMetadata(num_frames, height=height, width=width, video_backend="array")
-    metadata.frames_indices = range(num_frames)
+    metadata = VideoMetadata(num_frames, video_backend="array", frames_indices=range(num_frames))
     if given is not None:
         metadata.fps, metadata.duration = given.fps, given.duration
         if given.total_num_frames not in (None, num_frames) and settings.fps is not None:

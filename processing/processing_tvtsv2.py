@@ -159,13 +159,21 @@ class TVTSv2Processor(ProcessorMixin):
         return features
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
-        """Save the processor, its code, and what sentence-transformers needs to load the folder, unless it is there."""
+        """Save the processor, its code, and what sentence-transformers needs to load the folder, unless it is there.
+
+        Args:
+            save_directory: Folder, made if needed.
+            push_to_hub: Upload the files as well, by `self.push_to_hub(repo_id, ...)`.
+            kwargs: `repo_id`, by default the folder's name, and others of `push_to_hub`.
+        """
+        files = super().save_pretrained(save_directory)
         for name, content in SENTENCE_TRANSFORMERS_FILES.items():
             path = Path(save_directory, name)
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+        return files
 
     def _encode(self, text: Any, text_kwargs: dict) -> tuple[dict[str, list[list[int]]], tuple[int, ...]]:
         """Return rows of ids and masks, padded, and the shape (B,) or (B, K) of the batch of texts."""

@@ -11,15 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining, TVTSv2Model
-from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from tests.conftest import make_tiny_config, randomized
+from tests.support.small_folder import small_processor
 from tests.support.video_files import write_video
 
-WORDS = ["red", "blue", "circle", "square", "moves"]
 TEXTS = ["red circle", "blue square moves"]
 
 # What every process does to be a stranger: importing one of our packages raises ImportError, installed or not.
@@ -87,26 +84,6 @@ try:
 except ValueError as error:
     results["without trust"] = str(error)
 """
-
-
-def small_processor() -> TVTSv2Processor:
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "<unk>", *WORDS])}
-    vocabulary |= {"<s>": 38, "</s>": 39} | {f"<unused{index}>": index for index in range(7, 38)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    template = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 38), ("</s>", 39)])
-    tokenizer.post_processor = template
-    return TVTSv2Processor(
-        TVTSv2VideoProcessor(crop_size=24, num_frames=4),
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer,
-            unk_token="<unk>",
-            pad_token="<pad>",
-            bos_token="<s>",
-            eos_token="</s>",
-            model_max_length=10,
-        ),
-    )
 
 
 def embed(folder: Path, video: Path) -> dict[str, torch.Tensor]:

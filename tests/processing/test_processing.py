@@ -257,6 +257,17 @@ def test_a_sentencepiece_tokenizer_survives_saving(tmp_path):
     )
 
 
+def test_pushing_to_the_hub_uploads_all_files_saved(tmp_path, monkeypatch):
+    pushed = []
+    monkeypatch.setattr(
+        TVTSv2Processor, "push_to_hub", lambda self, repo_id, **options: pushed.append((repo_id, options))
+    )
+    make_processor().save_pretrained(tmp_path / "name", push_to_hub=True, token="t")
+    make_processor().save_pretrained(tmp_path / "name", push_to_hub=True, repo_id="your/name", private=True)
+    assert pushed == [("name", {"token": "t"}), ("your/name", {"private": True})]
+    assert {"modules.json", "sentence_bert_config.json"} <= {path.name for path in (tmp_path / "name").iterdir()}
+
+
 AFTER_FORK = """
 import os, sys
 import numpy as np, torch

@@ -152,6 +152,8 @@ def test_lists_of_image_files_are_the_frames_of_a_video(tmp_path):
     expected = process(np.stack(frames))
     assert torch.equal(process(paths), expected)
     assert torch.equal(process([list(map(str, paths))] * 2), expected.repeat(2, 1, 1, 1, 1))
+    paths[1].unlink()  # only those sampled are opened
+    assert torch.equal(process(paths, num_frames=2), process(np.stack(frames), num_frames=2))
 
 
 def test_image_files_that_cannot_be_read_are_errors_that_name_them(tmp_path):
