@@ -163,7 +163,8 @@ class TVTSv2TextModel(TVTSv2PreTrainedModel, CLIPTextModel):
         hidden_states = self.final_layer_norm(hidden_states)
         # argmax of 0/1 finds the first end-of-text token.
         ends = (input_ids == self.config.eos_token_id).int().argmax(dim=1).to(hidden_states.device)
-        pooled = hidden_states[torch.arange(len(ends), device=hidden_states.device), ends]
+        rows = torch.arange(input_ids.shape[0], device=hidden_states.device)
+        pooled = hidden_states[rows, ends]
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
     def _check_inputs(self, input_ids: torch.Tensor) -> None:

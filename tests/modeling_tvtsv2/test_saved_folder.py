@@ -22,6 +22,7 @@ TEXTS = ["red circle", "blue square moves"]
 # What every process does to be a stranger: importing one of our packages raises ImportError, installed or not.
 PREAMBLE = """
 import sys
+from pathlib import Path
 for name in ("modeling_tvtsv2", "processing", "training", "benchmarks"):
     sys.modules[name] = None
 import torch
@@ -31,6 +32,7 @@ from transformers import (
 torch.set_num_threads(1)
 video, *folders = sys.argv[1:]
 folder = folders[0]
+folders = [Path(name) for name in folders]
 results = {}
 trust = {"trust_remote_code": True}
 
@@ -68,6 +70,12 @@ results["weights"] = dict(whole.state_dict())
 processor = AutoProcessor.from_pretrained(folder, **trust)
 whole.save_pretrained(folders[1])
 processor.save_pretrained(folders[1])
+# Parts of the remote code's models, and a model of another class, by themselves.
+whole.vision_model.save_pretrained(folders[2] / "vision")
+whole.text_model.save_pretrained(folders[2] / "text")
+classifier = AutoModelForVideoClassification.from_pretrained(folder, **trust)
+classifier.save_pretrained(folders[2] / "classifier")
+results["classifier"] = dict(classifier.state_dict())
 
 inputs = processor(videos=[video] * 2, text=[["red", "blue", "circle", "square"]] * 2, return_tensors="pt")
 whole.train()(**inputs, sorting_labels=torch.arange(4).repeat(2, 1)).loss.backward()
@@ -79,6 +87,14 @@ results["saved by a stranger"], results["for use"] = embed(folders[1]), embed(fo
 tower = AutoModel.from_pretrained(folders[3], **trust)
 assert type(tower).__name__ == "TVTSv2VisionModel", type(tower)
 results["tower"] = dict(tower.state_dict())
+for kind, auto_class, name in (
+    ("vision", AutoModel, "TVTSv2VisionModel"),
+    ("text", AutoModel, "TVTSv2TextModel"),
+    ("classifier", AutoModelForVideoClassification, "TVTSv2ForVideoClassification"),
+):
+    part, report = auto_class.from_pretrained(folders[4] / kind, output_loading_info=True, **trust)
+    assert type(part).__name__ == name and not any(report.values()), (kind, report)
+    results[f"{kind} of a stranger"] = dict(part.state_dict())
 try:
     AutoModel.from_pretrained(folder, trust_remote_code=False)
 except ValueError as error:
@@ -125,7 +141,7 @@ def video(folder) -> Path:
 @pytest.fixture(scope="module")
 def first_stranger(folder, video) -> dict:
     """What the first process found; it also saves everything again, to the folder "second"."""
-    return run_as_a_stranger(FIRST_STRANGER, video, folder, folder.parent / "second")
+    return run_as_a_stranger(FIRST_STRANGER, video, folder, folder.parent / "second", folder.parent / "parts")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +151,8 @@ def second_stranger(folder, video, model, first_stranger) -> dict:
     TVTSv2Model.from_pretrained(folder).save_pretrained(for_use)
     small_processor().save_pretrained(for_use)
     model.vision_model.save_pretrained(tower)
-    return run_as_a_stranger(SECOND_STRANGER, video, folder, folder.parent / "second", for_use, tower)
+    folders = (folder, folder.parent / "second", for_use, tower, folder.parent / "parts")
+    return run_as_a_stranger(SECOND_STRANGER, video, *folders)
 
 
 def run_as_a_stranger(code: str, video: Path, *folders: Path) -> dict:
@@ -212,6 +229,12 @@ def test_a_model_saved_for_use_serves_strangers_too(second_stranger, folder, vid
 
 def test_a_tower_alone_serves_strangers_as_itself(second_stranger, model):
     assert_same_bits(second_stranger["tower"], model.vision_model.state_dict())
+
+
+def test_parts_saved_by_a_stranger_serve_the_next(first_stranger, second_stranger, model):
+    assert_same_bits(second_stranger["vision of a stranger"], model.vision_model.state_dict())
+    assert_same_bits(second_stranger["text of a stranger"], model.text_model.state_dict())
+    assert_same_bits(second_stranger["classifier of a stranger"], first_stranger["classifier"])
 
 
 def test_without_trust_nothing_of_the_folder_is_run(second_stranger):

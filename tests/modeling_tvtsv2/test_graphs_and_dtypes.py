@@ -1,0 +1,89 @@
+"""Graphs recorded by torch.jit and torch.export, quantization, half precision, copies and pickles."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+from modeling_tvtsv2 import TVTSv2Model, TVTSv2TextModel, TVTSv2VisionModel
+from tests.conftest import make_tiny_batch, make_tiny_config, randomized
+
+
+def make_towers() -> list[tuple[nn.Module, torch.Tensor]]:
+    """Return both towers with random weights, and an input of each."""
+    batch = make_tiny_batch()
+    inputs = {TVTSv2VisionModel: batch["pixel_values_videos"], TVTSv2TextModel: batch["input_ids"][:, 0]}
+    config = make_tiny_config(vision={"num_hidden_layers": 2})
+    towers = {TVTSv2VisionModel: config.vision_config, TVTSv2TextModel: config.text_config}
+    return [(randomized(tower(towers[tower])).eval(), inputs[tower]) for tower in inputs]
+
+
+class Pooled(nn.Module):
+    def __init__(self, tower):
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, inputs):
+        return self.tower(inputs).pooler_output
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("index", [0, 1])
+def test_traces_hold_with_and_without_gradients(index):
+    """The tracer's own check runs without gradients, the trace with them: both must give one graph."""
+    tower, inputs = make_towers()[index]
+    pooled = Pooled(tower)
+    traced = torch.jit.trace(pooled, inputs)
+    torch.testing.assert_close(traced(inputs), pooled(inputs))
+    with torch.no_grad():
+        torch.testing.assert_close(traced(inputs), pooled(inputs))
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_exported_programs_take_other_batches_and_lengths(index):
+    tower, inputs = make_towers()[index]
+    pooled = Pooled(tower)
+    length = Dim("frames", min=2, max=4) if index == 0 else Dim("tokens", min=2, max=10)
+    with torch.no_grad():
+        program = torch.export.export(
+            pooled, (inputs,), dynamic_shapes={"inputs": {0: Dim("batch", min=2, max=64), 1: length}}
+        )
+        other = torch.cat([inputs, inputs, inputs])
+        other = other[:, :2] if index == 0 else torch.cat([other[:, :3], torch.full((6, 1), 39)], dim=1)
+        torch.testing.assert_close(program.module()(other), pooled(other))
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_towers_stay_close(dtype, implementation):
+    for tower, inputs in make_towers():
+        tower = randomized(type(tower)(tower.config), std=0.02).eval()
+        with torch.no_grad():
+            expected = tower(inputs).pooler_output
+            tower.to(dtype).set_attn_implementation(implementation)
+            actual = tower(inputs).pooler_output
+        assert actual.dtype == dtype
+        assert torch.cosine_similarity(actual.float(), expected).min() > 0.999
+
+
+def test_int8_weights_of_torchao_stay_close():
+    quantization = pytest.importorskip("torchao.quantization")
+    config = make_tiny_config(text={"hidden_size": 64}, vision={"hidden_size": 64}, projection_dim=32)
+    model = randomized(TVTSv2Model(config), std=0.05).eval()
+    pixels = torch.randn(2, 3, 3, 24, 24)
+    with torch.no_grad():
+        expected = model.get_video_features(pixels).pooler_output
+        quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
+        actual = model.get_video_features(pixels).pooler_output
+    assert type(model.vision_model.encoder.layers[0].mlp.fc1.weight) is not nn.Parameter
+    assert torch.cosine_similarity(actual, expected).min() > 0.999
+
+
+def test_copies_and_pickles_are_the_same_model(tiny_model, tiny_batch):
+    expected = tiny_model(**tiny_batch).loss
+    for other in (copy.deepcopy(tiny_model), pickle.loads(pickle.dumps(tiny_model))):
+        assert torch.equal(other(**tiny_batch).loss, expected)
