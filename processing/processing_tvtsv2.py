@@ -191,6 +191,7 @@ class TVTSv2Processor(ProcessorMixin):
             truncation=truncation,
             max_length=max_length if truncation else None,
             add_special_tokens=options.get("add_special_tokens", True),
+            split_special_tokens=True,  # "<|endoftext|>" within a text is text
         )["input_ids"]
         for row, one_text in zip(rows, texts, strict=True):
             self._check_row(row, one_text, max_length)

@@ -136,3 +136,40 @@ for task in ("zero-shot-video-classification", "video-feature-extraction"):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert run.returncode == 0, run.stderr
     assert {line.partition(".")[0] for line in run.stdout.split()} == {"modeling_tvtsv2", "processing"}
+
+
+def training_imports() -> dict[str, set[str]]:
+    """Return the parts of `training/` (its folders, and its files at the top) that each of them imports."""
+    graph: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "training").rglob("*.py")):
+        part = path.relative_to(ROOT / "training").parts[0].removesuffix(".py")
+        graph.setdefault(part, set())
+        for node in imports_of(path):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            if names == ["training"]:
+                names = [f"training.{alias.name}" for alias in node.names]
+            graph[part] |= {name.split(".")[1] for name in names if name.startswith("training.")} - {part}
+    return graph
+
+
+def test_parts_of_training_do_not_import_each_other_in_circles():
+    graph = training_imports()
+    graph["trainer"].discard("cost")  # counts its own operations; their count moves below it
+    while leaves := {part for part, imported in graph.items() if not imported & graph.keys()}:
+        graph = {part: imported for part, imported in graph.items() if part not in leaves}
+    assert not graph, f"a circle among {graph}"
+
+
+@pytest.mark.parametrize(
+    ("part", "allowed"),
+    [
+        ("runtime", set()),
+        ("transcripts", set()),
+        ("sources", {"runtime", "transcripts", "masking"}),
+        ("data_building", {"runtime", "transcripts", "sources"}),
+        ("contrast", {"losses"}),
+        ("parameter_rules", set()),
+    ],
+)
+def test_arrows_inside_training(part, allowed):
+    assert training_imports()[part] <= allowed

@@ -31,7 +31,15 @@ class DataFiles:
 
 
 def locate_data(data: DataArguments, seed: int) -> DataFiles:
-    """Returns the arguments' sources, or the generated corpus, made or completed on the way."""
+    """Return the arguments' sources, or those of the generated corpus, generating what is missing of it.
+
+    Raises:
+        ValueError: `sources` is no list, or there is an eval_source without sources.
+    """
+    if not isinstance(data.sources, list):
+        raise ValueError(f"sources must be a list of mappings, each behind a dash in YAML; got {data.sources!r}.")
+    if data.eval_source is not None and not data.sources:
+        raise ValueError("eval_source needs sources beside it: the generated corpus has held-out videos of its own.")
     if data.sources:
         return DataFiles(data.sources, data.eval_source, [])
     config = CorpusConfig(
@@ -41,7 +49,7 @@ def locate_data(data: DataArguments, seed: int) -> DataFiles:
         num_train_captions=data.num_train_captions,
         num_heldout_captions=data.num_heldout_captions,
     )
-    # One process makes it, the others then find it finished.
+    # One process generates it, and the others find it finished.
     with PartialState().local_main_process_first():
         corpus = build_corpus(Path(data.corpus_dir) / f"seed{seed}", config)
     root = str(corpus.folder)
@@ -55,12 +63,12 @@ def locate_data(data: DataArguments, seed: int) -> DataFiles:
 
 
 def uses_all_parameters(files: DataFiles, args: PreTrainingArguments) -> bool:
-    """Whether every trained parameter is part of every step, so that DDP need not look for those that are not."""
+    """Return whether every step uses every trained parameter, so that DDP need not search for unused ones."""
     return not any(format_of(source).is_captioned for source in files.sources) and args.chunk_size is None
 
 
 def build_processor(model: ModelArguments, config: TVTSv2Config, texts: list[str], folder: Path) -> TVTSv2Processor:
-    """Returns the processor for a model's sizes; its tokenizer is loaded, or trained on `texts` into `folder`.
+    """Return the processor for a model's sizes; its tokenizer is loaded, or trained on `texts` into `folder`.
 
     Raises:
         ValueError: no tokenizer to be had, or one with more tokens than the model has embeddings.
@@ -93,7 +101,7 @@ def build_processor(model: ModelArguments, config: TVTSv2Config, texts: list[str
 
 
 def build_model(model: ModelArguments) -> TVTSv2ForPreTraining:
-    """Returns the model, started from a CLIP checkpoint if the arguments name one, else at random.
+    """Return the model, started from a CLIP checkpoint if the arguments name one, else at random.
 
     Raises:
         ValueError: the checkpoint lacks something that every CLIP has, or holds something that none has.

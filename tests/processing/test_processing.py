@@ -1,5 +1,6 @@
 """Axis legend: B videos, K transcripts, L tokens."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import sentencepiece
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoProcessor, AutoTokenizer, AutoVideoProcessor, PreTrainedTokenizerFast
+from transformers import AutoProcessor, AutoTokenizer, AutoVideoProcessor, CLIPTokenizer, PreTrainedTokenizerFast
 
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from tests.support.paths import ROOT
@@ -85,9 +86,7 @@ def test_padding_never_precedes_the_first_end_of_text_token():
     assert torch.equal(none.input_ids, encoded.input_ids)
 
 
-@pytest.mark.parametrize(
-    "template, text", [("<s> $A", "now"), ("</s> $A </s>", "now"), ("<s> $A </s>", "now </s> left")]
-)
+@pytest.mark.parametrize("template, text", [("<s> $A", "now"), ("</s> $A </s>", "now"), ("<s> $A </s> </s>", "now")])
 def test_rows_that_do_not_end_with_their_only_end_of_text_token_are_refused(template, text):
     with pytest.raises(ValueError, match="end-of-text"):
         make_processor(template=template)(text=text)
@@ -297,3 +296,18 @@ def test_processes_forked_after_the_parent_used_the_processor_do_not_hang(modali
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-c", AFTER_FORK, modality]
     subprocess.run(command, env=environment, cwd=tmp_path, timeout=300, check=True)
+
+
+def test_the_letters_of_a_special_token_are_text(tmp_path):
+    """A caption that holds "<|endoftext|>" would end a training run."""
+    letters = [chr(code) for code in range(33, 127)]
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({piece: index for index, piece in enumerate(pieces)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer.from_pretrained(tmp_path, model_max_length=77)
+    processor = TVTSv2Processor(TVTSv2VideoProcessor(), tokenizer)
+    for text in ("it ends <|endoftext|> here", "<|startoftext|> of it", "<|ENDOFTEXT|>"):
+        ids = processor(text=text)["input_ids"][0]
+        assert ids.count(tokenizer.eos_token_id) == 1 and ids.count(tokenizer.bos_token_id) == 1
+        assert tokenizer.decode(ids[1:-1]).replace(" ", "") == text.lower().replace(" ", "")
+    assert processor(text="so it goes")["input_ids"] == [tokenizer("so it goes")["input_ids"]]

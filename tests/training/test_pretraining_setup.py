@@ -207,5 +207,21 @@ def test_own_sources_are_taken_as_they_are(files):
     assert (located.sources, located.eval_source, located.tokenizer_texts) == (files.sources, files.eval_source, [])
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"sources": {"format": "built"}},
+            "sources must be a list of mappings, each behind a dash",
+        ),
+        ({"sources": "a.csv"}, "sources must be a list of mappings"),
+        ({"eval_source": {"format": "built"}}, "eval_source needs sources"),
+    ],
+)
+def test_sources_that_are_no_list_of_mappings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        locate_data(DataArguments(**settings), seed=0)
+
+
 def test_processor_classes(processor):
     assert type(processor) is TVTSv2Processor and type(processor.video_processor) is TVTSv2VideoProcessor

@@ -18,7 +18,7 @@ from processing import VideoReadingError
 from training.masking import count_masked_patches, draw_tube_mask
 from training.sources.clip_dataset import ClipKey
 from training.sources.clip_sampling import TranscriptError
-from training.sources.unusable_videos import BrokenVideos
+from training.sources.unusable_videos import BrokenVideos, TooManyBrokenVideosError
 
 MAX_REPLACEMENTS = 20  # in a row; more than that is not bad luck
 
@@ -70,8 +70,7 @@ class MixedSources(Dataset):
         and `num_broken`, how many videos were passed over to get here.
 
         Raises:
-            VideoReadingError, TranscriptError: the last one of so many in a row, or of all there are, that something
-                else must be wrong.
+            TooManyBrokenVideosError: all videos of the source, or more than `MAX_REPLACEMENTS` in a row, are broken.
         """
         source = self.sources[key.source]
         generator = np.random.default_rng([self.seed, *key])
@@ -84,7 +83,11 @@ class MixedSources(Dataset):
                 self._broken_videos.add({**key._asdict(), "index": index, "error": str(error)})
                 tried.add(index)
                 if len(tried) > MAX_REPLACEMENTS or len(tried) == len(source):
-                    raise
+                    raise TooManyBrokenVideosError(
+                        f"{len(tried)} of {len(source)} videos of source number {key.source} were tried in a row and "
+                        f"cannot be used, so something else must be wrong. They are named in {self.ledger}; the last "
+                        f"one: {error}"
+                    ) from error
                 while index in tried:
                     index = int(generator.integers(len(source)))
         order = generator.permutation(len(item["transcripts"]))

@@ -1,4 +1,4 @@
-"""The ledger of videos that could not be used: one JSON line each, whoever met it, however often."""
+"""The list of videos that could not be used: one JSON line each, whichever process met it, however often."""
 
 import fcntl
 import json
@@ -8,9 +8,13 @@ from pathlib import Path
 class TooManyBrokenVideosError(RuntimeError):
     """More samples than allowed were of videos that cannot be used."""
 
+    def __str__(self) -> str:
+        # torch puts the traceback of a loading worker around the message of its error.
+        return super().__str__().rstrip().rpartition(f"{type(self).__name__}: ")[2]
+
 
 class BrokenVideos:
-    """Lines in a file that processes and workers share; a line that is there is not written again.
+    """A file of lines that processes and workers share; no line is written twice.
 
     Args:
         path: of the file; made with its first line.
@@ -18,20 +22,20 @@ class BrokenVideos:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._known: set[int] = set()  # hashes: a long run's ledger may be long
+        self._known: set[int] = set()  # hashes: a long run's list may be long
         self._num_bytes_known = 0
 
     def __len__(self) -> int:
         return len(self.path.read_bytes().splitlines()) if self.path.is_file() else 0
 
     def add(self, record: dict) -> None:
-        """Writes down a video, unless the very same record is there: from another worker, or from before a restart."""
+        """Write the record of a video, unless the same is there: from another worker, or from before a restart."""
         line = json.dumps(record, ensure_ascii=False).encode()
         with open(self.path, "a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by a kill
+            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
             file.seek(self._num_bytes_known)
             added = file.read()
-            # What a kill or a full disk cut off gets a line of its own, and stays known as it is.
+            # What a kill or a full disk cut off gets a line of its own, and is kept as it is.
             if added and not added.endswith(b"\n"):
                 file.write(b"\n")
                 added += b"\n"

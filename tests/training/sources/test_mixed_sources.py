@@ -12,6 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from processing import VideoReadingError
 from training.sources.clip_sampling import TranscriptError
 from training.sources.mixed_sources import MAX_REPLACEMENTS, MixedSources, SampleKey, TurnSampler
+from training.sources.unusable_videos import TooManyBrokenVideosError
 
 NUM_PATCHES = 16
 
@@ -242,10 +243,17 @@ def test_whole_videos_leave_no_ledger(mix):
 @pytest.mark.parametrize(("size", "num_tried"), [(5, 5), (1, 1), (100, MAX_REPLACEMENTS + 1)])
 def test_nothing_but_broken_videos_is_an_error(mix, size, num_tried):
     samples = mix(FakeClips("a", size, broken=range(size)))
-    with pytest.raises(VideoReadingError, match=r"a/\d+\.mp4 is broken"):
+    with pytest.raises(TooManyBrokenVideosError, match=rf"^{num_tried} of {size} videos .*a/\d+\.mp4 is broken$"):
         samples[SampleKey(0, 0, 0)]
     records = [json.loads(line) for line in samples.ledger.read_text().splitlines()]
     assert len({record["index"] for record in records}) == len(records) == samples.num_broken == num_tried
+
+
+def test_nothing_but_broken_videos_is_one_line_from_a_loading_worker_too(mix):
+    samples = mix(FakeClips("a", 2, broken=range(2)))
+    with pytest.raises(TooManyBrokenVideosError) as caught:
+        list(DataLoader(samples, batch_sampler=[[SampleKey(0, 0, 0)]], num_workers=1, collate_fn=list))
+    assert str(caught.value).startswith("2 of 2 videos") and "\n" not in str(caught.value)
 
 
 def test_a_replacement_is_never_one_that_was_just_tried(mix):
