@@ -15,7 +15,7 @@ from benchmarks.study.models import make_post_model
 from benchmarks.study.settings import Arm, Study
 from benchmarks.study.step_costs import activation_bytes, read_step_costs
 from benchmarks.study.world import NUM_TRANSCRIPTS
-from training.cost.flops import count_step_flops
+from training.flops import count_step_flops
 from training.masking import count_masked_patches
 
 NUM_TOKENS = 12  # of a transcript, on average; for the ratio of compute only

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from benchmarks.speed.towers.release_style import NUM_TEXT_POSITIONS, ReleaseStyleModel
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from modeling_tvtsv2.fast_linear import use_fast_linear
-from training.cost.flops import count_step_flops
+from training.flops import count_step_flops
 from training.masking import count_masked_patches, draw_tube_mask
 from training.parameter_rules import ParameterPlan
 

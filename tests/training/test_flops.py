@@ -5,7 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from tests.conftest import make_tiny_batch, make_tiny_config
-from training.cost.flops import count_step_flops
+from training.flops import count_step_flops
 from training.parameter_rules import ParameterPlan
 
 RULES = {
@@ -49,14 +49,15 @@ def test_counts_are_those_of_a_real_step(rules, num_transcripts, scope):
 
 
 def test_a_layer_by_hand():
-    """The text projection alone: 24 x 20 weights, 2 captions; 2 videos contrasted in 20 dimensions."""
-    model = TVTSv2ForPreTraining(make_tiny_config(text={"num_hidden_layers": 0}, vision={"num_hidden_layers": 0}))
-    flops = count_step_flops(model, batch_size=2, num_kept_patches=5, num_transcripts=1, num_tokens=10, num_frames=3)
-    patches = 2 * (2 * 3 * 5) * (32 * 3 * 8 * 8)
-    projections = 2 * 2 * (24 * 20 + 32 * 20)
-    similarities = 2 * 2 * 2 * 20
-    assert flops.forward == patches + projections + similarities
-    assert flops.backward == patches + 2 * projections + 2 * similarities  # pixels need no gradient
+    """What a second text block adds: 2 captions of 10 tokens, width 24."""
+    sizes = {"batch_size": 2, "num_kept_patches": 5, "num_transcripts": 1, "num_tokens": 10, "num_frames": 3}
+    one, two = (TVTSv2ForPreTraining(make_tiny_config(text={"num_hidden_layers": number})) for number in (1, 2))
+    before, after = count_step_flops(one, **sizes), count_step_flops(two, **sizes)
+    text = two.config.text_config
+    linear = 2 * 2 * 10 * (4 * text.hidden_size**2 + 2 * text.hidden_size * text.intermediate_size)
+    attention = 2 * 2 * 2 * 10 * 10 * text.hidden_size
+    assert after.forward - before.forward == linear + attention
+    assert after.backward - before.backward == 2 * (linear + attention)
 
 
 def test_more_candidates_cost_more_similarities():
