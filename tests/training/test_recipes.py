@@ -25,7 +25,7 @@ NEW = re.compile(r".*\.(temporal_attn|layer_norm3)\..*|sorter\..*")
 def recipe(request):
     """(name, model on the meta device, arguments, plan) of a recipe."""
     name = request.param
-    model_args, data_args, args = parse_arguments([str(CONFIGS / f"{name}.yaml"), "--use_cpu", "True"])
+    model_args, data_args, args, _ = parse_arguments([str(CONFIGS / f"{name}.yaml"), "--use_cpu", "True"])
     with torch.device("meta"):
         model = TVTSv2ForPreTraining(TVTSv2Config.from_preset(model_args.preset))
     plan = ParameterPlan(
@@ -87,17 +87,30 @@ def test_sizes_masks_batches_and_milestones(recipe):
 
 
 def test_the_main_job_s_rules_fit_the_tiny_model():
-    model_args, _, args = parse_arguments([])
+    model_args, _, args, _ = parse_arguments([])
     model = TVTSv2ForPreTraining(TVTSv2Config.from_preset(model_args.preset))
     ParameterPlan(model, args.parameter_rules, learning_rate=1e-3).apply(model)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == {name for name, _ in model.named_parameters() if name.startswith("text_model.encoder.layers.0.")}
 
 
+@pytest.mark.parametrize("name", PAPER)
+def test_the_recipe_as_released_is_the_paper_s_but_for_what_the_release_does_otherwise(name):
+    paper, released = (
+        [vars(group) for group in parse_arguments([str(CONFIGS / folder / f"{name}.yaml"), "--use_cpu", "True"])]
+        for folder in ("", "as_released")
+    )
+    assert paper[:2] == released[:2]
+    changes = {key: value for key, value in released[2].items() if paper[2][key] != value}
+    weights = {"contrastive_loss_weight": 1 / 80, "sorting_loss_weight": 2.0}
+    assert changes.items() >= {"adam_epsilon": 1e-6, **weights}.items()
+    assert changes.keys() <= {"adam_epsilon", *weights, "output_dir", "logging_dir", "run_name"}
+
+
 @pytest.mark.parametrize(("name", "rules"), [("b32", "b"), ("b16", "b"), ("h14", "h14")])
 def test_rules_that_end_the_backward_pass_where_training_begins(name, rules):
     files = [str(CONFIGS / f"{name}.yaml"), str(CONFIGS / "rules" / f"{rules}_embeddings_frozen.yaml")]
-    model_args, data_args, args = parse_arguments([*files, "--use_cpu", "True"])
+    model_args, data_args, args, _ = parse_arguments([*files, "--use_cpu", "True"])
     assert data_args.mask_ratio == PAPER[name]["mask_ratio"]  # the recipe's other settings stay
     with torch.device("meta"):
         model = TVTSv2ForPreTraining(TVTSv2Config.from_preset(model_args.preset))

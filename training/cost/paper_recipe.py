@@ -1,4 +1,4 @@
-"""The paper's recipe, and a table of a run's settings beside it."""
+"""The paper's recipe and the release's, and a table of a run's settings beside both."""
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
@@ -6,17 +6,19 @@ from training.parameter_rules import ParameterPlan
 
 # Source: paper, section 4.1: about 8.5 million videos, 2.5 of them WebVid's.
 PAPER_SIZES = {"yt_temporal": 6_000_000, "webvid": 2_500_000}
-# Source: paper, section 4.1, and the released code; what differs between the sizes is PAPER_SIZED.
+# Source: paper, section 4.1, and, for what it leaves open, the released code; the sizes differ in PAPER_SIZED.
 PAPER = {
     "frames": 12,
     "image size": 224,
     "transcripts a video": 4,
     "temperature": 0.05,
+    "contrastive loss weight": 1.0,
     "sorting loss weight": 2.0,
     "learning rate, new layers": 1e-4,
     "learning rate, from CLIP": 1e-7,
     "weight decay": 0.05,
     "optimizer": "AdamW",
+    "Adam's epsilon": 1e-8,
     "epochs": 10,
     "rate falls at epochs": [6, 8],
     "rate falls by": 0.1,
@@ -31,6 +33,15 @@ PAPER_SIZED = {
 }
 
 
+def released(preset: str, num_processes: int) -> dict:
+    """Return the settings by which the released code trains on `num_processes`, where the paper's formulas differ.
+
+    Its gather's backward pass is not summed over processes, and its AdamW is that of transformers 4.10.
+    """
+    precision = "fp16" if preset == "h14" else "no"
+    return {"contrastive loss weight": 1 / num_processes, "Adam's epsilon": 1e-6, "mixed precision": precision}
+
+
 def compare_with_paper(
     model: TVTSv2ForPreTraining,
     rules: ParameterPlan,
@@ -39,11 +50,11 @@ def compare_with_paper(
     args: PreTrainingArguments,
     num_processes: int,
 ) -> str:
-    """Returns a table of a run's settings beside the paper's; those of B/16 where the preset is ours.
+    """Return a table of a run's settings beside the paper's and the release's; those of B/16 where the preset is ours.
 
     Args:
         model: with `rules` applied.
-        rules, model_args, data, args: what the run was told.
+        rules, model_args, data, args: of the run.
         num_processes: of the run.
     """
     config = model.config
@@ -60,12 +71,17 @@ def compare_with_paper(
         "mask ratio": data.mask_ratio,
         "transcripts a video": config.num_transcripts,
         "temperature": config.contrastive_temperature,
-        "sorting loss weight": config.sorting_loss_weight,
+        "contrastive loss weight": args.contrastive_loss_weight,
+        "sorting loss weight": (
+            config.sorting_loss_weight if args.sorting_loss_weight is None else args.sorting_loss_weight
+        ),
         "frozen text blocks": f"{sum(blocks)} of {len(blocks)}",
         "learning rate, new layers": rates["sorter.head.weight"],
         "learning rate, from CLIP": rates["visual_projection.weight"],
         "weight decay": args.weight_decay,
         "optimizer": "AdamW" if args.optim.value.startswith("adamw_torch") else args.optim.value,
+        "Adam's epsilon": args.adam_epsilon,
+        "mixed precision": args.precision,
         "batch a process": args.train_batch_size * args.gradient_accumulation_steps,
         "processes": num_processes,
         "epochs": args.num_train_epochs if args.max_steps <= 0 else f"{args.max_steps} steps",
@@ -76,10 +92,17 @@ def compare_with_paper(
     }
     like = model_args.preset if model_args.preset in PAPER_SIZED else "b16"
     paper = {**PAPER, **PAPER_SIZED[like]}
-    lines = [f"{'Setting':30}{'this run':>16}{'paper, ' + like:>16}"]
+    release = paper | released(like, num_processes)
+    lines = [f"{'Setting':30}{'this run':>16}{'paper, ' + like:>16}{'as released':>16}"]
     for name, value in ours.items():
-        differs = "" if value == paper[name] or name == "processes" else "   differs"
-        lines.append(f"{name:30}{_show(value):>16}{_show(paper[name]):>16}{differs}")
+        differing = [
+            source
+            for source, recipe in (("paper", paper), ("release", release))
+            if name != "processes" and name in recipe and value != recipe[name]
+        ]
+        note = f"   differs from {' and '.join(differing)}" if differing else ""
+        columns = (value, paper.get(name, "not stated"), release[name])
+        lines.append(f"{name:30}" + "".join(f"{_show(column):>16}" for column in columns) + note)
     return "\n".join(lines)
 
 
