@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser
+
+from training.video_arguments import VideoTrainingArguments
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "tiny.yaml"
 
@@ -62,17 +64,16 @@ class DataArguments:
 
 
 @dataclass
-class PreTrainingArguments(TrainingArguments):
+class PreTrainingArguments(VideoTrainingArguments):
     """transformers' TrainingArguments, and how parameters are trained.
 
     Other defaults than the library's: no columns removed (samples are tensors and strings); memory pinned only where
-    there is an accelerator; logs go to tensorboard; no look at the loss at each step (`FiniteLossGuard`
-    looks when it is time to log); DDP searches for parameters without gradient (captions do not reach the sorter); a
-    collective operation that others wait for in vain ends the run after 10 minutes.
+    there is an accelerator; logs go to tensorboard; the loss is checked when the run logs, not at each step
+    (`FiniteLossGuard`); DDP searches for parameters without gradient (captions do not reach the sorter); a collective
+    operation that other processes do not join ends the run after 10 minutes.
     """
 
     output_dir: str | None = field(default="outputs/pretrain", metadata={"help": "Where everything is written."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Fixed: samples have no columns."})
     parameter_rules: list[dict] = field(
         default_factory=lambda: [{"match": "*"}],
         metadata={"help": "In YAML: rules by parameter name, see training/parameter_rules.py; the first match wins."},
@@ -86,6 +87,16 @@ class PreTrainingArguments(TrainingArguments):
         metadata={"help": "Epochs at whose start all learning rates are multiplied by lr_milestone_factor."},
     )
     lr_milestone_factor: float = field(default=0.1, metadata={"help": "See lr_milestones."})
+    contrastive_loss_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor of the contrastive loss. 1: the gradient is that of one process on the joined batch. 1/W "
+            "over W processes: as released, where the backward pass of the gather is not summed over processes."
+        },
+    )
+    sorting_loss_weight: float | None = field(
+        default=None, metadata={"help": "Factor of the sorting loss. None: the model configuration's, 2 as released."}
+    )
     chunk_size: int | None = field(
         default=None,
         metadata={
@@ -97,15 +108,9 @@ class PreTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "A device's peak in 10^12 operations a second, for MFU in the logs and hours in the plan."},
     )
-    plan: bool = field(default=False, metadata={"help": "Print what the run would take and cost, and do not run it."})
-    plan_mfu: float = field(default=0.4, metadata={"help": "Share of peak_tflops that --plan reckons with."})
-    plan_processes: int | None = field(
-        default=None, metadata={"help": "Processes that --plan reckons with. None: as many as were launched."}
-    )
     report_to: None | str | list[str] = field(  # noqa: RUF036 - the command line parser reads no other order
         default="tensorboard", metadata={"help": "Where logs go: tensorboard, wandb, …, or none."}
     )
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Would look at the loss at every step."})
     ddp_find_unused_parameters: bool | None = field(
         default=None,
         metadata={"help": "None: where sources of captions skip the sorter, or chunks are computed twice."},
@@ -117,21 +122,14 @@ class PreTrainingArguments(TrainingArguments):
     ddp_timeout: int = field(
         default=600, metadata={"help": "Seconds a process waits for the others, who may be writing a checkpoint."}
     )
-    dataloader_timeout: float = field(
-        default=50,
-        metadata={"help": "End the run when loading workers give no batch for so many seconds; 0: wait for ever."},
-    )
 
     def __post_init__(self):
         super().__post_init__()
-        if self.device.type == "cpu":
-            self.dataloader_pin_memory = False  # nothing to pin for, and torch would warn at every epoch
-        if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns must be false: samples hold tensors and strings, not columns.")
-        if list(self.lr_milestones) != sorted(set(self.lr_milestones)) or any(m < 1 for m in self.lr_milestones):
-            raise ValueError(f"lr_milestones must be ascending epochs of at least 1, got {self.lr_milestones}.")
-        if not 0 <= self.dataloader_timeout < float("inf"):
-            raise ValueError(f"dataloader_timeout must be at least 0 and finite, got {self.dataloader_timeout}.")
+        self._check_milestones()
+        for name in ("contrastive_loss_weight", "sorting_loss_weight"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}.")
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}.")
         if self.chunk_size is not None and self.gradient_accumulation_steps > 1:
@@ -140,12 +138,34 @@ class PreTrainingArguments(TrainingArguments):
                 "per_device_train_batch_size instead."
             )
 
+    def _check_milestones(self) -> None:
+        if list(self.lr_milestones) != sorted(set(self.lr_milestones)) or any(m < 1 for m in self.lr_milestones):
+            raise ValueError(f"lr_milestones must be ascending epochs of at least 1, got {self.lr_milestones}.")
+        if self.lr_milestones and (self.lr_scheduler_type != "constant" or self.warmup_steps):
+            raise ValueError(
+                "lr_milestones are the whole schedule: they need lr_scheduler_type constant and warmup_steps 0, got "
+                f"{self.lr_scheduler_type.value} and {self.warmup_steps:g}."
+            )
+        if not self.lr_milestones and self.lr_milestone_factor != 0.1:
+            raise ValueError(f"lr_milestone_factor={self.lr_milestone_factor:g} has no effect without lr_milestones.")
 
-ArgumentGroups = tuple[ModelArguments, DataArguments, PreTrainingArguments]
+
+@dataclass
+class PlanArguments:
+    """Flags of the command line only: a plan of the run in place of the run."""
+
+    plan: bool = field(default=False, metadata={"help": "Print what the run would take and cost, and do not run it."})
+    plan_mfu: float = field(default=0.4, metadata={"help": "Ratio of peak_tflops that --plan assumes."})
+    plan_processes: int | None = field(
+        default=None, metadata={"help": "Processes that --plan assumes. None: as many as were launched."}
+    )
+
+
+ArgumentGroups = tuple[ModelArguments, DataArguments, PreTrainingArguments, PlanArguments]
 
 
 def read_config(path: str | Path) -> dict:
-    """Returns the settings of a YAML file.
+    """Return the settings of a YAML file; a plan is asked for on the command line only.
 
     Raises:
         ValueError: not a mapping, or unknown keys; near misses are shown.
@@ -164,7 +184,7 @@ def read_config(path: str | Path) -> dict:
 
 
 def _setting_names() -> list[str]:
-    return [item.name for group in ArgumentGroups.__args__ for item in dataclasses.fields(group) if item.init]
+    return [item.name for group in ArgumentGroups.__args__[:3] for item in dataclasses.fields(group) if item.init]
 
 
 def _hint(name: str) -> str:
@@ -173,7 +193,7 @@ def _hint(name: str) -> str:
 
 
 def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
-    """Returns model, data and training arguments: defaults, overridden by YAML, overridden by the command line.
+    """Return model, data, training and plan arguments: defaults, overridden by YAML, overridden by the command line.
 
     Args:
         command_line: `[config.yaml …] [--name value …]`; None: this process's. Later YAML files win over earlier ones.

@@ -1,4 +1,4 @@
-"""Fine-tunes a TVTSv2 for classification or retrieval, evaluates it, and saves it for use.
+"""Fine-tune a TVTSv2 for classification or retrieval, evaluate it, and save it for use.
 
     accelerate launch training/run_finetune.py --model outputs/pretrain --data actions/train --eval_data actions/test
     accelerate launch training/run_finetune.py --model MODEL --data train.csv --task retrieval --lora_towers video text
@@ -6,7 +6,7 @@
 
     torchrun --nproc_per_node 2 training/run_finetune.py --model MODEL --data pairs.csv --task retrieval --use_cpu True
 
-Called again with the same settings, it goes on at the last checkpoint. The output folder is a whole model; with LoRA,
+The same command resumes a run at its last checkpoint. The output folder is a whole model; with LoRA,
 the adapters also lie in its folder `adapter`, for peft.
 """
 
@@ -16,40 +16,43 @@ from pathlib import Path
 from transformers import set_seed
 
 from training.finetuning.arguments import FinetuningArguments, FinetuningTrainingArguments, parse_arguments
+from training.run_errors import check_finished, errors_in_one_line, step_of_weights
 from training.runtime.cpu_threads import use_all_cores
-from training.runtime.run_folder import BROKEN_VIDEOS_FILE, RESULTS_FILE, CheckpointError, RunFolder, write_json
-from training.sources.unusable_videos import TooManyBrokenVideosError
+from training.runtime.run_folder import BROKEN_VIDEOS_FILE, RESULTS_FILE, RunFolder, write_json
 
 
 def main(command_line: list[str] | None = None) -> None:
-    """Runs one fine-tuning, start to end; `command_line` as for `parse_arguments`."""
+    """Run one fine-tuning, start to end; `command_line` as for `parse_arguments`."""
     tuning, args = parse_arguments(command_line)
     try:
-        # The number of processes decides how many samples a step has.
-        run = RunFolder(args.output_dir, {**vars(tuning), **args.to_dict(), "num_processes": args.world_size})
+        # The number of processes decides how many samples a step has; precision may come from accelerate's settings.
+        launch = {"num_processes": args.world_size, "mixed_precision": args.precision}
+        run = RunFolder(args.output_dir, {**vars(tuning), **args.to_dict(), **launch})
         if run.results is not None:
             _say(args, f"{run.path} holds this run, finished: {run.results}")
             return
         checkpoint = run.last_checkpoint()
-        trainer = _build(tuning, args, run)
+        trainer = _build(tuning, args)
+        trainer.accelerator.wait_for_everyone()  # all have looked at the folder
+        if args.process_index == 0:
+            run.claim()
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     _train_and_save(trainer, checkpoint, run)
 
 
 def _train_and_save(trainer, checkpoint: str | None, run: RunFolder) -> None:
-    from processing import VideoReadingError
     from training.finetuning.models import save_tuned
 
-    try:
+    with errors_in_one_line(trainer.args.dataloader_timeout):
         trainer.train(resume_from_checkpoint=checkpoint)
+        check_finished(trainer)
         metrics = {} if trainer.eval_dataset is None else trainer.evaluate()
         if trainer.is_world_process_zero():
             save_tuned(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, run.path)
-    except (CheckpointError, TooManyBrokenVideosError, VideoReadingError, OSError) as error:
-        sys.exit(f"error: {error}")
     results = {
         "optimizer_steps": trainer.state.global_step,
+        "step_of_weights": step_of_weights(trainer),
         "num_broken": len(trainer.train_dataset.broken_videos),
         **{name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")},
     }
@@ -64,35 +67,25 @@ def _say(args: FinetuningTrainingArguments, text: str) -> None:
         print(text, flush=True)
 
 
-def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments, run: RunFolder):
-    """Returns the trainer."""
+def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
+    """Return the trainer. Nothing is written to the output folder."""
     from processing import TVTSv2Processor
-    from training.finetuning.labelled_videos import (
-        EvaluationVideos,
-        FinetuningCollator,
-        TrainingVideos,
-        find_labels,
-        find_videos,
-    )
+    from training.finetuning.labelled_videos import EvaluationVideos, FinetuningCollator, ShuffledVideos, TrainingVideos
     from training.finetuning.models import load_pretrained, prepare_model
     from training.finetuning.trainer import FinetuningTrainer, RetrievalTrainer, classification_metrics, pair_metrics
 
     set_seed(args.seed)
     use_all_cores(args)
     is_classifier = tuning.task == "classification"
-    column = "label" if is_classifier else "caption"
-    videos = find_videos(tuning.data, column)
-    labels = find_labels(videos) if is_classifier else None
-    heldout = find_videos(tuning.eval_data, column) if tuning.eval_data else None
-    if labels is not None and heldout is not None:
-        unknown = sorted({video.text for video in heldout} - set(labels))
-        if unknown:
-            raise ValueError(f"{tuning.eval_data} has classes that {tuning.data} has not: {', '.join(unknown[:5])}.")
+    videos, heldout, labels = _find_data(tuning, args)
+    # Over several processes, accelerate fills up the last batches with samples that are in them already: pairs would be
+    # their own negatives.
+    needs_whole_steps = not is_classifier and args.world_size > 1
+    sampler = ShuffledVideos(
+        len(videos), args.seed, args.train_batch_size * args.world_size if needs_whole_steps else 1
+    )
     processor = TVTSv2Processor.from_pretrained(tuning.model)
     model = prepare_model(load_pretrained(tuning, labels), tuning)
-    with args.main_process_first(local=False):
-        if args.process_index == 0:
-            run.claim()
     reader = processor.video_processor
     trainer_class = FinetuningTrainer if is_classifier else RetrievalTrainer
     return trainer_class(
@@ -103,8 +96,32 @@ def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments, run: 
         data_collator=FinetuningCollator(processor, labels),
         processing_class=processor,
         compute_metrics=classification_metrics if is_classifier else pair_metrics,
+        train_sampler=sampler,
         max_broken_share=tuning.max_broken_share,
     )
+
+
+def _find_data(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
+    """Return the videos to train on, those to evaluate on or None, and the classes, or None for retrieval."""
+    from training.evaluation import chance_levels
+    from training.finetuning.labelled_videos import find_labels, find_videos
+
+    is_classifier = tuning.task == "classification"
+    column = "label" if is_classifier else "caption"
+    videos = find_videos(tuning.data, column)
+    labels = find_labels(videos) if is_classifier else None
+    heldout = find_videos(tuning.eval_data, column) if tuning.eval_data else None
+    if heldout is None and args.eval_strategy != "no":
+        raise ValueError("There are no videos to evaluate on: give --eval_data, or set --eval_strategy no.")
+    if labels is not None and heldout is not None:
+        unknown = sorted({video.text for video in heldout} - set(labels))
+        if unknown:
+            raise ValueError(f"{tuning.eval_data} has classes that {tuning.data} has not: {', '.join(unknown[:5])}.")
+    if is_classifier:
+        args.check_best_metric(["accuracy"] + ["top_5_accuracy"] * (len(labels) > 5))
+    else:
+        args.check_best_metric([name for name in chance_levels(1, 1) if "_to_" in name])
+    return videos, heldout, labels
 
 
 if __name__ == "__main__":

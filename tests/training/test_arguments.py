@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from training.arguments import DEFAULT_CONFIG, parse_arguments, read_config
+from training.evaluation import chance_levels
 
 
 def write_config(folder, text):
@@ -24,7 +25,7 @@ def error_of(capsys, command_line):
 
 
 def test_without_arguments_the_tiny_recipe():
-    model, data, args = parse_arguments([])
+    model, data, args, _ = parse_arguments([])
     assert (model.preset, data.mask_ratio, args.per_device_train_batch_size) == ("tiny", 0.5, 32)
     assert args.parameter_rules[0] == {"match": "text_model.encoder.layers.0.*", "frozen": True}
     assert args.report_to == ["tensorboard"]
@@ -33,10 +34,9 @@ def test_without_arguments_the_tiny_recipe():
 
 
 def test_the_command_line_wins_over_yaml_and_yaml_over_defaults(tmp_path):
-    config = write_config(
-        tmp_path, "preset: b32\nlearning_rate: 2.0e-4\nmask_ratio: 0.25\nseed: 5\nlr_milestones: [6, 8]\n"
-    )
-    model, data, args = parse_arguments([config, "--learning_rate", "3e-4", "--min_words", "2"])
+    settings = ("preset: b32", "learning_rate: 2.0e-4", "mask_ratio: 0.25", "seed: 5", "lr_milestones: [6, 8]")
+    config = write_config(tmp_path, "\n".join((*settings, "lr_scheduler_type: constant")))
+    model, data, args, _ = parse_arguments([config, "--learning_rate", "3e-4", "--min_words", "2"])
     assert model.preset == "b32"  # YAML
     assert args.learning_rate == 3e-4  # both
     assert (data.mask_ratio, data.min_words) == (0.25, 2)
@@ -48,7 +48,7 @@ def test_of_several_yaml_files_the_later_ones_win(tmp_path):
     for name, text in (("one.yaml", "preset: b32\nseed: 5\nmin_words: 2\n"), ("two.yaml", "seed: 6\n")):
         (tmp_path / name).write_text(text)
     files = [str(tmp_path / "one.yaml"), str(tmp_path / "two.yaml")]
-    model, data, args = parse_arguments([*files, "--min_words", "4"])
+    model, data, args, _ = parse_arguments([*files, "--min_words", "4"])
     assert (model.preset, args.seed, data.min_words) == ("b32", 6, 4)
 
 
@@ -98,7 +98,21 @@ def test_empty_yaml_is_all_defaults(tmp_path):
         (["--mask_ration", "0.5"], "There is no option --mask_ration; did you mean 'mask_ratio'"),
         (["--mask_ration=0.5"], "There is no option --mask_ration; did you mean 'mask_ratio'"),
         (["--seed", "many"], "invalid int value"),
-        (["--remove_unused_columns", "true"], "remove_unused_columns must be false"),
+        (["--remove_unused_columns", "true"], "remove_unused_columns must be False"),
+        (["--resume_from_checkpoint", "outputs"], "a run resumes by itself at the last checkpoint"),
+        (["--data_seed", "3"], "--seed decides the order of the data, too"),
+        (["--train_sampling_strategy", "sequential"], "train_sampling_strategy must be random, got sequential"),
+        (["--label_smoothing_factor", "0.1"], "the losses have no smoothed labels"),
+        (["--do_train", "False"], "do_train must be True, got False"),
+        (["--auto_find_batch_size", "True"], "planned for the given batch size"),
+        (["--prediction_loss_only", "True"], "metrics need the predictions"),
+        (["--batch_eval_metrics", "True"], "metrics need the predictions of all batches"),
+        (["--eval_do_concat_batches", "False"], "metrics need the predictions of all batches"),
+        (["--ignore_data_skip", "True"], "would train on the same videos again"),
+        (["--accelerator_config", '{"split_batches": true}'], "split_batches must not be set"),
+        (["--lr_milestones", "6"], "need lr_scheduler_type constant and warmup_steps 0, got cosine and 50"),
+        (["--lr_milestone_factor", "0.5"], "has no effect without lr_milestones"),
+        (["--contrastive_loss_weight", "-1"], "contrastive_loss_weight must be at least 0 and finite, got -1"),
         (["--dataloader_timeout", "-1"], "dataloader_timeout must be at least 0 and finite, got -1"),
         (["--dataloader_timeout", "inf"], "dataloader_timeout must be at least 0 and finite, got inf"),
         (["--lr_milestones", "8", "6"], "ascending epochs"),
@@ -107,6 +121,23 @@ def test_empty_yaml_is_all_defaults(tmp_path):
 )
 def test_bad_settings_are_errors_without_a_traceback(capsys, command_line, message):
     assert message in error_of(capsys, command_line)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--metric_for_best_model", "recall"], "must be one of .*sorting_accuracy.* or loss, got recall"),
+        (
+            ["--greater_is_better", "False"],
+            "greater_is_better must be True for metric_for_best_model=text_to_video_R@1",
+        ),
+        (["--metric_for_best_model", "eval_video_to_text_median_rank"], "greater_is_better must be False for"),
+    ],
+)
+def test_the_best_model_s_metric_is_checked_at_the_start(settings, message):
+    args = parse_arguments(settings)[2]
+    with pytest.raises(ValueError, match=message):
+        args.check_best_metric(chance_levels(1, 1))
 
 
 def test_help_lists_every_group_of_settings():

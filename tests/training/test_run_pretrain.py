@@ -313,7 +313,7 @@ def test_too_many_broken_videos_end_with_a_message(own_sources, tmp_path, monkey
     data, settings = own_sources
     video = data / "videos" / "train" / "data" / "train000003.mp4"
     video.write_bytes(video.read_bytes()[:400])
-    monkeypatch.setattr("training.trainer.MIN_SAMPLES_TO_JUDGE", 1)
+    monkeypatch.setattr("training.video_trainer.MIN_SAMPLES_TO_JUDGE", 1)
     config = write_config(tmp_path, "broken", max_broken_share=0.0, **settings | {"max_steps": 4})
     assert re.match(
         r"error: 1 of \d+ samples .* more than max_broken_share=0\. They are named", exit_message([str(config)])

@@ -29,9 +29,10 @@ from tests.support.distributed_steps import (
 )
 from tests.support.processes import exit_codes, start_processes
 from training.arguments import PreTrainingArguments
+from training.callbacks.plan_file import PLAN_FILE
 from training.evaluation import compute_metrics, retrieval_metrics, sorting_metrics
 from training.sources.unusable_videos import TooManyBrokenVideosError
-from training.trainer import PLAN_FILE, TVTSv2Trainer
+from training.trainer import TVTSv2Trainer
 
 FROZEN_RULES = [{"match": "text_model.encoder.layers.0.*", "frozen": True}, {"match": "*"}]
 
@@ -421,14 +422,14 @@ def test_broken_videos_are_logged_and_stop_training_above_the_stated_share(tmp_p
         TooManyBrokenVideosError, match=r"50 of 200 samples .* more than max_broken_share=0\.1"
     ) as error:
         for _ in range(100):
-            trainer._count(batch)
+            trainer.record_batch(batch, torch.tensor(1.0))
     assert (trainer.num_samples, trainer.num_broken) == (150, 50) and str(tmp_path) in str(error.value)
     trainer.log({"loss": 1.0})
     assert trainer.state.log_history[-1]["num_broken"] == 50
 
     trainer.max_broken_share = 0.25
     for _ in range(50):
-        trainer._count(batch)  # exactly the share is still allowed
+        trainer.record_batch(batch, torch.tensor(1.0))  # exactly the share is still allowed
 
 
 def test_evaluation_covers_the_last_uneven_batch(tmp_path):

@@ -1,17 +1,55 @@
-"""Pictures of a run: its losses, and what the model makes of a few held-out videos."""
+"""Plots of a run: its losses, and the predicted order of a few held-out videos' transcripts."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import TrainerCallback
 
+from processing import TVTSv2Processor
 from training.evaluation import predicted_order
 
 LOSSES = {"contrastive_loss": "contrastive", "sorting_loss": "sorting (x 2)"}
 INK, RIGHT, WRONG = "#1f2430", "#1b7f4d", "#c0392b"
 
 
+class Plots(TrainerCallback):
+    """Write `losses.png` and `sorted_videos.png` to the output folder when training ends.
+
+    Args:
+        heldout: videos to evaluate on; the first five are drawn. None: only the losses.
+        collator: makes batches of samples.
+        processor: of the run.
+    """
+
+    def __init__(self, heldout: Dataset | None, collator: Callable[[list[dict]], dict], processor: TVTSv2Processor):
+        self.heldout, self.collator, self.processor = heldout, collator, processor
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        folder = Path(args.output_dir)
+        if state.is_world_process_zero:
+            plot_losses(
+                state.log_history,
+                folder / "losses.png",
+                num_transcripts=model.config.num_transcripts,
+                sorting_loss_weight=model.config.sorting_loss_weight,
+            )
+        if self.heldout is None:
+            return
+        samples = [self.heldout[index] for index in range(min(5, len(self.heldout)))]
+        batch = self.collator(samples)
+        pixel_values = self.processor.video_processor.normalize_frames(batch["frames"].to(args.device))
+        with torch.no_grad():
+            # In every process: an engine that shards the weights gathers them in all.
+            outputs = model.eval()(pixel_values_videos=pixel_values, input_ids=batch["input_ids"].to(args.device))
+        if state.is_world_process_zero:
+            draw_sorted_videos(samples, outputs.sorting_logits.float().cpu().numpy(), folder / "sorted_videos.png")
+
+
 def plot_losses(log_history: list[dict], path: Path, *, num_transcripts: int, sorting_loss_weight: float) -> None:
-    """Writes a PNG of both losses over optimizer steps, with the level of guessing for sorting.
+    """Write a PNG of both losses over optimizer steps, with the loss of guessing for sorting.
 
     Args:
         log_history: `Trainer.state.log_history`.
@@ -33,7 +71,7 @@ def plot_losses(log_history: list[dict], path: Path, *, num_transcripts: int, so
 
 
 def draw_sorted_videos(samples: list[dict], sorting_logits: np.ndarray, path: Path) -> None:
-    """Writes a PNG sheet: per video its frames, and below each clip the true and the predicted transcript.
+    """Write a PNG sheet: per video its frames, and below each clip the true and the predicted transcript.
 
     Args:
         samples: of held-out videos: `frames` uint8 (T, H, W, 3), `transcripts` in order of time, `video_id`.

@@ -28,6 +28,7 @@ def backward_in_chunks(
     *,
     chunk_size: int,
     temperature: float,
+    contrastive_loss_weight: float = 1.0,
     device: torch.device,
     backward: Callable[[torch.Tensor], None],
     no_sync: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
@@ -43,7 +44,7 @@ def backward_in_chunks(
         model: a `TVTSv2ForPreTraining`, or what an engine made of it.
         inputs: its keyword arguments for B samples; they stay where they are, chunks of them go to `device`.
         chunk_size: samples of a chunk.
-        temperature: of the contrastive loss.
+        temperature, contrastive_loss_weight: of the contrastive loss.
         device: where the model is.
         backward: runs a loss backwards, as `Accelerator.backward`.
         no_sync: context in which gradients are not yet exchanged between processes; only the last chunk is outside.
@@ -69,7 +70,8 @@ def backward_in_chunks(
             embeds.append((outputs.video_embeds, outputs.text_embeds))
     video_embeds, text_embeds = (torch.cat(parts)[:batch_size].requires_grad_() for parts in zip(*embeds, strict=True))
     contrastive = blockwise_contrastive_loss(*gather_pairs(video_embeds, text_embeds, sizes), temperature)
-    video_gradients, text_gradients = torch.autograd.grad(contrastive, (video_embeds, text_embeds))
+    weighted = contrastive_loss_weight * contrastive
+    video_gradients, text_gradients = torch.autograd.grad(weighted, (video_embeds, text_embeds))
 
     sorting, logits = None, []
     for number, rows in enumerate(chunks + fillers):
@@ -90,7 +92,7 @@ def backward_in_chunks(
             backward(proxy * 0 if is_filler else proxy)
     contrastive = contrastive.detach()
     return TVTSv2ForPreTrainingOutput(
-        loss=contrastive if sorting is None else contrastive + sorting,
+        loss=weighted.detach() if sorting is None else weighted.detach() + sorting,
         contrastive_loss=contrastive,
         sorting_loss=sorting,
         video_embeds=video_embeds.detach(),

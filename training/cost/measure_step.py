@@ -21,7 +21,7 @@ from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from modeling_tvtsv2.fast_linear import use_fast_linear
 from training.arguments import PreTrainingArguments
 from training.callbacks.progress import peak_memory_bytes
-from training.cost.flops import count_step_flops
+from training.flops import count_step_flops
 from training.masking import count_masked_patches, draw_tube_mask
 from training.trainer import TVTSv2Trainer
 

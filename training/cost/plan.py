@@ -3,16 +3,15 @@
 Nothing is trained or downloaded, and no video is opened; sources are counted, if they are there.
 """
 
-import os
 from dataclasses import dataclass
 
 import torch
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
-from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
-from training.cost.flops import count_step_flops
+from training.arguments import DataArguments, ModelArguments, PlanArguments, PreTrainingArguments
 from training.cost.memory_estimate import activation_bytes, state_bytes
 from training.cost.paper_recipe import PAPER_SIZES, compare_with_paper
+from training.flops import count_step_flops
 from training.masking import count_masked_patches
 from training.parameter_rules import ParameterPlan
 from training.sources.formats import format_of, open_source
@@ -32,8 +31,10 @@ class SourcePlan:
     num_transcripts: int
 
 
-def describe_plan(model_args: ModelArguments, data: DataArguments, args: PreTrainingArguments) -> str:
-    """Returns the plan of a run as text.
+def describe_plan(
+    model_args: ModelArguments, data: DataArguments, args: PreTrainingArguments, plan: PlanArguments
+) -> str:
+    """Return the plan of a run as text.
 
     Raises:
         ValueError: settings that could not be trained with either.
@@ -50,11 +51,11 @@ def describe_plan(model_args: ModelArguments, data: DataArguments, args: PreTrai
     )
     rules.apply(model)
     sources = plan_sources(data, config)
-    num_processes = args.plan_processes or args.world_size
+    num_processes = plan.plan_processes or args.world_size
     parts = [
         rules.table(),
         _describe_data(sources, args, num_processes),
-        _describe_work(model, sources, data, args, num_processes),
+        _describe_work(model, sources, data, args, num_processes, plan.plan_mfu),
         _describe_memory(model, data, args, num_processes),
         *_describe_way_below(model, sources, data, args),
         compare_with_paper(model, rules, model_args, data, args, num_processes),
@@ -118,12 +119,13 @@ def _describe_work(
     data: DataArguments,
     args: PreTrainingArguments,
     num_processes: int,
+    mfu: float,
 ) -> str:
     vision, num_tokens = model.config.vision_config, model.config.text_config.max_position_embeddings
     num_kept = vision.num_patches - count_masked_patches(vision.num_patches, data.mask_ratio)
     samples_per_step, _, total_steps = _schedule(sources, args, num_processes)
     lines = [
-        "Work (2mkn for each matrix product, once forward, once for each gradient needed; training/cost/flops.py)",
+        "Work (2mkn for each matrix product, once forward, once for each gradient needed; training/flops.py)",
         f"  tokens of a clip: 1 + {vision.num_frames} frames x {num_kept} of {vision.num_patches} patches = "
         f"{1 + vision.num_frames * num_kept:,} after masking {data.mask_ratio:g}; texts reckoned at their longest, "
         f"{num_tokens} tokens",
@@ -141,11 +143,11 @@ def _describe_work(
     if args.peak_tflops is None:
         lines.append("  hours: give --peak_tflops, a device's peak (V100 125, A100 312, H100 989 in 16 bit, dense)")
     else:
-        rate = num_processes * args.peak_tflops * 1e12 * args.plan_mfu
+        rate = num_processes * args.peak_tflops * 1e12 * mfu
         hours = mean * total_steps / rate / 3600
         lines.append(
             f"  hours: {hours:,.1f} on {num_processes} processes, {hours * num_processes:,.0f} device hours, at "
-            f"{args.plan_mfu:.0%} of {args.peak_tflops:g} TFLOP/s; {rate / mean * samples_per_step:,.0f} samples/s"
+            f"{mfu:.0%} of {args.peak_tflops:g} TFLOP/s; {rate / mean * samples_per_step:,.0f} samples/s"
         )
     return "\n".join(lines)
 
@@ -204,15 +206,8 @@ def _activations_of_a_clip(model: TVTSv2ForPreTraining, data: DataArguments, arg
         num_transcripts=model.config.num_transcripts,
         num_tokens=model.config.text_config.max_position_embeddings,
         checkpointing=bool(args.activation_checkpointing),
-        bytes_per_number=4 if _precision(args) == "no" else 2,
+        bytes_per_number=4 if args.precision == "no" else 2,
     )
-
-
-def _precision(args: PreTrainingArguments) -> str:
-    """Returns "no", "fp16" or "bf16", from the arguments or from the Accelerate configuration."""
-    if args.bf16 or args.fp16:
-        return "bf16" if args.bf16 else "fp16"
-    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
 
 
 def _describe_memory(

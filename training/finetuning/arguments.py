@@ -1,13 +1,15 @@
-"""What a fine-tuning can be told, on the command line: transformers' TrainingArguments and the fields below."""
+"""Arguments of a fine-tuning on the command line: transformers' TrainingArguments and the fields below."""
 
 from dataclasses import dataclass, field
 
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser
+
+from training.video_arguments import VideoTrainingArguments
 
 TASKS = ("classification", "retrieval")
 METHODS = ("linear", "full", "lora")
 TOWERS = ("video", "text")
-# Without --learning_rate. A new linear layer and new low-rank matrices bear much more than trained weights.
+# Without --learning_rate. New weights need much higher rates than trained ones.
 LEARNING_RATES = {"linear": 1e-3, "lora": 2e-4, "full": 1e-5}
 
 
@@ -53,14 +55,13 @@ class FinetuningArguments:
 
 
 @dataclass
-class FinetuningTrainingArguments(TrainingArguments):
-    """transformers' TrainingArguments with defaults for fine-tuning; no columns are removed, samples have none."""
+class FinetuningTrainingArguments(VideoTrainingArguments):
+    """transformers' TrainingArguments with defaults for fine-tuning."""
 
     output_dir: str | None = field(default="outputs/finetune", metadata={"help": "Where everything is written."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Fixed: samples have no columns."})
     learning_rate: float | None = field(default=None, metadata={"help": f"Default: by method, {LEARNING_RATES}."})
     num_train_epochs: float = field(default=10, metadata={"help": "Times through the training videos."})
-    per_device_train_batch_size: int = field(default=8, metadata={"help": "Videos a step and device."})
+    per_device_train_batch_size: int = field(default=8, metadata={"help": "Videos per step and device."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of rising learning rate, or their share."})
     dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that read videos ahead, per process."})
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: epoch, steps or no."})
@@ -69,16 +70,9 @@ class FinetuningTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Steps between log lines."})
     report_to: str = field(default="none", metadata={"help": "tensorboard, wandb, …"})
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.device.type == "cpu":
-            self.dataloader_pin_memory = False
-        if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns must be false: samples hold tensors and strings, not columns.")
-
 
 def parse_arguments(command_line: list[str] | None = None) -> tuple[FinetuningArguments, FinetuningTrainingArguments]:
-    """Returns the two groups of arguments; wrong ones end the process with usage and exit code 2."""
+    """Return the two groups of arguments; wrong ones end the process with usage and exit code 2."""
     parser = HfArgumentParser(
         (FinetuningArguments, FinetuningTrainingArguments),
         prog="accelerate launch training/run_finetune.py",

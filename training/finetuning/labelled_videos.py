@@ -72,8 +72,8 @@ class ClipKey(NamedTuple):
 class ShuffledVideos(Sampler[ClipKey]):
     """Keys of all videos in random order, another one in each epoch.
 
-    Epochs travel in the keys: accelerate tells a data set's epoch in one process only, and loading workers that go on
-    from epoch to epoch would not hear of it either.
+    Epochs travel in the keys: accelerate sets a dataset's epoch in one process only, and not in loading workers that
+    live longer than an epoch.
 
     Args:
         num_videos: how many there are.
@@ -94,7 +94,7 @@ class ShuffledVideos(Sampler[ClipKey]):
         self.num_samples = num_videos // samples_per_step * samples_per_step
 
     def set_epoch(self, epoch: int) -> None:
-        """Another order from here on; the Trainer calls it."""
+        """Set the epoch that seeds the order; the Trainer calls it."""
         self.epoch = epoch
 
     def __len__(self) -> int:

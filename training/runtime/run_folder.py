@@ -1,14 +1,16 @@
-"""The output folder of a run: which run it holds, whether it can be continued, and its results."""
+"""The output folder of a run: which run it holds, whether it can be resumed, and its results."""
 
 import json
 import re
 from pathlib import Path
 
+from training.runtime.checkpoint_files import check_checkpoint, is_complete
+
 RUN_FILE = "run.json"
 RESULTS_FILE = "eval_results.json"
 BROKEN_VIDEOS_FILE = "broken_videos.jsonl"
 LAST_SAVE_FILE = "last_checkpoint.json"
-# Settings that may change between a run and its continuation: they say where and how often, not what.
+# Settings that may change when a run resumes: they state where and how often, not what.
 VOLATILE = (
     "dataloader_num_workers",
     "dataloader_prefetch_factor",
@@ -20,9 +22,6 @@ VOLATILE = (
     "local_rank",
     "logging_dir",
     "peak_tflops",
-    "plan",
-    "plan_mfu",
-    "plan_processes",
     "report_to",
     "run_name",
 )
@@ -33,10 +32,12 @@ class CheckpointError(RuntimeError):
 
 
 class RunFolder:
-    """Claims `output_dir` for the run that `settings` describe.
+    """The `output_dir` of the run that `settings` describe.
+
+    Nothing is written before `claim`, so that a start that fails leaves the folder as it was.
 
     Args:
-        output_dir: made if need be.
+        output_dir: made by `claim` where it is missing.
         settings: everything that decides the result, JSON-able.
 
     Raises:
@@ -51,7 +52,7 @@ class RunFolder:
     def _check(self) -> None:
         run_file = self.path / RUN_FILE
         if run_file.is_file():
-            held = json.loads(run_file.read_text(encoding="utf-8"))
+            held = read_json(run_file)
             current = json.loads(json.dumps(self.settings))
             changes = [
                 f"  {key}: {held.get(key)!r} there, {current.get(key)!r} now"
@@ -67,7 +68,7 @@ class RunFolder:
             raise ValueError(f"{self.path} is not empty and holds no run of this script. Choose another --output_dir.")
 
     def claim(self) -> None:
-        """Writes down whose folder this is. Call it in one process only."""
+        """Write down whose folder this is, when training starts. Call it in one process only."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / RUN_FILE, self.settings)
 
@@ -75,41 +76,51 @@ class RunFolder:
     def results(self) -> dict | None:
         """The results of a finished run, else None."""
         file = self.path / RESULTS_FILE
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return read_json(file) if file.is_file() else None
 
     def last_checkpoint(self) -> str | None:
-        """Returns the newest complete checkpoint's path, or None where the run has not saved any yet.
+        """Return the newest complete checkpoint's path, or None where the run has not saved any yet.
 
         Raises:
-            ValueError: a later one was saved, and is gone: going on would silently repeat what it held.
+            ValueError: it lacks files or has damaged ones, or a later one was saved and is gone.
         """
         checkpoints = [
             (int(match[1]), folder)
             for folder in self.path.glob("checkpoint-*")
-            if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)) and _is_complete(folder)
+            if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)) and is_complete(folder)
         ]
         step, newest = max(checkpoints, default=(0, None))
         last_save = self.path / LAST_SAVE_FILE
-        saved_step = json.loads(last_save.read_text(encoding="utf-8"))["step"] if last_save.is_file() else 0
+        saved_step = read_json(last_save).get("step", 0) if last_save.is_file() else 0
         if saved_step > step:
             raise ValueError(
                 f"{self.path} had a checkpoint-{saved_step}, which is gone or broken. Put it back; or delete "
                 f"{last_save} to go on at {newest.name if newest else 'the very beginning'}."
             )
-        return str(newest) if newest else None
+        if newest is None:
+            return None
+        precision, num_processes = self.settings.get("mixed_precision"), self.settings.get("num_processes", 1)
+        check_checkpoint(newest, num_processes=num_processes, has_scaler=precision == "fp16")
+        return str(newest)
 
 
-def _is_complete(checkpoint: Path) -> bool:
-    """`trainer_state.json` is the last file that Trainer writes; without all of it, the save was cut off."""
+def read_json(path: Path) -> dict:
+    """Return the mapping that a JSON file holds.
+
+    Raises:
+        ValueError: it cannot be read, or holds something else.
+    """
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return True
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}). Put it back, or choose another --output_dir.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a mapping, got a {type(content).__name__}; choose another --output_dir.")
+    return content
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes a JSON file whole or not at all."""
+    """Write a JSON file whole or not at all."""
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -5,7 +5,7 @@ import torch
 
 from tests.training.test_trainer import make_samples, train
 from training.callbacks.progress import TrainingProgress, contrastive_accuracy, peak_memory_bytes
-from training.cost.flops import count_step_flops
+from training.flops import count_step_flops
 
 CPU = torch.device("cpu")
 
@@ -21,27 +21,30 @@ def test_contrastive_accuracy_counts_both_directions(max_similarities):
 def test_means_start_over_after_each_look():
     progress = TrainingProgress(CPU)
     for value in (1.0, 3.0):
-        progress.add(4, 0, contrastive_loss=torch.tensor(value), sorting_loss=None)
-    progress.add(4, 0, contrastive_loss=torch.tensor(5.0), sorting_loss=torch.tensor(7.0))
+        progress.add(4, contrastive_loss=torch.tensor(value), sorting_loss=None)
+    progress.add(4, contrastive_loss=torch.tensor(5.0), sorting_loss=torch.tensor(7.0))
     logs = progress.read()
     assert (logs["contrastive_loss"], logs["sorting_loss"]) == (3.0, 7.0) and "contrastive_accuracy" not in logs
-    progress.add(4, 0, contrastive_loss=torch.tensor(2.0))
+    progress.add(4, contrastive_loss=torch.tensor(2.0))
     assert progress.read()["contrastive_loss"] == 2.0
 
 
 def test_speed_leaves_pauses_out(monkeypatch):
-    clock = iter([10.0, 11.0, 20.0, 25.0, 31.0, 31.0])
+    clock = iter([10.0, 11.0, 20.0, 25.0, 28.0, 31.0, 31.0])
     monkeypatch.setattr("training.callbacks.progress.time.perf_counter", lambda: next(clock))
-    progress = TrainingProgress(CPU, peak_tflops=1e-9)  # 1,000 operations a second
-    with progress.waiting_for_data():  # 10 to 11
-        pass
-    with progress.paused():  # 20 to 25
-        pass
-    progress.add(num_samples=32, num_flops=4000)
-    logs = progress.read()  # at 31: 21 s, of which 16 trained and 1 waited
-    assert logs["samples_per_second"] == 2.0
-    assert logs["data_wait_ratio"] == 1 / 16
-    assert logs["mfu"] == pytest.approx(0.25)
+    progress = TrainingProgress(CPU, peak_tflops=1e-9)  # 1,000 operations per second
+    event = (None, None, None)
+    progress.on_epoch_begin(*event)  # at 10
+    progress.on_step_begin(*event)  # at 11: waited 1 s
+    progress.add(num_samples=32)
+    progress.add_flops(4000)
+    progress.on_step_end(*event)  # at 20
+    progress.on_evaluate(*event)  # at 25: paused 5 s
+    progress.on_save(*event)  # at 28: paused 3 s
+    logs = progress.read()  # at 31: 21 s, of which 13 trained
+    assert logs["samples_per_second"] == 32 / 13
+    assert logs["data_wait_ratio"] == 1 / 13
+    assert logs["mfu"] == pytest.approx(4000 / 13 / 1000)
 
 
 def test_peak_memory_is_this_process_s():
@@ -69,11 +72,13 @@ def test_a_run_logs_everything(tmp_path):
 @pytest.mark.parametrize("chunk_size", [None, 2])
 def test_operations_counted_are_the_batch_s(tmp_path, monkeypatch, chunk_size):
     seen = []
-    monkeypatch.setattr(TrainingProgress, "add", lambda self, samples, flops, **metrics: seen.append((samples, flops)))
-    trainer = train(tmp_path, make_samples(4), max_steps=1, chunk_size=chunk_size)
+    monkeypatch.setattr(TrainingProgress, "add_flops", lambda self, flops: seen.append(flops))
+    trainer = train(tmp_path, make_samples(4), max_steps=1, chunk_size=chunk_size, peak_tflops=1.0)
     sizes = {"num_kept_patches": 9, "num_transcripts": 4, "num_tokens": 10, "num_frames": 3}
-    # The trainer's batches state the mask's count; these samples have none, so all 9 patches are reckoned with.
-    assert seen == [(4, count_step_flops(trainer.model, batch_size=4, **sizes).total)]
+    # The collator states the mask's count; these samples have none, so all 9 patches count.
+    assert (
+        seen == [count_step_flops(trainer.model, batch_size=4, **sizes).total] and trainer.state.total_flos == seen[0]
+    )
 
 
 def test_no_step_looks_at_a_tensor(tmp_path, monkeypatch):

@@ -48,7 +48,13 @@ def test_the_paper_s_recipes_are_planned_without_their_data(name, tmp_path, monk
     plan = plan_of(str(CONFIGS / f"{name}.yaml"), "--plan_processes", "80")
     assert plan.count("NOT ON THIS MACHINE") == 2
     assert "give --peak_tflops" in plan
-    assert "differs" not in plan  # each setting is the paper's
+    assert "differs from paper" not in plan  # each setting is the paper's
+    assert re.search(r"contrastive loss weight +1 +1 +0\.0125   differs from release", plan)
+    released = plan_of(str(CONFIGS / "as_released" / f"{name}.yaml"), "--plan_processes", "80")
+    assert re.search(r"contrastive loss weight +0\.0125 +1 +0\.0125   differs from paper$", released, re.MULTILINE)
+    assert re.search(r"Adam's epsilon +1e-06 +1e-08 +1e-06   differs from paper$", released, re.MULTILINE)
+    left = [line for line in released.splitlines() if "release" in line.partition("differs from")[2]]
+    assert [line[:15] for line in left] == (["mixed precision"] if name == "h14" else [])  # accelerate's to set
     batch = {"b32": 24, "b16": 12, "h14": 2}[name]
     assert number(plan, "samples a step") == batch * 80
     assert number(plan, "steps an epoch") == 2 * (6_000_000 // (batch * 80))
@@ -85,12 +91,12 @@ def test_sources_that_are_there_are_counted(tmp_path, monkeypatch):
 
 def test_settings_that_are_not_the_paper_s_are_marked():
     lines = plan_of().splitlines()
-    marked = {line[:30].strip() for line in lines if line.endswith("   differs")}
+    marked = {line[:30].strip() for line in lines if "   differs from paper" in line}
     assert {"image size", "learning rate, from CLIP", "gradient clipping"} <= marked
     assert not {"frames", "temperature", "transcripts a video", "processes"} & marked
 
 
 def test_the_plan_starts_nothing(tmp_path, capsys):
-    main(["--plan", "true", "--use_cpu", "true", "--output_dir", str(tmp_path / "run"), "--report_to", "none"])
+    main(["--plan", "--use_cpu", "true", "--output_dir", str(tmp_path / "run"), "--report_to", "none"])
     assert capsys.readouterr().out.startswith("rule ")
     assert not (tmp_path / "run").exists()

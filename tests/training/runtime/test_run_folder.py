@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from training.runtime.run_folder import RESULTS_FILE, RUN_FILE, RunFolder, write_json
+from training.runtime.run_folder import LAST_SAVE_FILE, RESULTS_FILE, RUN_FILE, RunFolder, write_json
 
 SETTINGS = {"seed": 1, "learning_rate": 1e-3, "sources": [{"format": "webvid"}], "dataloader_num_workers": 2}
 
@@ -14,6 +16,15 @@ def folder(tmp_path):
     """A folder that holds the run of SETTINGS."""
     RunFolder(tmp_path / "run", SETTINGS).claim()
     return tmp_path / "run"
+
+
+def write_checkpoint(folder):
+    """Write the files that Trainer writes in one process."""
+    folder.mkdir()
+    save_file({"weight": torch.zeros(64)}, folder / "model.safetensors")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"state": torch.zeros(64)}, folder / name)
+    (folder / "trainer_state.json").write_text('{"global_step": 1}')
 
 
 def test_a_new_and_an_empty_folder_are_free(tmp_path):
@@ -72,12 +83,45 @@ def test_the_newest_complete_checkpoint_is_picked(folder):
         "checkpoint-best",
         "checkpoint-99x",
     ):
-        (folder / name).mkdir()
-        (folder / name / "model.safetensors").write_bytes(b"weights")
-        if name != "checkpoint-12":  # killed before the last file
-            (folder / name / "trainer_state.json").write_text('{"global_step": 1}')
+        write_checkpoint(folder / name)
+        if name == "checkpoint-12":  # killed before the last file
+            (folder / name / "trainer_state.json").unlink()
     (folder / "checkpoint-11" / "trainer_state.json").write_text('{"global_st')  # killed while writing it
     assert run.last_checkpoint() == str(folder / "checkpoint-10")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "garbled"])
+def test_an_incomplete_or_damaged_checkpoint_is_refused_by_name(folder, name, damage):
+    write_checkpoint(folder / "checkpoint-1")
+    write_checkpoint(folder / "checkpoint-2")
+    path = folder / "checkpoint-2" / name
+    content = path.read_bytes()
+    path.write_bytes({"cut": content[: len(content) // 2], "garbled": bytes(len(content))}.get(damage, b""))
+    if damage == "gone":
+        path.unlink()
+    with pytest.raises(ValueError, match=rf"checkpoint-2.*{path.stem}") as error:
+        RunFolder(folder, SETTINGS).last_checkpoint()
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_every_process_s_random_states_and_the_scaler_are_needed(folder):
+    settings = {**SETTINGS, "num_processes": 2, "mixed_precision": "fp16"}
+    (folder / RUN_FILE).unlink()
+    RunFolder(folder, settings).claim()
+    write_checkpoint(folder / "checkpoint-1")
+    with pytest.raises(ValueError, match=r"lacks rng_state_0\.pth, rng_state_1\.pth, scaler\.pt"):
+        RunFolder(folder, settings).last_checkpoint()
+
+
+@pytest.mark.parametrize("name", [RUN_FILE, RESULTS_FILE, LAST_SAVE_FILE])
+@pytest.mark.parametrize("content", [b"", b'{"seed": 1', b"[1, 2]", b"\xff\xfe"])
+def test_a_damaged_record_of_the_run_is_an_error_in_one_line(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} (cannot be read|must hold a mapping)") as error:
+        run = RunFolder(folder, SETTINGS)
+        assert run.results is None and run.last_checkpoint()
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path):

@@ -1,4 +1,4 @@
-"""Checkpoints that were not finished, not writable or taken away; workers and processes that die."""
+"""Checkpoints that were not finished, not writable or taken away; processes that die."""
 
 import os
 import signal
@@ -83,7 +83,7 @@ def test_a_dead_process_ends_the_run_with_a_message(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = ROOT
     run = subprocess.run(
-        [*launcher, "-m", "tests.training.runtime.test_safe_checkpoints", str(tmp_path)],
+        [*launcher, "-m", "tests.training.test_video_trainer", str(tmp_path)],
         capture_output=True,
         text=True,
         env=environment,
