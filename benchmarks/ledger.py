@@ -3,7 +3,7 @@
     python -m benchmarks.ledger [--records FOLDER …]
     python -m benchmarks.ledger --commands          # the one command of every cell
 
-Per cell: the paper's number, ours, the difference, and the state:
+Per cell: the paper's numbers, ours, the difference of R@1 or top-1, and the state:
 
     not run    no record names this row and column
     run        every video of the published split was evaluated
@@ -16,12 +16,30 @@ import argparse
 import shlex
 from pathlib import Path
 
-from benchmarks.evaluation.paper_tables import COLUMNS, ROWS, Column, Row
+from benchmarks.evaluation.paper_tables import (
+    COLUMNS,
+    MODELS,
+    MORE_MODALITIES,
+    RETRIEVAL_METRICS,
+    SINGLE_STREAM,
+    TABLES,
+    Column,
+    Row,
+    is_cell,
+    read_rows,
+)
 from benchmarks.records import COMPLETE, read_records, top_metric
 
 DEFAULT_FOLDERS = (Path(__file__).parent / "records", Path("outputs/benchmarks"))
 NOT_RUN, RUN, PARTIAL = "not run", "run", "partial"
 _HEADER = ("model", "data", "paper", "ours", "difference", "state", "videos", "record")
+LEGEND = """\
+Numbers in percent; retrieval: R@1 / R@5 / R@10 / median rank, text to video. "paper" is what arXiv 2305.14173 prints,
+most of it cited from others. † single stream: each pair of video and text goes through the model together, which no
+index can serve. ‡ uses more modalities, such as audio. Rows without numbers are newer than the paper, or not
+in that table.
+"""
+_SIGNS = {SINGLE_STREAM: "†", MORE_MODALITIES: "‡"}
 
 
 # By data: annotations as published, and what else a command names. Paths are relative to where it is run.
@@ -32,36 +50,36 @@ _ANNOTATIONS = {
     "hmdb51": "testTrainMulti_7030_splits",
     "ucf101": "ucfTrainTestlist",
     "k400": "val.csv",
+    "ssv2": "something-something-v2-validation.json",
     "ssv2_mc": "val.jsonl",
 }
-_MODELS = {
-    "clip": "openai/clip-vit-base-patch16",
-    "tvtsv2": "MODEL_FOLDER",
-    "embedding file": "EMBEDDINGS.safetensors",
-}
+_TRAIN_ANNOTATIONS = {"k400": "train.csv", "ssv2": "something-something-v2-train.json"}
 
 
 def cell_command(row: Row, column: Column) -> str:
-    """The command whose record fills a cell."""
+    """Return the command whose record fills a cell."""
+    model = MODELS[row.title].name if row.title in MODELS else "EMBEDDINGS.safetensors"
     words = ["python", "-m", "benchmarks.run", column.protocol, "--data", column.data]
-    words += ["--annotations", _ANNOTATIONS[column.data], "--videos", "videos", "--model", _MODELS[row.family]]
-    if column.protocol == "linear_probe" and column.data == "k400":
-        words += ["--train_annotations", "train.csv"]
+    words += ["--annotations", _ANNOTATIONS[column.data], "--videos", "videos", "--model", model]
+    if column.protocol == "linear_probe" and column.data in _TRAIN_ANNOTATIONS:
+        words += ["--train_annotations", _TRAIN_ANNOTATIONS[column.data]]
     return shlex.join([*words, "--paper_row", row.title])
 
 
 def list_commands() -> str:
-    """The command of every cell that the paper fills, table by table, as Markdown."""
+    """Return the command of every cell, table by table, as Markdown; one for plain and dual softmax."""
     lines = []
-    for table in dict.fromkeys(column.table for column in COLUMNS):
-        cells = [
-            cell_command(row, column)
-            for row in ROWS
-            for column, number in zip(COLUMNS, row.numbers, strict=True)
-            if column.table == table and number is not None
-        ]
-        lines += [f"## {table}", "", *(f"    {command}" for command in cells), ""]
+    for number, table in TABLES.items():
+        cells = (cell_command(row, column) for row, column in list_cells(number))
+        lines += [f"## {table}", "", *(f"    {command}" for command in dict.fromkeys(cells)), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def list_cells(table: int) -> list[tuple[Row, Column]]:
+    """Return the cells of a table, row by row."""
+    return [
+        (row, column) for row in read_rows() for column in COLUMNS if column.table == table and is_cell(row, column)
+    ]
 
 
 def cell_state(record: dict, column: Column) -> str:
@@ -79,39 +97,40 @@ def choose_record(records: list[dict], row: Row, column: Column) -> dict | None:
 
 
 def make_ledger(records: list[dict]) -> str:
-    """The tables as Markdown."""
-    lines = []
-    for table in dict.fromkeys(column.table for column in COLUMNS):
+    """Return the tables as Markdown."""
+    lines = [LEGEND]
+    for number, table in TABLES.items():
         lines += [f"## {table}", "", *_table_head(_HEADER)]
-        for row in ROWS:
-            for number, column in enumerate(COLUMNS):
-                if column.table == table and row.numbers[number] is not None:
-                    lines.append(_cell_line(records, row, column, row.numbers[number]))
+        lines += [_cell_line(records, row, column) for row, column in list_cells(number)]
         lines.append("")
     others = [record for record in records if not record.get("paper_row")]
     if others:
-        lines += [
-            "## Other runs",
-            "",
-            *_table_head(("model", "protocol", "data", "figure", "state", "videos", "record")),
-        ]
-        lines += [_other_line(record) for record in others]
+        head = ("model", "protocol", "data", "metric", "state", "videos", "record")
+        lines += ["## Other runs", "", *_table_head(head), *map(_other_line, others)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _cell_line(records: list[dict], row: Row, column: Column, paper: float | tuple) -> str:
+def _cell_line(records: list[dict], row: Row, column: Column) -> str:
     record = choose_record(records, row, column)
-    with_dual_softmax = isinstance(paper, tuple)
-    paper = paper if with_dual_softmax else (paper, None)
-    ours: tuple = (None, None)
-    if record is not None:
-        plain = 100 * top_metric(record, "R@1" if with_dual_softmax else "top_1")
-        both = with_dual_softmax and 100 * record["dual_softmax"]["metrics"]["text_to_video"]["R@1"]["value"]
-        ours = (plain, both if with_dual_softmax else None)
-    differences = [None if None in pair else pair[0] - pair[1] for pair in zip(ours, paper, strict=True)]
+    metrics = RETRIEVAL_METRICS if column.protocol == "retrieval" else ("top_1",)
+    paper = [row.numbers.get(column.key, {}).get(metric) for metric in metrics]
+    ours = [None if record is None else _own_number(record, row, metric) for metric in metrics]
+    differences = [
+        None if None in pair else pair[0] - pair[1] for pair in zip(ours[:1], paper[:1], strict=True)
+    ]  # of R@1 or top-1
     state = NOT_RUN if record is None else cell_state(record, column)
-    fields = (row.title, column.title, _pair(paper), _pair(ours), _pair(differences, "+.1f"), state)
+    title = row.title + "".join(_SIGNS[mark] for mark in row.marks) + (", dual softmax" if row.dual_softmax else "")
+    fields = (title, column.title, _numbers(paper), _numbers(ours), _numbers(differences, "+.1f"), state)
     return _line((*fields, _videos(record), record["file"] if record else ""))
+
+
+def _own_number(record: dict, row: Row, metric: str) -> float:
+    """Return a record's number in the paper's unit: percent, or a rank."""
+    if row.dual_softmax:
+        value = record["dual_softmax"]["metrics"]["text_to_video"][metric]["value"]
+    else:
+        value = top_metric(record, metric)
+    return value if "rank" in metric else 100 * value
 
 
 def _other_line(record: dict) -> str:
@@ -130,9 +149,9 @@ def _videos(record: dict | None) -> str:
     return f"{counts['evaluated']} of {counts['in_annotations']}{allowed}"
 
 
-def _pair(values, pattern: str = ".1f") -> str:
-    plain, reweighted = (None if value is None else format(value, pattern) for value in values)
-    return (plain or "-") + (f" ({reweighted})" if reweighted else "")
+def _numbers(values: list[float | None], pattern: str = ".1f") -> str:
+    shown = ["-" if value is None else format(value, pattern) for value in values]
+    return "-" if set(shown) == {"-"} else " / ".join(shown)
 
 
 def _table_head(names: tuple[str, ...]) -> list[str]:

@@ -34,7 +34,7 @@ from benchmarks.evaluation.embeddings.embedding_file import EmbeddingFile
 from benchmarks.evaluation.embeddings.sources import FileSource, ModelSource, Source
 from benchmarks.evaluation.embeddings.video_folder import VideoFolder
 from benchmarks.evaluation.metric_table import format_metrics
-from benchmarks.evaluation.paper_tables import ROWS, check_paper_row
+from benchmarks.evaluation.paper_tables import check_paper_row, row_titles
 from benchmarks.evaluation.protocols.linear_probe import run_linear_probe
 from benchmarks.evaluation.protocols.multiple_choice import run_multiple_choice
 from benchmarks.evaluation.protocols.prompts import DEFAULT_TEMPLATES, check_templates, fill
@@ -89,7 +89,7 @@ def _add_common(command: argparse.ArgumentParser, data: list[str]) -> None:
     command.add_argument("--output_dir", type=Path, help="outputs/benchmarks/<protocol>-<data>-<model> if not given")
     command.add_argument("--allow_missing", action="store_true", help="go on without missing and broken videos")
     command.add_argument("--max_videos", type=int, help="only the first ones, to try things out; the run is partial")
-    command.add_argument("--paper_row", choices=[row.title for row in ROWS], help="the ledger's row that this is")
+    command.add_argument("--paper_row", choices=row_titles(), metavar="TITLE", help="the ledger's row that this is")
     command.add_argument("--seed", type=int, default=0, help="of the bootstrap and of validation parts")
     command.add_argument("--write_inputs", type=Path, help="only write the videos and texts that are needed, as JSON")
 

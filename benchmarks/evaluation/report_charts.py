@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 from PIL import Image
 
-from benchmarks.evaluation.embeddings.embedders import read_frames
+from benchmarks.evaluation.embeddings.frame_readers import read_frames
 from benchmarks.evaluation.embeddings.sources import VideoEmbeddings
 from benchmarks.evaluation.protocols.recognition_metrics import confusion_matrix
 from processing import VideoReadingError

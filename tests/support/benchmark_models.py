@@ -5,17 +5,23 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    BitImageProcessor,
     CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
+    Dinov2Config,
+    Dinov2Model,
     LlavaOnevisionVideoProcessor,
     PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
     SiglipProcessor,
+    VideoMAEConfig,
+    VideoMAEImageProcessor,
+    VideoMAEModel,
     VideoPrismClipModel,
     VideoPrismConfig,
     VideoPrismProcessor,
@@ -30,6 +36,7 @@ from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from tests.conftest import make_tiny_config, randomized
 
 FAMILIES = ("tvtsv2", "clip", "siglip", "xclip", "videoprism")
+VIDEO_ONLY = ("videomae", "dinov2")
 WORDS = (
     *("a", "person", "clip", "of", "red", "green", "blue", "dark", "bright", "thing"),
     *("waving", "jumping", "brush", "hair", "wave", "something"),
@@ -48,6 +55,8 @@ def save_model(family: str, folder: Path) -> Path:
         "siglip": _siglip,
         "xclip": _xclip,
         "videoprism": _videoprism,
+        "videomae": _videomae,
+        "dinov2": _dinov2,
     }[family]()
     randomized(model, 0.05).save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -109,3 +118,13 @@ def _videoprism():
     videos = LlavaOnevisionVideoProcessor(size=_SIZE, do_normalize=False)
     processor = VideoPrismProcessor(videos, VideoPrismTokenizer(vocab=vocabulary, model_max_length=12))
     return model, processor
+
+
+def _videomae():
+    model = VideoMAEModel(VideoMAEConfig(**_VISION, num_frames=4, tubelet_size=2))
+    return model, VideoMAEImageProcessor(size={"shortest_edge": 24}, crop_size=_SIZE)
+
+
+def _dinov2():
+    sizes = {name: value for name, value in _VISION.items() if name != "intermediate_size"}
+    return Dinov2Model(Dinov2Config(**sizes)), BitImageProcessor(size={"shortest_edge": 24}, crop_size=_SIZE)

@@ -1,26 +1,25 @@
-"""Models that embed videos and texts, each with its own processor: TVTSv2, CLIP, SigLIP, X-CLIP, VideoPrism.
+"""Models that embed videos and texts, each with its own processor: TVTSv2, CLIP, SigLIP (2), X-CLIP, VideoPrism.
+VideoMAE and DINOv2 embed videos only, for the linear probe.
 
 Axes: B videos, T frames, H height, W width, M texts, D width of embeddings.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, VideoPrismClipModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor, PreTrainedModel, VideoPrismClipModel
 
+from benchmarks.evaluation.embeddings.frame_readers import FrameReader, TVTSv2Reader, VideoPrismReader, pixel_settings
 from modeling_tvtsv2 import TVTSv2Model
 from modeling_tvtsv2.fast_linear import use_fast_linear
-from processing import TVTSv2Processor, interval_midpoint_indices, linspace_indices, read_video
+from processing import TVTSv2Processor
 from tvtsv2.models.model_loading import hash_weights
 
 NUM_FRAMES = 12  # of a CLIP or SigLIP; source: paper, section 4.1
 TEXT_BATCH_SIZE = 256
-# A processor's fields that say nothing about pixels.
-_NOT_PIXELS = ("auto_map", "processor_class", "image_processor_type", "video_processor_type", "return_metadata")
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Embedder:
         scale = getattr(model, "logit_scale", None)
         return None if scale is None else float(1 / scale.detach().float().exp())
 
-    def make_reader(self) -> "FrameReader":
+    def make_reader(self) -> FrameReader:
         """Returns what turns a file into pixels."""
         return FrameReader(self.processor.image_processor, self.num_frames, exact=True)
 
@@ -132,7 +131,7 @@ class TVTSv2Embedder(Embedder):
     def read_temperature(self, model: PreTrainedModel) -> float:
         return model.config.contrastive_temperature
 
-    def make_reader(self) -> "TVTSv2Reader":
+    def make_reader(self) -> TVTSv2Reader:
         return TVTSv2Reader(self.processor.video_processor, self.num_frames)
 
     def describe_transform(self) -> dict:
@@ -153,11 +152,9 @@ class FrameAverageEmbedder(Embedder):
     pooling = "mean of the normalised embeddings of the frames"
 
     def choose_num_frames(self, config: Any, wanted: int | None) -> int:
-        if wanted is not None and wanted < 1:
-            raise ValueError(f"A video needs at least 1 frame, got {wanted}.")
-        return NUM_FRAMES if wanted is None else wanted
+        return _any_number(wanted)
 
-    def make_reader(self) -> "FrameReader":
+    def make_reader(self) -> FrameReader:
         return FrameReader(self.processor.image_processor, self.num_frames, exact=False)
 
     def video_features(self, videos: list[torch.Tensor]) -> torch.Tensor:
@@ -185,7 +182,7 @@ class XCLIPEmbedder(Embedder):
 class VideoPrismEmbedder(Embedder):
     """VideoPrism's video-text models (LvT)."""
 
-    def make_reader(self) -> "VideoPrismReader":
+    def make_reader(self) -> VideoPrismReader:
         return VideoPrismReader(self.processor, self.num_frames)
 
     def describe_transform(self) -> dict:
@@ -201,6 +198,58 @@ class VideoPrismEmbedder(Embedder):
         )
 
 
+class VideoOnlyEmbedder(Embedder):
+    """A model without a text tower; its processor is an image processor."""
+
+    def read_temperature(self, model: PreTrainedModel) -> None:
+        return None
+
+    def make_reader(self) -> FrameReader:
+        return FrameReader(self.processor, self.num_frames, exact=True)
+
+    def describe_transform(self) -> dict:
+        return pixel_settings(self.processor)
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        """Raise `ValueError`: there is no text tower."""
+        raise ValueError(f"A {self.description['family']!r} model has no text tower; it takes the linear_probe only.")
+
+
+class VideoMAEEmbedder(VideoOnlyEmbedder):
+    """VideoMAE's encoder."""
+
+    pooling = "mean of the last block's tokens"
+
+    def choose_num_frames(self, config: Any, wanted: int | None) -> int:
+        if wanted not in (None, config.num_frames):
+            raise ValueError(
+                f"This model takes {config.num_frames} frames per video and no other number, got {wanted}."
+            )
+        return config.num_frames
+
+    def video_features(self, videos: list[torch.Tensor]) -> torch.Tensor:
+        return self.model(pixel_values=self._to_model(torch.stack(videos))).last_hidden_state.mean(dim=1)
+
+
+class DINOv2Embedder(VideoOnlyEmbedder):
+    """DINOv2 over frames."""
+
+    pooling = "mean of the frames' class tokens"
+
+    def choose_num_frames(self, config: Any, wanted: int | None) -> int:
+        return _any_number(wanted)
+
+    def video_features(self, videos: list[torch.Tensor]) -> torch.Tensor:
+        frames = self.model(pixel_values=self._to_model(torch.cat(videos))).pooler_output
+        return frames.unflatten(0, (len(videos), -1)).mean(dim=1)
+
+
+def _any_number(wanted: int | None) -> int:
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"A video needs at least 1 frame, got {wanted}.")
+    return NUM_FRAMES if wanted is None else wanted
+
+
 # By `model_type` of the configuration: the adapter, the model's class and its processor's.
 _FAMILIES = {
     "tvtsv2": (TVTSv2Embedder, TVTSv2Model, TVTSv2Processor),
@@ -208,6 +257,8 @@ _FAMILIES = {
     "siglip": (FrameAverageEmbedder, AutoModel, AutoProcessor),
     "xclip": (XCLIPEmbedder, AutoModel, AutoProcessor),
     "videoprism": (VideoPrismEmbedder, VideoPrismClipModel, AutoProcessor),
+    "videomae": (VideoMAEEmbedder, AutoModel, AutoImageProcessor),
+    "dinov2": (DINOv2Embedder, AutoModel, AutoImageProcessor),
 }
 
 
@@ -238,68 +289,8 @@ def load_embedder(model: str, options: EmbedderOptions) -> Embedder:
     return adapter(use_fast_linear(loaded), processor, name, options)
 
 
-class TVTSv2Reader:
-    """Pixels (T, 3, H, W) of a file by TVTSv2's video processor."""
-
-    def __init__(self, video_processor: Any, num_frames: int):
-        self.video_processor, self.num_frames = video_processor, num_frames
-
-    def __call__(self, path: Path) -> torch.Tensor:
-        features = self.video_processor(
-            [str(path)], preset="evaluation", num_frames=self.num_frames, return_tensors="pt"
-        )
-        return features["pixel_values_videos"][0]
-
-
-class FrameReader:
-    """Pixels (T, 3, H, W) of a file by an image processor, frame by frame.
-
-    Args:
-        exact: Always `num_frames` frames, repeated where the video has fewer; else at most as many.
-    """
-
-    def __init__(self, image_processor: Any, num_frames: int, exact: bool):
-        self.image_processor, self.num_frames, self.exact = image_processor, num_frames, exact
-
-    def __call__(self, path: Path) -> torch.Tensor:
-        frames = read_frames(path, self.num_frames, self.exact)
-        pixels = self.image_processor(images=list(frames), return_tensors="pt")["pixel_values"]
-        return pixels.reshape(len(frames), *pixels.shape[-3:])
-
-
-class VideoPrismReader:
-    """Pixels (T, 3, H, W) of a file by VideoPrism's own processor."""
-
-    def __init__(self, processor: Any, num_frames: int):
-        self.processor, self.num_frames = processor, num_frames
-
-    def __call__(self, path: Path) -> torch.Tensor:
-        frames = read_frames(path, self.num_frames, exact=True)
-        return self.processor(videos=[frames], do_sample_frames=False, return_tensors="pt")["pixel_values_videos"][0]
-
-
-def read_frames(path: Path, num_frames: int, exact: bool) -> torch.Tensor:
-    """Frames (T, 3, H, W), uint8 RGB: the middle ones of equal intervals; of a video of fewer frames all of them,
-    and with `exact` spread over `num_frames` places.
-    """
-
-    def choose(metadata: Any) -> np.ndarray:
-        if exact and metadata.total_num_frames < num_frames:
-            return linspace_indices(metadata.total_num_frames, num_frames)
-        return interval_midpoint_indices(metadata.total_num_frames, num_frames)
-
-    frames, _ = read_video(str(path), choose)
-    return torch.from_numpy(frames).movedim(-1, 1)
-
-
-def pixel_settings(processor: Any) -> dict:
-    """The fields of an image or video processor that decide pixels, JSON-able."""
-    settings = json.loads(processor.to_json_string())
-    return {name: value for name, value in sorted(settings.items()) if name not in _NOT_PIXELS and value is not None}
-
-
 def _describe_architecture(config: Any) -> dict:
     """The numbers that tell the sizes of a family from each other."""
-    vision = config.vision_config
+    vision = getattr(config, "vision_config", config)
     names = ("hidden_size", "num_hidden_layers", "num_spatial_layers", "patch_size", "image_size")
     return {name: getattr(vision, name) for name in names if getattr(vision, name, None) is not None}

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoProcessor, VideoPrismClipModel
+from transformers import AutoImageProcessor, AutoModel, AutoProcessor, VideoPrismClipModel
 
-from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder, read_frames
+from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder
+from benchmarks.evaluation.embeddings.frame_readers import read_frames
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2Processor
-from tests.support.benchmark_models import FAMILIES, save_model
+from tests.support.benchmark_models import FAMILIES, VIDEO_ONLY, save_model
 from tests.support.video_files import write_video
 from tvtsv2.models.model_loading import hash_weights
 
@@ -120,3 +121,23 @@ def test_weight_hash_depends_on_every_weight_and_on_nothing_else(tiny_model):
     with torch.no_grad():
         tiny_model.visual_projection.weight[0, 0] += 1e-3
     assert hash_weights(tiny_model) != before
+
+
+@pytest.mark.parametrize("family", VIDEO_ONLY)
+def test_models_without_text_embed_videos_for_the_probe(family, tmp_path, videos):
+    folder = save_model(family, tmp_path / family)
+    embedder = load_embedder(str(folder), EmbedderOptions())
+    embedded = embedder.embed_videos([embedder.reader(path) for path in videos])
+    model, processor = AutoModel.from_pretrained(folder).eval(), AutoImageProcessor.from_pretrained(folder)
+    for path, found in zip(videos, embedded, strict=True):
+        frames = [frame.numpy() for frame in read_frames(path, 4 if family == "videomae" else 12, exact=True)]
+        pixels = processor(images=frames, return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            if family == "videomae":
+                expected = model(pixels.reshape(1, 4, 3, 24, 24)).last_hidden_state.mean(dim=1)[0]
+            else:
+                expected = model(pixels).pooler_output.mean(dim=0)
+        torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-4, atol=1e-5)
+    assert embedder.description["architecture"]["patch_size"] == 8
+    with pytest.raises(ValueError, match="no text tower; it takes the linear_probe only"):
+        embedder.embed_texts(["a"])
