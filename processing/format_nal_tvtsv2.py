@@ -12,7 +12,8 @@ import numpy as np
 from .format_headers_tvtsv2 import HEAD_BYTES, HeaderBits, HeaderFacts, UnusualStream, bit_reader, take_golomb
 
 # H.264: types of units.
-H264_SLICE, H264_IDR_SLICE, H264_SEI, H264_DELIMITER, H264_FILLER = 1, 5, 6, 9, 12
+H264_SLICE, H264_IDR_SLICE, H264_SEI = 1, 5, 6
+H264_IGNORED = (6, 9, 10, 11, 12)  # FFmpeg ignores delimiters, ends of sequences and streams, and filler data
 H264_PARAMETERS, H264_SEQUENCE = (7, 8), 7
 # Profiles whose sequence parameter sets state the chroma format.
 H264_CHROMA_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
@@ -54,7 +55,7 @@ class H264Headers:
                 _check_parameters(unit, self.parameters)
             elif kind == H264_SEI and is_keyframe:
                 is_exact |= _has_exact_recovery_point(bytes(unit))
-            elif kind not in (H264_SEI, H264_DELIMITER, H264_FILLER):
+            elif kind not in H264_IGNORED:
                 raise UnusualStream(f"a packet has a unit of type {kind}")
         if head is None:
             raise UnusualStream("a packet holds no picture")

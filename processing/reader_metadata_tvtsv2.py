@@ -135,7 +135,7 @@ def describe(
 def _start_on_file_clock(tick: int | None, video: OpenVideo) -> float:
     if tick is None or video.container.start_time is None:
         return 0.0
-    return round(float(tick * video.stream.time_base) - video.container.start_time / av.time_base, 6)
+    return round(float(tick * video.stream.time_base) - video.container.start_time / av.time_base, 6) + 0.0
 
 
 def _seconds_of(ticks: np.ndarray | list[int | None], video: OpenVideo) -> np.ndarray:

@@ -5,6 +5,7 @@ Packets are numbered in decoding order, frames are indexed in display order. Wha
 """
 
 import threading
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from .reader_container_tvtsv2 import OpenVideo, check_encryption
 # Packets are kept in memory up to this many bytes; packets of larger streams are read again by seeking. Frames of a
 # sequential decode are kept up to the same size.
 MAX_KEPT_BYTES = 32 * 2**20
+
+# Stands for a decoding time that is missing. Source: FFmpeg, AV_NOPTS_VALUE.
+MISSING = -(2**63)
 
 # Side data of packets that does not change how they decode.
 HARMLESS_SIDE_DATA = frozenset(
@@ -82,7 +86,7 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
     try:
         headers = HEADERS[codec](video.stream.codec_context.extradata or b"")
         rows, packets = _read_packets(video, headers)
-        if not rows:
+        if not len(rows):
             raise UncertainTable("the stream has no packets")
         table = _make_table(rows, packets, headers.finish())
     except UnusualStream as error:
@@ -92,19 +96,19 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
     return table
 
 
-def _read_packets(video: OpenVideo, headers) -> tuple[list[tuple], list[av.Packet] | None]:
-    """A row (pts, dts, size, is_discard) per packet, and the packets."""
-    rows, kept, kept_bytes = [], [], 0
+def _read_packets(video: OpenVideo, headers) -> tuple[np.ndarray, list[av.Packet] | None]:
+    """(N, 4) int64, a row (pts, dts, size, is_discard) per packet, and the packets."""
+    rows, kept, kept_bytes = array("q"), [], 0
     packets = video.container.demux(video.stream)
     while True:
-        if len(rows) % 256 == 0:
+        if len(rows) % 1024 == 0:
             video.check_clock()
         try:
             packet = next(packets, None)
         except av.FFmpegError as error:
             raise UncertainTable(f"demuxing stopped with {type(error).__name__}") from error
         if packet is None:
-            return rows, kept
+            return np.array(rows).reshape(-1, 4), kept
         if not packet.size:
             continue
         if packet.pts is None or packet.is_corrupt:
@@ -114,7 +118,8 @@ def _read_packets(video: OpenVideo, headers) -> tuple[list[tuple], list[av.Packe
             if side_data.data_type not in HARMLESS_SIDE_DATA:
                 raise UncertainTable(f"a packet has side data of the type {side_data.data_type}")
         headers.add(memoryview(packet), packet.is_keyframe)
-        rows.append((packet.pts, packet.dts, packet.size, packet.is_discard))
+        dts = MISSING if packet.dts is None else packet.dts
+        rows.extend((packet.pts, dts, packet.size, packet.is_discard))
         kept_bytes += packet.size
         if kept_bytes > MAX_KEPT_BYTES:
             kept = None
@@ -122,9 +127,9 @@ def _read_packets(video: OpenVideo, headers) -> tuple[list[tuple], list[av.Packe
             kept.append(packet)
 
 
-def _make_table(rows: list[tuple], packets: list[av.Packet] | None, facts: HeaderFacts) -> PacketTable:
-    pts, dts, sizes, is_discard = zip(*rows, strict=True)
-    pts, is_discard = np.array(pts, np.int64), np.array(is_discard, bool)
+def _make_table(rows: np.ndarray, packets: list[av.Packet] | None, facts: HeaderFacts) -> PacketTable:
+    pts, dts, sizes, is_discard = np.ascontiguousarray(rows.T)
+    is_discard = is_discard.astype(bool)
     by_output = facts.output_order[facts.is_shown[facts.output_order]]
     display_order = by_output[~is_discard[by_output]]
     if not len(display_order):
@@ -141,7 +146,7 @@ def _make_table(rows: list[tuple], packets: list[av.Packet] | None, facts: Heade
     return PacketTable(
         pts,
         dts,
-        np.array(sizes, np.int64),
+        sizes,
         facts.is_shown & ~is_discard,
         facts.is_start,
         facts.has_layers,
@@ -150,15 +155,11 @@ def _make_table(rows: list[tuple], packets: list[av.Packet] | None, facts: Heade
     )
 
 
-def _fill_missing(dts: tuple[int | None, ...]) -> np.ndarray:
+def _fill_missing(dts: np.ndarray) -> np.ndarray:
     """Decoding times; missing ones, as before the first reordered frame, take the next one's."""
-    if None not in dts:
-        return np.array(dts, dtype=np.int64)
-    filled, following = [], None
-    for time in reversed(dts):
-        following = following if time is None else time
-        filled.append(0 if following is None else following)
-    return np.array(filled[::-1], dtype=np.int64)
+    numbers = np.where(dts == MISSING, len(dts), np.arange(len(dts)))
+    following = np.minimum.accumulate(numbers[::-1])[::-1]
+    return np.where(following < len(dts), dts[np.minimum(following, len(dts) - 1)], 0)
 
 
 class PacketReader:
