@@ -72,7 +72,7 @@ def test_half_precision_towers_stay_close(dtype, implementation):
 
 def test_int8_weights_of_torchao_stay_close():
     quantization = pytest.importorskip("torchao.quantization")
-    config = make_tiny_config(text={"hidden_size": 64}, vision={"hidden_size": 64}, projection_dim=32)
+    config = make_tiny_config(text={"hidden_size": 48}, vision={"hidden_size": 64}, projection_dim=32)
     model = randomized(TVTSv2Model(config), std=0.05).eval()
     pixels = torch.randn(2, 3, 3, 24, 24)
     with torch.no_grad():
