@@ -2,23 +2,25 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 DESCRIPTION = """\
-Check a model folder, a line per check; the exit code is 1 if one fails.
+Check a model folder: one line per check, then one line with the verdict. The exit code is 1 if a check fails.
 
   tvtsv2 verify MODEL
   tvtsv2 verify MODEL --attn_implementations eager sdpa --dtypes float32 bfloat16
-  tvtsv2 verify MODEL --write_reference      # keep this machine's embeddings, for others to compare with
+  tvtsv2 verify MODEL --write_reference      # keep checksums and this machine's embeddings in the folder
 
-Checked are: weights (all there, none left over, no shape off, all finite, no pickled files), the processor (its type,
-its pixel statistics, its sizes and the tokenizer against the model), determinism, that a video in a batch comes out as
-alone, and the embeddings of a fixed input: each attention implementation in each dtype against eager float32, and that
-against reference_embeddings.json if the folder has it."""
+Checks: every file against its checksum; no pickled files; weights (none missing, left over, of another shape or not
+finite); the settings of the processor against the model; the folder loaded by its own code in a process without this
+project, and a generated video file and texts taken through its processor and towers; determinism; a video in a batch
+and alone; each attention implementation in each dtype against eager float32. Embeddings are compared with those in
+reference_embeddings.json, if the folder has that file; code is executed only if its checksum is right."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Adds this command."""
+    """Add this command."""
     parser = subparsers.add_parser(
         "verify",
         help="is a model folder complete, and does it compute what it should?",
@@ -40,42 +42,87 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command and returns its exit code."""
-    from tvtsv2.models.model_checks import check_files, check_model, check_processor, compute_reference
-    from tvtsv2.models.model_loading import load_model, load_processor
+    """Run the command and return its exit code."""
+    from tvtsv2.models.model_loading import find_folder
 
-    folder = Path(arguments.model)
-    if arguments.write_reference and not folder.is_dir():
+    if arguments.write_reference and not Path(arguments.model).is_dir():
         raise ValueError(f"--write_reference needs a folder on this machine, and {arguments.model} is none.")
-    # Raises if a weight is missing, left over or of another shape.
-    model = load_model(arguments.model, revision=arguments.revision, attn_implementation="eager").to(arguments.device)
-    processor = load_processor(arguments.model, revision=arguments.revision)
+    folder = find_folder(arguments.model, revision=arguments.revision)
     if arguments.write_reference:
-        from processing.atomic_files import write_whole
-
-        write_whole(folder / REFERENCE_FILE, json.dumps(compute_reference(model)) + "\n")
-    checks = [
-        *(check_files(folder) if folder.is_dir() else []),
-        *check_processor(processor, model.config),
-        *check_model(model, arguments.attn_implementations, arguments.dtypes, _read_reference(folder)),
-    ]
+        write_reference(folder)
+    checks = list(_check(folder, arguments))
+    failed = [check.name for check in checks if not check.ok]
     if arguments.json:
         print(json.dumps([vars(check) for check in checks], indent=2))
     else:
         width = max(len(check.name) for check in checks)
         for check in checks:
             print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:{width}}  {check.detail}")
-    return 0 if all(check.ok for check in checks) else 1
+        print(_verdict(arguments.model, len(checks), failed, has_reference=_read_reference(folder) is not None))
+    return 1 if failed else 0
 
 
-REFERENCE_FILE = "reference_embeddings.json"
+def write_reference(folder: Path) -> None:
+    """Write `REFERENCE_FILE` into a model folder: embeddings of fixed inputs, and the checksum of every file.
+
+    Raises:
+        ValueError: the folder does not load strictly.
+    """
+    from processing.atomic_files import write_whole
+    from tvtsv2.models.folder_checks import REFERENCE_FILE, embed_inputs, hash_files
+    from tvtsv2.models.model_checks import compute_reference
+    from tvtsv2.models.model_loading import load_model, load_processor
+
+    model = load_model(str(folder), attn_implementation="eager")
+    content = compute_reference(model) | {
+        "file_and_texts": embed_inputs(model, load_processor(str(folder))),
+        "checksums": hash_files(folder),
+    }
+    write_whole(folder / REFERENCE_FILE, json.dumps(content) + "\n")
+
+
+def _check(folder: Path, arguments: argparse.Namespace) -> Iterator:
+    from tvtsv2.models.folder_checks import Check, check_as_stranger, check_files, check_processor
+    from tvtsv2.models.model_checks import check_model
+    from tvtsv2.models.model_loading import load_model, load_processor
+
+    reference = _read_reference(folder)
+    is_as_listed = True
+    for check in check_files(folder, reference):
+        is_as_listed &= check.ok
+        yield check
+    try:
+        model = load_model(str(folder), attn_implementation="eager")
+        processor = load_processor(str(folder))
+    except (ValueError, OSError) as error:
+        yield Check("strict loading", False, str(error))
+        return
+    yield from check_processor(processor, model.config)
+    if is_as_listed:
+        yield from check_as_stranger(folder, model, processor, reference)
+    else:
+        yield Check("the folder's own code", False, "not executed: see the checks above")
+    model = model.to(arguments.device)
+    yield from check_model(model, arguments.attn_implementations, arguments.dtypes, reference)
+
+
+def _verdict(name: str, num_checks: int, failed: list[str], *, has_reference: bool) -> str:
+    if failed:
+        return f"verdict: FAILED, {name} must not be used as it is: {', '.join(failed)}"
+    against = "" if has_reference else "; no reference embeddings to compare with (--write_reference keeps some)"
+    return f"verdict: ok, {num_checks} checks passed{against}"
 
 
 def _read_reference(folder: Path) -> dict | None:
+    from tvtsv2.models.folder_checks import REFERENCE_FILE
+
     file = folder / REFERENCE_FILE
     if not file.is_file():
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is no file of reference embeddings; remove it, or write it with --write_reference.")
+    return content

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.small_folder import write_small_folder
 from tvtsv2.main import main
+from tvtsv2.models.folder_checks import REFERENCE_FILE, hash_files
+from tvtsv2.verify import write_reference
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,104 @@ def test_reference_embeddings_tell_other_weights(folder, capsys):
     assert code == 0 and checks["reference embeddings"]["ok"]
     change_weights(folder, lambda weights: weights["vision_model.pre_layrnorm.weight"].mul_(1.01))
     code, checks = verify(folder, capsys)
-    assert code == 1 and failed(checks) == {"reference embeddings"}
+    assert code == 1 and failed(checks) == {"checksums", "the folder's own code", "reference embeddings"}
+
+
+def swap_ids(values: dict) -> None:
+    vocabulary = values["model"]["vocab"]
+    vocabulary["red"], vocabulary["star"] = vocabulary["star"], vocabulary["red"]
+
+
+def set_video(**settings):
+    return lambda folder: change_json(
+        folder / "processor_config.json", lambda values: values["video_processor"].update(settings)
+    )
+
+
+EDIT = """
+_right = TVTSv2Model.get_text_features
+
+
+def _wrong(self, *arguments, **options):
+    output = _right(self, *arguments, **options)
+    output.pooler_output = output.pooler_output + 1
+    return output
+
+
+TVTSv2Model.get_text_features = _wrong
+"""
+
+
+def edit_code(folder) -> None:
+    file = folder / "modeling_tvtsv2.py"
+    file.write_text(file.read_text() + EDIT)
+
+
+def edit_tokenizer(folder) -> None:
+    change_json(folder / "tokenizer.json", swap_ids)
+
+
+def edit_weights(folder) -> None:
+    change_weights(folder, lambda weights: weights["visual_projection.weight"].mul_(1.01))
+
+
+def remove_code(folder) -> None:
+    (folder / "reader_tvtsv2.py").unlink()
+
+
+OWN_CODE = "the folder's own code"
+# What is done to a folder, and the check that finds it without checksums.
+DAMAGE = {
+    "no normalization": (set_video(do_normalize=False), "pixel steps"),
+    "no rescaling": (set_video(do_rescale=False), "pixel steps"),
+    "another rescaling": (set_video(rescale_factor=0.01), "pixel steps"),
+    "fewer frames": (set_video(num_frames=3), "number of frames"),
+    "weights edited": (edit_weights, "reference embeddings"),
+    "a code file is missing": (remove_code, OWN_CODE),
+    "code edited": (edit_code, "own code and installed code"),
+    "other frames": (set_video(preset="feature_extraction"), "reference of file and texts"),
+    "two ids swapped": (edit_tokenizer, "reference of file and texts"),
+}
+FOUND_BY_SETTINGS = list(DAMAGE)[:5]
+
+
+def verify_quickly(folder, capsys) -> set[str]:
+    """The failed checks of one variant."""
+    code, checks = verify(folder, capsys, "--dtypes", "float32", "--attn_implementations", "eager")
+    assert code == (1 if failed(checks) else 0)
+    return failed(checks)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_checksums_find_each_damage_and_keep_its_code_from_running(folder, capsys, damage):
+    write_reference(folder)
+    DAMAGE[damage][0](folder)
+    assert {"checksums", OWN_CODE} <= verify_quickly(folder, capsys)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_each_damage_is_found_by_what_is_computed(folder, capsys, damage, monkeypatch):
+    """The checksums are those of the damaged folder."""
+    write_reference(folder)
+    change, check = DAMAGE[damage]
+    change(folder)
+    change_json(folder / REFERENCE_FILE, lambda values: values.update(checksums=hash_files(folder)))
+    if damage in FOUND_BY_SETTINGS:  # the process of the folder's own code would only take time
+        monkeypatch.setattr("tvtsv2.models.folder_checks.check_as_stranger", lambda *arguments: iter(()))
+    assert check in verify_quickly(folder, capsys)
+
+
+def test_the_verdict_is_the_last_line(folder, capsys):
+    arguments = ["verify", str(folder), "--dtypes", "float32", "--attn_implementations", "eager"]
+    assert main(arguments) == 0
+    assert "no reference embeddings" in capsys.readouterr().out.splitlines()[-1]
+    (folder / "README.md").write_text("a card, which may be edited")
+    assert main([*arguments, "--write_reference"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("verdict: ok, ")
+    (folder / "README.md").write_text("an edited card")
+    (folder / "unknown.py").write_text("")
+    assert main(arguments) == 1
+    assert "not listed: unknown.py" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -70,7 +169,8 @@ def test_reference_embeddings_tell_other_weights(folder, capsys):
 def test_weights_that_do_not_fit_are_errors(folder, capsys, change, message):
     change_weights(folder, change)
     assert main(["verify", str(folder)]) == 1
-    assert message in capsys.readouterr().err
+    output = capsys.readouterr().out
+    assert message in output and output.splitlines()[-1].startswith("verdict: FAILED")
 
 
 def test_damage_fails_its_check(folder, capsys):
@@ -93,6 +193,6 @@ def test_damage_fails_its_check(folder, capsys):
 def test_another_model_and_no_model_are_errors(folder, tmp_path, capsys):
     change_json(folder / "config.json", lambda values: values.update(model_type="clip"))
     assert main(["verify", str(folder)]) == 1
-    assert "'clip'" in capsys.readouterr().err
+    assert "'clip'" in capsys.readouterr().out
     assert main(["verify", str(tmp_path)]) == 1
     assert "config.json" in capsys.readouterr().err

@@ -1,78 +1,27 @@
-"""Checks of a model folder, each with a name, a verdict and what was found.
+"""Checks of what a model computes.
 
 Axes: B videos or texts, T frames, L tokens, P projection.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
-from processing import TVTSv2Processor
+from tvtsv2.models.folder_checks import Check, compare
 
-PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-# Trainer's record of its arguments: of no use to a model, and pickled. In a run's folder, not in a published one.
 NUM_INPUTS = 3
 
-# How far cosines with eager float32 may fall, and how far single numbers may move relative to the embedding's length.
+# How far cosines with eager float32 may fall.
 # Rounding alone: float32 has 24 bits, bfloat16 8, float16 11; a tower adds up dozens of rounded layers.
 MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.98, "float16": 0.999}
-MAX_REFERENCE_ERROR = 1e-3
-
-
-@dataclass(frozen=True)
-class Check:
-    """The verdict on one property."""
-
-    name: str
-    ok: bool
-    detail: str
-
-
-def check_files(folder: Path) -> Iterator[Check]:
-    """Yields checks of what lies in the folder."""
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
-    harmless = pickled == ["training_args.bin"]  # Trainer leaves it; no loader opens it
-    detail = f"found {', '.join(pickled)}" if pickled else "none"
-    yield Check("pickled files", not pickled or harmless, detail + (", which no loader opens" if harmless else ""))
-
-
-def check_processor(processor: TVTSv2Processor, config: TVTSv2Config) -> Iterator[Check]:
-    """Yields checks of the processor against the model's sizes."""
-    video, tokenizer = processor.video_processor, processor.tokenizer
-    statistics = (list(video.image_mean), list(video.image_std))
-    expected = (list(IMAGENET_DEFAULT_MEAN), list(IMAGENET_DEFAULT_STD))
-    yield Check(
-        "pixel statistics", statistics == expected, f"mean {statistics[0]}, std {statistics[1]}; ImageNet's are wanted"
-    )
-    size, wanted = dict(video.crop_size), config.vision_config.image_size
-    yield Check(
-        "frame size", size == {"height": wanted, "width": wanted}, f"processor {size}, model {wanted} x {wanted}"
-    )
-    num_frames, most = video.num_frames, config.vision_config.num_frames
-    yield Check("number of frames", num_frames <= most, f"processor {num_frames}, model up to {most}")
-    text = config.text_config
-    yield Check(
-        "end-of-text token",
-        tokenizer.eos_token_id == text.eos_token_id,
-        f"tokenizer {tokenizer.eos_token_id}, model {text.eos_token_id}",
-    )
-    yield Check("vocabulary", len(tokenizer) <= text.vocab_size, f"tokenizer {len(tokenizer)}, model {text.vocab_size}")
-    yield Check(
-        "text positions",
-        tokenizer.model_max_length <= text.max_position_embeddings,
-        f"tokenizer {tokenizer.model_max_length}, model {text.max_position_embeddings}",
-    )
 
 
 def check_model(
     model: TVTSv2Model, attn_implementations: list[str], dtypes: list[str], reference: dict | None
 ) -> Iterator[Check]:
-    """Yields checks of the weights and of what they compute.
+    """Yield checks of the weights and of what they compute.
 
     Args:
         model: in float32, with eager attention; is changed.
@@ -91,7 +40,7 @@ def check_model(
     cosine = _lowest_cosine(alone, videos)
     yield Check("batch and alone", cosine >= MIN_COSINE["float32"], f"lowest cosine {cosine:.6f}")
     if reference is not None:
-        yield _check_reference(videos, texts, reference)
+        yield compare("reference embeddings", {"videos": videos.tolist(), "texts": texts.tolist()}, reference)
     for dtype in dtypes:
         for name in attn_implementations:
             yield _check_variant(model, name, dtype, (videos, texts))
@@ -112,38 +61,25 @@ def _check_variant(model: TVTSv2Model, name: str, dtype: str, expected: tuple[to
     return Check(f"{name} {dtype}", cosine >= MIN_COSINE[dtype], f"lowest cosine with eager float32 {cosine:.6f}")
 
 
-def _check_reference(videos: torch.Tensor, texts: torch.Tensor, reference: dict) -> Check:
-    try:
-        expected = [torch.tensor(reference[name], dtype=torch.float32) for name in ("videos", "texts")]
-        errors = [
-            float((actual.cpu() - wanted).abs().max() / wanted.norm(dim=1).min())
-            for actual, wanted in zip((videos, texts), expected, strict=True)
-        ]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        return Check("reference embeddings", False, f"the file does not fit this model: {error}")
-    worst = max(errors)
-    return Check("reference embeddings", worst <= MAX_REFERENCE_ERROR, f"largest relative difference {worst:.1e}")
-
-
 def compute_reference(model: TVTSv2Model) -> dict[str, list[list[float]]]:
-    """Returns the embeddings of the fixed inputs, for JSON: "videos" and "texts", (B, P) each."""
+    """Return the embeddings of the fixed inputs, for JSON: "videos" and "texts", (B, P) each."""
     videos, texts = _embed(model)
     return {"videos": videos.tolist(), "texts": texts.tolist()}
 
 
 def fixed_videos(config: TVTSv2Config) -> torch.Tensor:
-    """Returns (B, T, 3, H, W) float32: waves that move over time, the same on every machine."""
+    """Return (B, T, 3, H, W) float32: waves that move over time, the same on every machine."""
     vision = config.vision_config
     index = torch.arange(NUM_INPUTS, dtype=torch.float64).view(-1, 1, 1, 1, 1)
     time = torch.arange(vision.num_frames, dtype=torch.float64).view(1, -1, 1, 1, 1)
-    colour = torch.arange(3, dtype=torch.float64).view(1, 1, -1, 1, 1)
+    color = torch.arange(3, dtype=torch.float64).view(1, 1, -1, 1, 1)
     y = torch.linspace(0, 6, vision.image_size, dtype=torch.float64).view(1, 1, 1, -1, 1)
     x = torch.linspace(0, 6, vision.image_size, dtype=torch.float64).view(1, 1, 1, 1, -1)
-    return (2 * torch.sin((1 + index) * x + colour + 0.3 * time) * torch.cos(y - index * time * 0.2)).float()
+    return (2 * torch.sin((1 + index) * x + color + 0.3 * time) * torch.cos(y - index * time * 0.2)).float()
 
 
 def fixed_texts(config: TVTSv2Config) -> torch.Tensor:
-    """Returns int64 (B, L): ids spread over the vocabulary, each row ending with the end-of-text token."""
+    """Return int64 (B, L): ids spread over the vocabulary, each row ending with the end-of-text token."""
     text = config.text_config
     length = min(8, text.max_position_embeddings)
     ids = torch.arange(NUM_INPUTS * length).view(NUM_INPUTS, length) * 7919 % text.vocab_size

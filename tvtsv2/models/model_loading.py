@@ -41,6 +41,26 @@ def load_model(
     return model.eval()
 
 
+def find_folder(name: str, *, revision: str | None = None) -> Path:
+    """Return the folder of a model, downloaded if it is a hub name.
+
+    Raises:
+        ValueError: the folder is no model folder.
+        OSError: there is nothing of this name.
+    """
+    if Path(name).exists():
+        if not (Path(name) / "config.json").is_file():
+            raise ValueError(f"{name} holds no config.json, so it is no model folder.")
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, revision=revision))
+    except (OSError, HFValidationError) as error:
+        raise OSError(f"There is no folder {name}, and no such model can be had from the hub: {error}") from error
+
+
 def load_config(name: str, *, revision: str | None = None) -> TVTSv2Config:
     """Returns the configuration of a folder or hub name.
 
