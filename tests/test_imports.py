@@ -122,6 +122,13 @@ def test_the_command_line_answers_without_loading_libraries():
     assert not imported & {"av", "processing", "torch", "transformers", "accelerate", "pyarrow", "lancedb", "numpy"}
 
 
+def test_reading_processes_are_forked_without_the_table_s_library():
+    code = "import sys; from tvtsv2.reading.reading_processes import PRELOADED; __import__(*PRELOADED)"
+    code += "; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "lancedb" not in run.stdout.split()
+
+
 def test_importing_tvtsv2_registers_every_auto_class_and_pipeline(tmp_path):
     from tests.support.small_folder import write_small_folder
 

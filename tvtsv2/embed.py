@@ -4,22 +4,26 @@ import argparse
 import os
 import sys
 
+from tvtsv2.errors import ArgumentError
+
 DESCRIPTION = """\
-Embed all videos of a folder (searched through), or those a list names (.txt: a path a line; .csv, .tsv: a column).
+Embed all videos of a folder (searched through), those a list names (.txt: one path per line; .csv, .tsv: a column), or
+one video file.
 
   tvtsv2 embed MODEL videos/ store/
   tvtsv2 embed MODEL list.csv store/ --column file --root /data/videos
   tvtsv2 embed MODEL lectures/ moments/ --windows 10 --stride 5      # a segment every 5 s, for "when does … happen?"
-  accelerate launch --multi_gpu --module tvtsv2 embed MODEL videos/ store/      # every GPU takes its share
+  accelerate launch --multi_gpu --module tvtsv2 embed MODEL videos/ store/      # one process per GPU
   torchrun --nproc-per-node 4 --module tvtsv2 embed MODEL videos/ store/        # four processes on a CPU
 
-The store holds shards, a Parquet table and a safetensors matrix with the same rows, and says in each file where they
-come from: model and revision, transform, frames taken, normalisation. Interrupted or killed, the same command goes on
-where it was. A video that cannot be read costs nobody else: it is listed with the reason in failures-*.jsonl."""
+The store is a LanceDB table with its provenance: model and revision, transform, frames taken, normalization. Processes
+that write to one store, also on several machines, take videos from one queue. After an interruption or a kill, the same
+command continues. A file that has changed is embedded again. A video that cannot be read is listed with the reason in
+failures.jsonl and affects no other."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Adds this command."""
+    """Add this command."""
     parser = subparsers.add_parser(
         "embed",
         help="a folder or list of videos -> embeddings on disk",
@@ -27,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="model folder or hub name")
-    parser.add_argument("videos", help="folder of videos, or a list file (.txt, .csv, .tsv)")
+    parser.add_argument("videos", help="folder of videos, a list file (.txt, .csv, .tsv), or a video file")
     parser.add_argument("store", help="folder to write; holds nothing else")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     parser.add_argument(
@@ -46,21 +50,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--num_readers", type=int, help="processes that read (default: 2, with a GPU its share of the cores, up to 16)"
     )
-    parser.add_argument("--shard_size", type=int, default=1000, help="rows a shard; a kill loses less (%(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--attn_implementation", metavar="NAME", help="sdpa (default), eager, …")
-    parser.add_argument("--retry_failed", action="store_true", help="try the videos in the ledger again")
+    parser.add_argument("--retry_failed", action="store_true", help="try the videos in failures.jsonl again")
+    parser.add_argument("--sync", action="store_true", help="remove videos from the store that are no longer there")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command and returns its exit code."""
-    for name in ("batch_size", "num_readers", "shard_size"):
+    """Run the command and return its exit code."""
+    for name in ("batch_size", "num_readers"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}.")
+            raise ArgumentError(f"--{name} must be at least 1, got {value}.")
+    for name in ("windows", "stride"):
+        value = getattr(arguments, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise ArgumentError(f"--{name} must be a positive number of seconds, got {value}.")
     if arguments.stride is not None and arguments.windows is None:
-        raise ValueError("--stride is the distance between windows; give --windows too.")
+        raise ArgumentError("--stride is the distance between windows; give --windows too.")
 
     from datetime import timedelta
 
@@ -82,43 +90,62 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _embed_share(arguments: argparse.Namespace, entries: list, state) -> int:
-    from tqdm import tqdm
-
-    from tvtsv2.store.embedding_store import EmbeddingStore, ShardWriter
+    from tvtsv2.store.embedding_store import EmbeddingStore, StoreWriter, sync
+    from tvtsv2.store.work_queue import WorkQueue
 
     embedder, provenance = _build(arguments, state.device)
     with state.main_process_first():
         store = EmbeddingStore.claim(arguments.store, provenance)
-    num_new = 0
-    with ShardWriter(store, state.process_index, arguments.shard_size) as writer:
-        # Behind the writer's lock: what another run added before is in.
-        todo, num_done, num_failed = _remaining(store, entries, arguments.retry_failed)
-        # All processes must have counted before the first writes, or their shares would overlap.
+    with WorkQueue(store.folder) as queue:
+        if arguments.sync and state.is_main_process:
+            print(f"{sync(store, queue, (entry.name for entry in entries))} videos removed that are no longer there")
         state.wait_for_everyone()
-        share = todo[state.process_index :: state.num_processes]
-        results = embedder.embed(share)
-        for result in tqdm(results, total=len(share), unit="video", disable=not state.is_main_process):
-            if result.error is not None:
-                writer.add_failure(result.entry.name, result.error)
-                num_failed += 1
-            else:
-                writer.add_video([segment.row for segment in result.segments], result.embeddings())
-                num_new += 1
-    # Launchers end all processes when one exits with another code than 0.
-    state.wait_for_everyone()
+        todo, changed, num_done, num_failed = _remaining(store, entries, arguments.retry_failed)
+        state.wait_for_everyone()  # the first to write must not make others count less
+        with StoreWriter(store, queue, replaced=changed | store.failures().keys()) as writer:
+            num_new, num_newly_failed = _embed(embedder, writer, todo, show_progress=state.is_main_process)
+        # Launchers end all processes when one exits with another code than 0.
+        state.wait_for_everyone()
+    num_failed += num_newly_failed
     process = f" by process {state.process_index}" if state.num_processes > 1 else ""
-    print(f"{num_new} videos embedded{process}, {num_done} were there before; store: {store.folder}")
+    again = f" ({len(changed)} files had changed)" if changed else ""
+    print(f"{num_new} videos embedded{process}{again}, {num_done} were there before; store: {store.folder}")
     if num_new:
         share, readers = embedder.waiting_share, embedder.num_readers
         print(f"the model waited for videos {share:.0%} of the time; --num_readers was {readers}{process}")
     if num_failed:
-        print(f"{num_failed} could not be read; see {store.folder}/failures-*.jsonl", file=sys.stderr)
+        print(f"{num_failed} could not be read; see {store.folder}/failures.jsonl", file=sys.stderr)
         return 3
     return 0
 
 
+def _embed(embedder, writer, todo: list, *, show_progress: bool) -> tuple[int, int]:
+    """Embed what this process gets of `todo`; return how many videos were embedded and how many failed."""
+    from tqdm import tqdm
+
+    from processing.video_files import printable_name
+
+    num_new, num_failed, readable = 0, 0, []
+    for entry in todo:
+        if printable_name(entry.name) == entry.name:
+            readable.append(entry)
+        elif show_progress:  # one process lists it
+            writer.add_failure(entry, "its name is not valid UTF-8; rename it")
+            num_failed += 1
+    store = writer.store
+    share = writer.queue.take(readable, lambda: {*store.embedded_files(), *store.failures()})
+    for result in tqdm(embedder.embed(share), total=len(readable), unit="video", disable=not show_progress):
+        if result.error is not None:
+            writer.add_failure(result.entry, result.error)
+            num_failed += 1
+        else:
+            writer.add_video([segment.row for segment in result.segments], result.embeddings())
+            num_new += 1
+    return num_new, num_failed
+
+
 def _build(arguments: argparse.Namespace, device):
-    """Returns the embedder and the provenance of what it makes."""
+    """Return the embedder and the provenance of what it makes."""
     from pathlib import Path
 
     from modeling_tvtsv2.fast_linear import use_fast_linear
@@ -129,7 +156,7 @@ def _build(arguments: argparse.Namespace, device):
 
     windows = None
     if arguments.windows is not None:
-        windows = Windows(arguments.windows, arguments.stride or arguments.windows)
+        windows = Windows(arguments.windows, arguments.windows if arguments.stride is None else arguments.stride)
     model = load_model(
         arguments.model,
         revision=arguments.revision,
@@ -162,7 +189,7 @@ def _build(arguments: argparse.Namespace, device):
 
 
 def _default_num_readers(device) -> int:
-    """Returns enough readers to keep the model busy: on a CPU, which the model needs itself, that is two."""
+    """Return enough readers to keep the model busy: on a CPU, which the model needs itself, that is two."""
     from processing.reader_tvtsv2 import default_num_threads
 
     if device.type == "cpu":
@@ -170,20 +197,19 @@ def _default_num_readers(device) -> int:
     return max(2, min(16, default_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def _remaining(store, entries: list, retry_failed: bool) -> tuple[list, int, int]:
-    """Returns the videos still to embed, how many are in the store, and how many the ledger leaves out.
-
-    Raises:
-        ValueError: a video that is in the store has another size now.
-    """
-    done = store.embedded_files()
-    failed = set() if retry_failed else set(store.failures()) - done.keys()
+def _remaining(store, entries: list, retry_failed: bool) -> tuple[list, set[str], int, int]:
+    """Return the videos to embed, names of those that have changed, and how many are done and how many had failed."""
+    done, failed = store.embedded_files(), {} if retry_failed else store.failures()
+    todo, changed, num_done, num_failed = [], set(), 0, 0
     for entry in entries:
-        if entry.name in done and entry.path.is_file() and entry.path.stat().st_size != done[entry.name]:
-            raise ValueError(
-                f"{entry.path} has changed since it was embedded ({done[entry.name]} bytes then). Embed into a new "
-                "store, or remove it from the list."
-            )
-    todo = [entry for entry in entries if entry.name not in done and entry.name not in failed]
-    num_done = sum(entry.name in done for entry in entries)
-    return todo, num_done, len(entries) - num_done - len(todo)
+        stamp = entry.stamp()
+        if entry.name in done:
+            if stamp is None or stamp == done[entry.name]:
+                num_done += 1
+                continue
+            changed.add(entry.name)
+        elif entry.name in failed and failed[entry.name]["file_bytes"] in (None, *(stamp or ())[:1]):
+            num_failed += 1
+            continue
+        todo.append(entry)
+    return todo, changed, num_done, num_failed

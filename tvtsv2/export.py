@@ -1,4 +1,4 @@
-"""`tvtsv2 export`: both towers for ONNX Runtime and for torch.export."""
+"""`tvtsv2 export`: both towers for ONNX Runtime and for torch.export; a store as a Parquet file."""
 
 import argparse
 
@@ -7,6 +7,7 @@ Export the video tower and the text tower, each with its projection, for use wit
 
   tvtsv2 export MODEL onnx/                          # video.onnx and text.onnx
   tvtsv2 export MODEL exported/ --format torch_export   # video.pt2 and text.pt2, for torch.export.load
+  tvtsv2 export STORE embeddings.parquet --format parquet   # the rows of a store, with its provenance
 
   video   pixel_values_videos float32 (batch, frames, 3, height, width)  ->  video_embeds (batch, projection)
   text    input_ids int64 (batch, tokens)                                ->  text_embeds (batch, projection)
@@ -17,22 +18,24 @@ scaled to length 1. The processor lies beside them: its settings say how frames 
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Adds this command."""
+    """Add this command."""
     parser = subparsers.add_parser(
         "export",
         help="both towers for ONNX Runtime or torch.export",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("model", help="model folder or hub name")
-    parser.add_argument("output_dir", help="folder to write; must be new or empty")
+    parser.add_argument("model", help="model folder or hub name; a store for parquet")
+    parser.add_argument("output_dir", help="folder to write; must be new or empty. For parquet: the file")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the hub")
-    parser.add_argument("--format", choices=("onnx", "torch_export"), default="onnx", help="(%(default)s)")
+    parser.add_argument("--format", choices=("onnx", "torch_export", "parquet"), default="onnx", help="(%(default)s)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command and returns its exit code."""
+    """Run the command and return its exit code."""
+    if arguments.format == "parquet":
+        return _export_store(arguments)
     from processing.atomic_files import whole_folder
     from tvtsv2.models.exported_towers import TOWERS, check_tower, export_onnx, export_program
     from tvtsv2.models.model_loading import load_model, load_processor
@@ -51,4 +54,17 @@ def run(arguments: argparse.Namespace) -> int:
             )
         processor.save_pretrained(folder)
     print(f"written to {arguments.output_dir}")
+    return 0
+
+
+def _export_store(arguments: argparse.Namespace) -> int:
+    import pyarrow.parquet
+
+    from processing.atomic_files import whole_file
+    from tvtsv2.store.embedding_store import EmbeddingStore
+
+    rows = EmbeddingStore(arguments.model).table.to_arrow()
+    with whole_file(arguments.output_dir) as file:
+        pyarrow.parquet.write_table(rows, file)
+    print(f"{len(rows)} rows written to {arguments.output_dir}")
     return 0

@@ -1,11 +1,15 @@
 """The command line's entry: which commands there are, and what an error looks like."""
 
 import argparse
+import errno
+import os
 import sys
+import warnings
 
-from tvtsv2 import convert, embed, export, search, verify
+from tvtsv2 import convert, embed, export, publish, search, serve, verify
+from tvtsv2.errors import ArgumentError
 
-COMMANDS = (embed, search, verify, export, convert)
+COMMANDS = (embed, search, verify, export, convert, publish, serve)
 
 DESCRIPTION = """\
 Use a TVTSv2 video-text model from the command line.
@@ -15,17 +19,19 @@ Use a TVTSv2 video-text model from the command line.
   tvtsv2 verify MODEL                         # is this model folder complete and does it compute what it should?
   tvtsv2 export MODEL onnx/                   # both towers for ONNX Runtime or torch.export
   tvtsv2 convert TVTSv2_B_16.pth MODEL        # a checkpoint of the authors' release -> a model folder
+  tvtsv2 publish MODEL your-name/your-model   # a folder for the hub, with a model card
+  tvtsv2 serve MODEL                          # embeddings over HTTP, in OpenAI's form
 
 MODEL is a folder written by save_pretrained (or by training/run_pretrain.py), or a name on the Hugging Face hub.
 "tvtsv2 COMMAND --help" explains a command."""
 
 EPILOG = """\
 exit codes: 0 all is well; 1 an error, named on stderr, or a failed check; 2 wrong arguments; 3 finished, but some
-videos could not be read and are listed in the store's ledger; 130 interrupted."""
+videos could not be read and are listed in the store's failures.jsonl; 130 interrupted."""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of all commands."""
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="tvtsv2",
         description=DESCRIPTION,
@@ -39,16 +45,51 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(command_line: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code; `command_line` None: this process's."""
+    """Run one command and return its exit code; `command_line` None: this process's."""
     arguments = make_parser().parse_args(command_line)
+    quiet_libraries()
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        after = "the same command continues" if arguments.command == "embed" else "nothing incomplete is left behind"
+        print(f"interrupted; {after}.", file=sys.stderr)
         return 130
+    except ArgumentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()
         return 0
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_in_one_sentence(error)}", file=sys.stderr)
         return 1
+
+
+def quiet_libraries() -> None:
+    """Silence progress bars and warnings of libraries, also in processes started later; their errors still show."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore")
+    if "transformers" in sys.modules:
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+
+ADVICE = {
+    errno.ENOSPC: "free some space and give the same command again",
+    errno.EDQUOT: "free some space and give the same command again",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "check the permissions, or choose another place",
+    errno.ENOENT: "check the path",
+}
+
+
+def _in_one_sentence(error: Exception) -> str:
+    """Return what an error says; for one of the operating system, with the file and what to do."""
+    if not isinstance(error, OSError) or error.errno is None:
+        return str(error)
+    place = f"{error.filename}: " if error.filename else ""
+    advice = ADVICE.get(error.errno)
+    return f"{place}{error.strerror}" + (f"; {advice}." if advice else ".")

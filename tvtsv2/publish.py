@@ -1,37 +1,54 @@
-"""Turns a checkpoint into a folder for the Hugging Face hub: safetensors, code, processor, tokenizer, model card.
-
-    python tvtsv2/publish.py outputs/pretrain your-name/tvtsv2-tiny --license apache-2.0 --datasets none \
-        --training "Trained from scratch on the generated corpus of narrated shapes."
-    python tvtsv2/publish.py outputs/b16 your-name/tvtsv2-b16 --license other --rights "…" \
-        --results outputs/benchmarks --push --private
-
-The folder is written under the model's name (or --output_dir), whole or not at all; --push then uploads it. The sorter
-of pre-training is left out; no pickled file gets in.
-"""
+"""`tvtsv2 publish`: a checkpoint to a folder for the Hugging Face hub, and to the hub."""
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-from processing.atomic_files import whole_folder
+from tvtsv2.errors import ArgumentError
+
+DESCRIPTION = """\
+Write a folder for the Hugging Face hub: safetensors, code, processor, tokenizer, reference embeddings, model card.
+
+  tvtsv2 publish outputs/pretrain your-name/tvtsv2-tiny --license apache-2.0 \\
+      --training "Trained from scratch on the generated corpus of narrated shapes."
+  tvtsv2 publish outputs/b16 your-name/tvtsv2-b16 --license other --rights "…" \\
+      --results outputs/benchmarks --push --private
+  tvtsv2 publish outputs/actions your-name/actions --license cc-by-nc-4.0      # a fine-tuned classifier
+
+The folder is written under the model's name (or --output_dir), whole or not at all; --push then uploads it. The sorter
+of pre-training is left out; no pickled file gets in."""
 
 TEMPLATE = Path(__file__).parent / "model_card.md"
-PIPELINE_TAG = "zero-shot-video-classification"
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-RIGHTS_UNKNOWN = (
-    "Nothing was stated about the rights in these weights when they were exported: ask before you use them."
+# The hub's identifiers: https://huggingface.co/docs/hub/repositories-licenses, without those of other models.
+LICENSES = frozenset(
+    """
+    afl-3.0 agpl-3.0 apache-2.0 artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0 bigscience-openrail-m
+    bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0
+    cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0
+    cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0 cdla-permissive-2.0
+    cdla-sharing-1.0 creativeml-openrail-m ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2
+    fair-noncommercial-research-license gfdl gpl gpl-2.0 gpl-3.0 h-research intel-research isc lgpl lgpl-2.1
+    lgpl-3.0 lgpl-lr lppl-1.3c mit mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openrail openrail++ osl-3.0
+    other pddl postgresql unknown unlicense wtfpl zlib
+    """.split()  # noqa: SIM905
 )
+RIGHTS_UNKNOWN = "Nothing is known about the rights in these weights: ask the publisher before you use them."
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add this command."""
+    parser = subparsers.add_parser(
+        "publish",
+        help="a checkpoint -> a folder for the hub, and upload",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("checkpoint", help="folder of a model with its processor")
     parser.add_argument("repo_id", help="name on the hub: your-name/model-name")
     parser.add_argument("--output_dir", help="folder to write (default: the name, below the current folder)")
     parser.add_argument("--license", required=True, help="of the weights, as the hub names it: apache-2.0, other, …")
-    parser.add_argument("--rights", default=RIGHTS_UNKNOWN, help="a sentence on who may do what with the weights")
+    parser.add_argument("--rights", help="a sentence on who may do what with the weights")
     parser.add_argument("--datasets", nargs="*", default=[], help="hub names of the data sets trained on")
     parser.add_argument("--language", nargs="*", default=["en"], help="of the texts trained on (en)")
     parser.add_argument("--base_model", help="hub name of the CLIP that training started from")
@@ -39,33 +56,50 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", help="folder of benchmark records (record.json), for the card and its model-index")
     parser.add_argument("--push", action="store_true", help="upload to the hub (log in before: hf auth login)")
     parser.add_argument("--private", action="store_true", help="with --push: visible to you alone")
-    return parser
+    parser.set_defaults(run=run)
 
 
-def main(command_line: list[str] | None = None) -> None:
-    """Runs the export; `command_line` None: this process's."""
-    arguments = make_parser().parse_args(command_line)
-    try:
-        folder = export(arguments)
-        print(f"written to {folder}")
-        if arguments.push:
-            print(f"uploaded to {push(folder, arguments.repo_id, private=arguments.private)}")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    check_rights(arguments)
+    folder = write_folder(arguments)
+    print(f"written to {folder}")
+    if arguments.push:
+        print(f"uploaded to {push(folder, arguments.repo_id, private=arguments.private)}")
+    return 0
 
 
-def export(arguments: argparse.Namespace) -> Path:
-    """Writes the folder and returns it.
+def check_rights(arguments: argparse.Namespace) -> None:
+    """Raise an error for a license that the hub does not list, or that needs words of its own."""
+    if arguments.license not in LICENSES:
+        import difflib
+
+        similar = difflib.get_close_matches(arguments.license.lower(), sorted(LICENSES), n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+        raise ArgumentError(
+            f"--license {arguments.license!r} is not among the hub's identifiers; {hint}Give 'other' and say in "
+            "--rights what holds, if none fits."
+        )
+    if arguments.license == "other" and not arguments.rights:
+        raise ArgumentError("--license other needs --rights: a sentence on who may do what with the weights.")
+    if arguments.private and not arguments.push:
+        raise ArgumentError("--private has no effect without --push.")
+
+
+def write_folder(arguments: argparse.Namespace) -> Path:
+    """Write the folder and return it.
 
     Raises:
         ValueError: the name is none, the target is taken, the checkpoint is incomplete, or a record is unusable.
     """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+    from processing.atomic_files import whole_folder
+
     try:
         validate_repo_id(arguments.repo_id)
     except HFValidationError as error:
-        raise ValueError(str(error)) from error
+        raise ArgumentError(str(error)) from error
     folder = Path(arguments.output_dir or arguments.repo_id)
     results = read_results(arguments.results) if arguments.results else []
     with whole_folder(folder) as temporary:
@@ -74,18 +108,26 @@ def export(arguments: argparse.Namespace) -> Path:
         (temporary / "README.md").write_text(card, encoding="utf-8")
         pickled = [path.name for path in temporary.rglob("*") if path.suffix in PICKLED]
         assert not pickled, f"a pickled file got in: {pickled}"
+        if not _is_classifier(model):
+            from tvtsv2.verify import write_reference
+
+            write_reference(temporary)
     return folder
 
 
-def _save_model(checkpoint: str, folder: Path):
-    """Saves model and processor of a checkpoint and returns them."""
-    from modeling_tvtsv2 import TVTSv2Model
-    from processing import TVTSv2Processor
+def _is_classifier(model) -> bool:
+    return hasattr(model, "classifier")
 
-    if not (Path(checkpoint) / "config.json").is_file():
-        raise ValueError(f"{checkpoint} holds no config.json, so it is no checkpoint of a model.")
+
+def _save_model(checkpoint: str, folder: Path):
+    """Save model and processor of a checkpoint and return them; the model is a classifier if the checkpoint is one."""
+    from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
+    from processing import TVTSv2Processor
+    from tvtsv2.models.model_loading import is_classifier, load_config
+
+    model_class = TVTSv2ForVideoClassification if is_classifier(load_config(checkpoint)) else TVTSv2Model
     # Tensors of other shapes are reported with the rest, and refused.
-    model, report = TVTSv2Model.from_pretrained(
+    model, report = model_class.from_pretrained(
         checkpoint, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
     )
     problems = {kind: sorted(map(str, names))[:5] for kind, names in report.items() if names}
@@ -101,7 +143,7 @@ def _save_model(checkpoint: str, folder: Path):
 
 
 def read_results(folder: str | Path) -> list[dict]:
-    """Returns the benchmark records below a folder: those of whole splits, with their file's name.
+    """Return the benchmark records below a folder: those of whole splits, with their file's name.
 
     Raises:
         ValueError: there are none, one is broken, or one covers only a part of its videos.
@@ -132,10 +174,12 @@ def _flatten(metrics: dict, prefix: str = ""):
 
 
 def make_card(model, processor, arguments: argparse.Namespace, results: list[dict]) -> str:
-    """Returns the model card, metadata and text."""
+    """Return the model card, metadata and text."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     name = arguments.repo_id.rpartition("/")[2]
+    is_classifier = _is_classifier(model)
+    tasks = [] if is_classifier else ["video-text-retrieval", "video-feature-extraction"]
     evaluated = [
         EvalResult(
             task_type=record["protocol"],
@@ -152,8 +196,8 @@ def make_card(model, processor, arguments: argparse.Namespace, results: list[dic
         license=arguments.license,
         language=arguments.language,
         library_name="transformers",
-        pipeline_tag=PIPELINE_TAG,
-        tags=["video", "video-text-retrieval", "video-feature-extraction", "custom_code"],
+        pipeline_tag="video-classification" if is_classifier else "zero-shot-video-classification",
+        tags=["video", *tasks, "custom_code"],
         datasets=[dataset for dataset in arguments.datasets if dataset != "none"] or None,
         base_model=arguments.base_model,
         model_name=name if evaluated else None,
@@ -172,9 +216,15 @@ def make_card(model, processor, arguments: argparse.Namespace, results: list[dic
         num_parameters=f"{model.num_parameters():,}",
         training=arguments.training,
         results=_results_table(results),
-        rights=arguments.rights,
+        labels=list(model.config.id2label.values()) if is_classifier else None,
+        rights=arguments.rights or rights_of(arguments.license),
     )
     return card.content
+
+
+def rights_of(license_id: str) -> str:
+    """Return the card's sentence on the rights in the weights."""
+    return RIGHTS_UNKNOWN if license_id == "unknown" else f"The weights are published under `{license_id}`."
 
 
 def _results_table(results: list[dict]) -> str:
@@ -190,7 +240,7 @@ def _results_table(results: list[dict]) -> str:
 
 
 def push(folder: Path, repo_id: str, *, private: bool) -> str:
-    """Uploads the folder as one commit and returns its address.
+    """Upload the folder as one commit and return its address.
 
     Raises:
         OSError: the hub refuses, or cannot be reached.
@@ -201,7 +251,3 @@ def push(folder: Path, repo_id: str, *, private: bool) -> str:
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     commit = api.upload_folder(folder_path=folder, repo_id=repo_id, commit_message="Model, processor, code and card")
     return commit.commit_url
-
-
-if __name__ == "__main__":
-    main()

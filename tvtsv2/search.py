@@ -6,21 +6,25 @@ import re
 import sys
 from pathlib import Path
 
+from tvtsv2.errors import ArgumentError
+
 DESCRIPTION = """\
-Search a store that `tvtsv2 embed` wrote, by text or by an example video.
+Search a store that `tvtsv2 embed` wrote, by texts or by an example video.
 
   tvtsv2 search store/ "a dog jumps over a fence"
-  tvtsv2 search store/ --video example.mp4 --top 5
+  tvtsv2 search store/ "a dog" "a cat" "a bird" --top 3
+  tvtsv2 search store/ --video example.mp4 --top 5 --where "video_seconds < 60"
   tvtsv2 search moments/ "applause" --best_moment --thumbnails hits/     # a store with --windows gives times
   tvtsv2 search store/ "a red star" --json | jq .
+  tvtsv2 search store/ --interactive      # one text per line; the model stays loaded
 
-Scores are cosines. The query is embedded by the very model that the store comes from; other weights are an error. In
-a store of half a million rows and more, an index is built once and kept, where faiss is installed (pip install
-'tvtsv2[search]'); below that the search is exact and quick without."""
+Scores are cosines. The query is embedded by the model that the store comes from; other weights are an error. Of moments
+of a video that overlap, the best one is shown. Columns for --where: path, file_bytes, start_seconds, end_seconds,
+video_seconds, width, height. In a store of half a million rows and more, an index is built once and kept."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Adds this command."""
+    """Add this command."""
     parser = subparsers.add_parser(
         "search",
         help="files and moments of a store that fit a text or an example video",
@@ -28,9 +32,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("store", help="folder written by tvtsv2 embed")
-    parser.add_argument("text", nargs="?", help="what to look for, in words")
+    parser.add_argument("texts", nargs="*", metavar="text", help="what to look for, in words")
     parser.add_argument("--video", help="what to look for, as an example video")
-    parser.add_argument("--top", type=int, default=10, help="hits to show (%(default)s)")
+    parser.add_argument("--interactive", action="store_true", help="read texts from standard input, one per line")
+    parser.add_argument("--where", metavar="CONDITION", help="search only in these rows, as in SQL")
+    parser.add_argument("--top", type=int, default=10, help="hits to show per query (%(default)s)")
     parser.add_argument("--best_moment", action="store_true", help="only the best moment of each file")
     parser.add_argument("--thumbnails", metavar="FOLDER", help="write a JPEG per hit, and print its name")
     parser.add_argument("--model", help="where the store's model lies now (default: where it lay then)")
@@ -40,63 +46,78 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command and returns its exit code."""
-    if (arguments.text is None) == (arguments.video is None):
-        raise ValueError('Give either a text or an example: tvtsv2 search STORE "a text", or --video FILE.')
+    """Run the command and return its exit code."""
+    if bool(arguments.texts) + (arguments.video is not None) + arguments.interactive != 1:
+        raise ArgumentError('Give either texts, an example or --interactive: tvtsv2 search STORE "a text"')
     if arguments.top < 1:
-        raise ValueError(f"--top must be at least 1, got {arguments.top}.")
+        raise ArgumentError(f"--top must be at least 1, got {arguments.top}.")
 
+    from tvtsv2.models.query import Query
     from tvtsv2.store.embedding_store import EmbeddingStore
-    from tvtsv2.store.nearest import find_nearest
 
     store = EmbeddingStore(arguments.store)
-    query = _embed_query(store.provenance, arguments)
-    # Of many windows of a file only one is shown: enough others have to be found.
-    num_hits = arguments.top * 50 if arguments.best_moment else arguments.top
-    hits = find_nearest(store, query, num_hits)
-    rows = {hit.shard: hit.shard.read_rows() for hit in hits}
-    results = [{"score": round(hit.score, 4), **rows[hit.shard][hit.row]} for hit in hits]
-    if arguments.best_moment:
-        best: dict[str, dict] = {}
-        for result in results:
-            best.setdefault(result["path"], result)
-        results = list(best.values())[: arguments.top]
-    if arguments.thumbnails:
-        _add_thumbnails(results, Path(arguments.videos or store.provenance["videos"]), Path(arguments.thumbnails))
-    print(json.dumps(results, indent=2, ensure_ascii=False) if arguments.json else _table(results))
+    query = Query(store.provenance, model=arguments.model)
+    if arguments.interactive:
+        print("one text per line; Ctrl-D ends", file=sys.stderr)
+        for line in sys.stdin:
+            if line.strip():
+                _print([line.strip()], [_find(store, query.embed_text(line.strip()), arguments)], arguments)
+        return 0
+    if arguments.video is not None:
+        names, embeddings = [arguments.video], [query.embed_video(arguments.video)]
+    else:
+        names, embeddings = arguments.texts, [query.embed_text(text) for text in arguments.texts]
+    _print(names, [_find(store, embedding, arguments) for embedding in embeddings], arguments)
     return 0
 
 
-def _embed_query(provenance: dict, arguments: argparse.Namespace):
-    """Returns the query's embedding (P,), by the store's own model and transform.
+def _find(store, embedding, arguments: argparse.Namespace) -> list[dict]:
+    """Return the hits of one query, without those that a better one of the same video overlaps."""
+    from tvtsv2.store.nearest import find_nearest
 
-    Raises:
-        ValueError: the model at that place has other weights.
+    num_rows = arguments.top
+    while True:
+        rows = find_nearest(store, embedding, num_rows, arguments.where)
+        hits = distinct_moments(rows, one_per_video=arguments.best_moment)
+        if len(hits) >= arguments.top or len(rows) < num_rows:
+            break
+        num_rows *= 4
+    hits = [hit | {"score": round(hit["score"], 4)} for hit in hits[: arguments.top]]
+    if arguments.thumbnails:
+        _add_thumbnails(hits, Path(arguments.videos or store.provenance["videos"]), Path(arguments.thumbnails))
+    return hits
+
+
+def distinct_moments(rows: list[dict], *, one_per_video: bool) -> list[dict]:
+    """Return the rows, best first, without those that a better one of the same video overlaps.
+
+    Args:
+        one_per_video: keep only the best row of each video.
     """
-    import torch
+    kept: dict[str, list[dict]] = {}
+    hits = []
+    for row in rows:
+        better = kept.setdefault(row["path"], [])
+        overlaps = (
+            row["start_seconds"] < other["end_seconds"] and other["start_seconds"] < row["end_seconds"]
+            for other in better
+        )
+        if any(overlaps) or (one_per_video and better):
+            continue
+        better.append(row)
+        hits.append(row)
+    return hits
 
-    from modeling_tvtsv2.fast_linear import use_fast_linear
-    from tvtsv2.models.model_loading import hash_weights, load_model, load_processor
 
-    source = provenance["model"]
-    name = arguments.model or source["name"]
-    revision = None if arguments.model else source["revision"]
-    model = load_model(
-        name, revision=revision, dtype=source["dtype"], attn_implementation=source["attn_implementation"]
-    )
-    use_fast_linear(model)
-    if hash_weights(model) != source["weights_sha256"]:
-        raise ValueError(f"The model {name} has other weights than the one the store comes from; see --model.")
-    processor = load_processor(name, revision=revision)
-    with torch.no_grad():
-        if arguments.text is not None:
-            inputs = processor(text=[arguments.text], return_tensors="pt")
-            output = model.get_text_features(**inputs)
-        else:
-            processor.video_processor.preset = provenance["transform"]["preset"]
-            inputs = processor(videos=arguments.video, return_tensors="pt").to(model.dtype)
-            output = model.get_video_features(**inputs, class_token_only=True)
-    return output.pooler_output[0].float().numpy()
+def _print(names: list[str], results: list[list[dict]], arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        queries = [{"query": name, "hits": hits} for name, hits in zip(names, results, strict=True)]
+        print(json.dumps(queries if len(queries) > 1 else results[0], indent=2, ensure_ascii=False), flush=True)
+        return
+    for name, hits in zip(names, results, strict=True):
+        if len(names) > 1:
+            print(f"{name}:")
+        print(_table(hits), flush=True)
 
 
 def _add_thumbnails(results: list[dict], videos: Path, folder: Path) -> None:

@@ -5,7 +5,7 @@
 The run is killed with SIGKILL once some of the files are in, and started again; then single reading processes are made
 to crash with SIGSEGV, as by a faulty decoder; at last the files these cost are retried. Memory of all processes (as
 proportional set size, which counts shared pages once) is sampled all along. In the end every whole file must be in the
-store exactly once, and the ledger must name the broken ones and no others. Linux only.
+store exactly once, and the list of failures must name the broken ones and no others. Linux only.
 """
 
 import argparse
@@ -22,16 +22,14 @@ import time
 from pathlib import Path
 
 import av
+import lancedb
 import numpy as np
-import pyarrow.parquet as pq
-from safetensors import safe_open
 from tqdm import tqdm
 
 from benchmarks.records import make_record, write_record
 
 NUM_DISTINCT = 40  # videos that are made; the other files are further names of these
 FILES_PER_FOLDER = 200
-SHARD_SIZE = 250
 SAMPLE_SECONDS = 1.0
 
 
@@ -120,22 +118,22 @@ def _mebibytes(pid: int) -> float:
 
 
 def count_rows(store: Path) -> dict[str, int]:
-    """Returns how often each file is in the store; rows and embeddings of every shard must be equally many."""
+    """Return how often each file is in the store; every embedding must be finite."""
+    if not (store / "embeddings.json").exists():
+        return {}
+    rows = lancedb.connect(store).open_table("segments").search().select(["path", "embedding"]).to_arrow()
+    if not np.isfinite(rows["embedding"].combine_chunks().flatten().to_numpy()).all():
+        raise RuntimeError(f"{store} holds embeddings that are not finite.")
     counts: dict[str, int] = {}
-    for table_file in sorted(store.glob("part-*.parquet")):
-        paths = pq.read_table(table_file, columns=["path"])["path"].to_pylist()
-        with safe_open(str(table_file.with_suffix(".safetensors")), framework="np") as file:
-            embeddings = file.get_tensor("embeddings")
-        if len(embeddings) != len(paths) or not np.isfinite(embeddings).all():
-            raise RuntimeError(f"{table_file}: rows and embeddings do not fit.")
-        for path in paths:
-            counts[path] = counts.get(path, 0) + 1
+    for path in rows["path"].to_pylist():
+        counts[path] = counts.get(path, 0) + 1
     return counts
 
 
-def read_ledger(store: Path) -> dict[str, str]:
-    """Returns path and reason of every line; none may be cut off."""
-    lines = [line for ledger in store.glob("failures-*.jsonl") for line in ledger.read_text().splitlines()]
+def read_failures(store: Path) -> dict[str, str]:
+    """Return path and reason of every line; none may be cut off."""
+    file = store / "failures.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
     return {entry["path"]: entry["reason"] for entry in map(json.loads, lines)}
 
 
@@ -194,7 +192,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
     videos.mkdir(parents=True)
     broken = make_files(videos, options.num_files, options.broken_share, options.seed)
     command = [str(Path(sys.executable).with_name("tvtsv2")), "embed", str(options.model), str(videos), str(store)]
-    command += ["--shard_size", str(SHARD_SIZE), "--num_readers", str(options.num_readers)]
+    command += ["--num_readers", str(options.num_readers)]
     generator, runs = random.Random(options.seed), {}
     if options.num_crashes:
         killed = run_killed(command, store, round(0.4 * options.num_files), log)
@@ -204,11 +202,11 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
         in_store = {}
     finished = run_crashing(command, options.num_crashes, generator, log)
     runs["finished"] = describe(finished, finished.root.returncode, log)
-    crashed = {path for path, reason in read_ledger(store).items() if "SIGSEGV" in reason}
+    crashed = {path for path, reason in read_failures(store).items() if "SIGSEGV" in reason}
     if crashed:
         retried = run_crashing([*command, "--retry_failed"], 0, generator, log)
         runs["retried"] = describe(retried, retried.root.returncode, log)
-    counts, failed = count_rows(store), read_ledger(store).keys() - count_rows(store).keys()
+    counts, failed = count_rows(store), read_failures(store).keys() - count_rows(store).keys()
     names = {path.relative_to(videos).as_posix() for path in videos.rglob("*.mp4")}
     return {
         "num_files": options.num_files,
@@ -220,7 +218,6 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
         "lost": len(names - broken - counts.keys()),
         "embedded_twice": sum(count > 1 for count in counts.values()),
         "ledger_names_the_broken_and_no_others": failed == broken,
-        "leftover_part_files": len(list(store.glob("*.part"))),
         "runs": runs,
     }
 

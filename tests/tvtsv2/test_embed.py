@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import lancedb
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors import safe_open
 
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor, read_video
@@ -26,6 +25,7 @@ from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, re
 from tvtsv2.reading.segment_reading import Segment, Windows, plan_reads, read_whole, read_windows
 from tvtsv2.reading.video_list import VideoEntry
 from tvtsv2.store.embedding_store import EmbeddingStore
+from tvtsv2.store.work_queue import WorkQueue
 
 NUM_VIDEOS = 6
 
@@ -52,19 +52,24 @@ def embed(*arguments) -> int:
     return main(["embed", *map(str, arguments)])
 
 
+def read_rows(folder: Path) -> list[dict]:
+    """The rows of a store, read with nothing of this project."""
+    return lancedb.connect(folder).open_table("segments").to_arrow().to_pylist()
+
+
 def read_store(folder: Path) -> dict[tuple[str, float], np.ndarray]:
-    """Embeddings by path and start, read with nothing of this project."""
+    """Embeddings by path and start."""
     embeddings = {}
-    for table_file in sorted(folder.glob("part-*.parquet")):
-        with safe_open(str(table_file.with_suffix(".safetensors")), framework="np") as file:
-            matrix = file.get_tensor("embeddings")
-        rows = pq.read_table(table_file).to_pylist()
-        assert len(rows) == len(matrix)
-        for row, embedding in zip(rows, matrix, strict=True):
-            key = (row["path"], row["start_seconds"])
-            assert key not in embeddings, "embedded twice"
-            embeddings[key] = embedding
+    for row in read_rows(folder):
+        key = (row["path"], row["start_seconds"])
+        assert key not in embeddings, "embedded twice"
+        embeddings[key] = np.array(row["embedding"], np.float32)
     return embeddings
+
+
+def read_failures(folder: Path) -> dict[str, str]:
+    lines = (folder / "failures.jsonl").read_text(encoding="utf-8").splitlines()
+    return {entry["path"]: entry["reason"] for entry in map(json.loads, lines)}
 
 
 @torch.no_grad()
@@ -76,32 +81,28 @@ def embed_by_hand(model_folder: Path, video: Path) -> np.ndarray:
 
 def test_a_folder_with_a_broken_file(model_folder, videos, tmp_path, capsys):
     store = tmp_path / "store"
-    assert embed(model_folder, videos, store, "--shard_size", 4, "--batch_size", 4) == 3
+    assert embed(model_folder, videos, store, "--batch_size", 4) == 3
     assert "1 could not be read" in capsys.readouterr().err
     embeddings = read_store(store)
-    assert len(embeddings) == NUM_VIDEOS and len(list(store.glob("part-*.parquet"))) == 2
+    assert len(embeddings) == NUM_VIDEOS
     for (path, _), embedding in embeddings.items():
         assert np.allclose(embedding, embed_by_hand(model_folder, videos / path), atol=1e-5), path
-    (line,) = (store / "failures-000.jsonl").read_text().splitlines()
-    assert json.loads(line)["path"] == "broken.mp4" and "broken.mp4" in json.loads(line)["reason"]
-    assert not list(store.glob("*.part"))
+    assert list(read_failures(store)) == ["broken.mp4"] and "broken.mp4" in read_failures(store)["broken.mp4"]
+    assert sorted(path.name for path in (store / ".queue").iterdir()) == ["claims.jsonl", "lock"]
 
 
 def test_each_file_says_where_it_comes_from(model_folder, videos, tmp_path):
     store = tmp_path / "store"
     embed(model_folder, videos, store, "--normalize", "--preset", "feature_extraction")
     provenance = json.loads((store / "embeddings.json").read_text())
-    table_file = next(store.glob("part-*.parquet"))
-    assert json.loads(pq.read_metadata(table_file).metadata[b"provenance"]) == provenance
-    with safe_open(str(table_file.with_suffix(".safetensors")), framework="np") as file:
-        assert json.loads(file.metadata()["provenance"]) == provenance
-        assert np.allclose(np.linalg.norm(file.get_tensor("embeddings"), axis=1), 1, atol=1e-5)
-    assert len({file.stat().st_mode for file in store.glob("part-*.*")}) == 1  # readable to whom the umask says
+    table = lancedb.connect(store).open_table("segments")
+    assert json.loads(table.schema.metadata[b"provenance"]) == provenance
+    assert all(np.isclose(np.linalg.norm(embedding), 1, atol=1e-5) for embedding in read_store(store).values())
     assert provenance["transform"]["preset"] == "feature_extraction"
     assert provenance["transform"]["image_mean"] == [0.485, 0.456, 0.406]
     assert provenance["embedding"]["normalization"] == "length 1"
     assert len(provenance["model"]["weights_sha256"]) == 64
-    for row in pq.read_table(table_file).to_pylist():
+    for row in read_rows(store):
         indices = row["frame_indices"]
         _, metadata = read_video(videos / row["path"], lambda metadata, indices=indices: indices)
         assert row["frame_seconds"] == pytest.approx(metadata.timestamps)
@@ -111,7 +112,7 @@ def test_each_file_says_where_it_comes_from(model_folder, videos, tmp_path):
 def test_windows_are_embedded_as_videos_of_their_own(model_folder, videos, tmp_path):
     store = tmp_path / "store"
     assert embed(model_folder, videos, store, "--windows", 0.5, "--stride", 0.25, "--batch_size", 5) == 3
-    rows = [row for shard in EmbeddingStore(store).shards() for row in shard.read_rows()]
+    rows = read_rows(store)
     embeddings = read_store(store)
     for index in range(NUM_VIDEOS):
         mine = [row for row in rows if row["path"].endswith(f"video {index}.mp4")]
@@ -165,18 +166,18 @@ def test_time_without_frames_makes_no_windows(tmp_path):
 
 KILLED = """
 import multiprocessing, os, signal, sys
-from tvtsv2.store.embedding_store import ShardWriter
+import tvtsv2.store.embedding_store as module
 from tvtsv2.main import main
-from tvtsv2.models.model_loading import load_processor
-add, calls = ShardWriter.add_video, []
+module.MAX_UNWRITTEN_ROWS = 2
+add, calls = module.StoreWriter.add_video, []
 def add_or_die(self, *arguments):
     calls.append(arguments)
     if len(calls) == 4:
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     return add(self, *arguments)
-ShardWriter.add_video = add_or_die
-main(["embed", *sys.argv[1:], "--shard_size", "2", "--batch_size", "1"])
+module.StoreWriter.add_video = add_or_die
+main(["embed", *sys.argv[1:], "--batch_size", "1"])
 """
 
 
@@ -204,9 +205,9 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
         while any(map(is_running, readers)):
             assert time.monotonic() < deadline, "reading processes outlive the one that they read for"
             time.sleep(0.01)
-    (store / "part-000-00007.safetensors.part").write_bytes(b"cut off")
+    (store / "failures.jsonl").write_text('{"path": "video 0.mp4", "rea')  # cut off
     before = read_store(store)
-    assert 0 < len(before) < NUM_VIDEOS
+    assert 2 <= len(before) < NUM_VIDEOS
 
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--module"]
     finished = subprocess.run(
@@ -216,7 +217,6 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
     after = read_store(store)
     assert len(after) == NUM_VIDEOS
     assert all(np.array_equal(after[key], before[key]) for key in before)
-    assert {path.name.split("-")[1] for path in store.glob("part-*.parquet")} >= {"000", "001"}
     assert list(EmbeddingStore(store).failures()) == ["broken.mp4"]
 
 
@@ -284,7 +284,7 @@ def test_frames_go_to_the_model_s_device_and_are_normalised_there():
             return super().normalize_frames(frames)
 
     segments = [Segment(None, np.zeros((num_frames, 8, 8, 3), np.uint8)) for num_frames in (3, 12, 3)]
-    VideoEmbedder(ModelElsewhere(), Processor())._run_model(segments)
+    VideoEmbedder(ModelElsewhere(), Processor()).embed_segments(segments)
     assert sorted(seen[:2], key=str) == [
         ("meta", torch.uint8, (1, 12, 8, 8, 3)),
         ("meta", torch.uint8, (2, 3, 8, 8, 3)),
@@ -315,7 +315,7 @@ def test_a_crash_of_the_decoder_costs_one_file(model_folder, videos, tmp_path, c
     monkeypatch.setattr("tvtsv2.models.model_loading.load_processor", crashing)
     assert embed(model_folder, videos, store, "--num_readers", 2) == 3
     assert "3 could not be read" in capsys.readouterr().err
-    reasons = {Path(path).stem: reason for path, reason in EmbeddingStore(store).failures().items()}
+    reasons = {Path(path).stem: reason for path, reason in read_failures(store).items()}
     assert reasons.keys() == {"broken", "video 2", "video 3"}
     assert "SIGSEGV" in reasons["video 2"] and "KeyError: 'what nobody expected'" in reasons["video 3"]
     assert len(read_store(store)) == NUM_VIDEOS - 2
@@ -383,7 +383,7 @@ def test_going_on_skips_what_is_in_and_what_failed(model_folder, videos, tmp_pat
     finally:
         few.unlink()
     # The ledger's last line was cut off: that video is tried again, the other is not.
-    ledger = store / "failures-000.jsonl"
+    ledger = store / "failures.jsonl"
     lines = ledger.read_text().splitlines()
     assert {json.loads(line)["path"] for line in lines} == {"broken.mp4", "missing.mp4"}
     capsys.readouterr()
@@ -399,31 +399,88 @@ def test_going_on_skips_what_is_in_and_what_failed(model_folder, videos, tmp_pat
 def test_a_store_made_in_another_way_is_refused(model_folder, videos, tmp_path, capsys):
     store = tmp_path / "store"
     embed(model_folder, videos, store)
-    before = sorted(path.name for path in store.iterdir())
+    before = read_store(store)
     assert embed(model_folder, videos, store, "--normalize") == 1
     error = capsys.readouterr().err
     assert "normalization" in error and "another way" in error
-    assert sorted(path.name for path in store.iterdir()) == before
+    assert read_store(store).keys() == before.keys()
 
 
-def test_a_video_that_changed_is_noticed(model_folder, videos, tmp_path, capsys):
+def test_a_changed_file_is_embedded_again_and_a_removed_one_leaves_with_sync(model_folder, tmp_path, capsys):
+    folder, store = tmp_path / "videos", tmp_path / "store"
+    folder.mkdir()
+    for name in ("a.mp4", "b's.mp4", "c.mp4"):
+        write_video(folder / name, num_frames=30)
+    assert embed(model_folder, folder, store, "--windows", 0.5) == 0
+    write_video(folder / "a.mp4", num_frames=50)
+    (folder / "c.mp4").write_bytes(b"broken now")
+    capsys.readouterr()
+    assert embed(model_folder, folder, store, "--windows", 0.5) == 3
+    assert "1 videos embedded (2 files had changed), 1 were there before" in capsys.readouterr().out
+    seconds = {path: row["video_seconds"] for row in read_rows(store) for path in [row["path"]]}
+    assert seconds == {"a.mp4": pytest.approx(50 / 24), "b's.mp4": pytest.approx(30 / 24)}
+    assert len(read_store(store)) == 5 + 3
+    # A video that could be read again, and one that is gone.
+    write_video(folder / "c.mp4", num_frames=12)
+    (folder / "b's.mp4").unlink()
+    assert embed(model_folder, folder, store, "--windows", 0.5, "--sync") == 0
+    assert {row["path"] for row in read_rows(store)} == {"a.mp4", "c.mp4"} and read_failures(store) == {}
+
+
+def test_videos_that_have_moved_are_not_embedded_again(model_folder, tmp_path, capsys):
     folder, store = tmp_path / "videos", tmp_path / "store"
     folder.mkdir()
     write_video(folder / "a.mp4", num_frames=5)
     assert embed(model_folder, folder, store) == 0
-    write_video(folder / "a.mp4", num_frames=50)
-    assert embed(model_folder, folder, store) == 1
-    assert "changed" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    write_video(tmp_path / "other" / "a.mp4", num_frames=7)
+    assert embed(model_folder, tmp_path / "other", store) == 1  # two folders: names would be mixed up
+    assert "videos:" in capsys.readouterr().err
+    folder.rename(tmp_path / "moved")
+    assert embed(model_folder, tmp_path / "moved", store) == 0
+    assert "0 videos embedded, 1 were there before" in capsys.readouterr().out
+    assert EmbeddingStore(store).provenance["videos"] == str(tmp_path / "moved")
 
 
-def test_two_runs_on_one_store_do_not_mix(model_folder, videos, tmp_path, capsys):
-    fcntl = pytest.importorskip("fcntl")
-    store = tmp_path / "store"
-    embed(model_folder, videos, store)
-    with open(store / ".lock-000", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert embed(model_folder, videos, store) == 1
-    assert "Another process" in capsys.readouterr().err
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_names_that_are_not_utf8_links_and_single_files(model_folder, tmp_path, capsys):
+    folder, store = tmp_path / "videos", tmp_path / "store"
+    folder.mkdir()
+    write_video(folder / "good.mp4", num_frames=5)
+    (folder / os.fsdecode(b"caf\xe9.mp4")).write_bytes((folder / "good.mp4").read_bytes())
+    (folder / "nowhere.mp4").symlink_to(tmp_path / "gone.mp4")
+    (folder / "._good.mp4").write_bytes(b"AppleDouble")
+    for _ in range(2):
+        assert embed(model_folder, folder, store) == 3
+        error = capsys.readouterr().err
+        assert "1 could not be read" in error
+        assert "1 dangling link (nowhere.mp4); 1 hidden (._good.mp4)" in error
+    assert [path for path, _ in read_store(store)] == ["good.mp4"]
+    assert "UTF-8" in read_failures(store)[os.fsdecode(b"caf\xe9.mp4")]
+    assert embed(model_folder, folder / "good.mp4", tmp_path / "single") == 0
+    assert [path for path, _ in read_store(tmp_path / "single")] == ["good.mp4"]
+
+
+def test_a_queue_gives_each_name_to_one_process_and_those_of_dead_ones_to_others(tmp_path):
+    entries = [VideoEntry(f"{index}.mp4", Path(f"{index}.mp4")) for index in range(40)]
+    first, second = WorkQueue(tmp_path), WorkQueue(tmp_path)
+    one, two = first.take(entries, set), second.take(entries, lambda: {"0.mp4", "1.mp4"})
+    mine = [next(one).name for _ in range(10)]
+    theirs = [next(two).name for _ in range(20)]
+    assert not set(mine) & set(theirs)
+    first._own.close()  # as when its process dies, with two videos in the store
+    rest = [entry.name for entry in two]
+    assert sorted([*theirs, *rest, "0.mp4", "1.mp4"]) == sorted(entry.name for entry in entries)
+    second.__exit__(None, None, None)
+    with WorkQueue(tmp_path) as third:
+        assert len(list(third.take(entries, set))) == 40  # claims of ended processes have gone
+
+
+def test_a_process_that_lives_keeps_its_claims(tmp_path):
+    entries = [VideoEntry(f"{index}.mp4", Path(f"{index}.mp4")) for index in range(12)]
+    with WorkQueue(tmp_path) as first, WorkQueue(tmp_path) as second:
+        next(first.take(entries, set))
+        assert [entry.name for entry in second.take(entries, set)] == [f"{index}.mp4" for index in range(8, 12)]
 
 
 @pytest.mark.parametrize(
@@ -431,12 +488,13 @@ def test_two_runs_on_one_store_do_not_mix(model_folder, videos, tmp_path, capsys
     [
         (["--stride", 1], "--windows"),
         (["--windows", 0], "positive"),
+        (["--windows", 1, "--stride", 0], "--stride must be a positive number"),
         (["--batch_size", 0], "at least 1"),
         (["--root", "."], "list file"),
     ],
 )
 def test_wrong_arguments_leave_nothing_behind(model_folder, videos, tmp_path, capsys, arguments, message):
-    assert embed(model_folder, videos, tmp_path / "store", *arguments) == 1
+    assert embed(model_folder, videos, tmp_path / "store", *arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from modeling_tvtsv2 import TVTSv2ForVideoClassification
 from tests.support.hub_stand_in import start_hub
-from tests.support.small_folder import write_small_folder
+from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
-from tvtsv2.publish import main
+from tvtsv2.main import main
+from tvtsv2.publish import LICENSES
 
 REPO_ID = "someone/small-model"
 RECORD = {
@@ -45,8 +47,12 @@ def exported(checkpoint, tmp_path_factory):
     return place / REPO_ID
 
 
-def export(checkpoint, folder, *options) -> None:
-    main([str(checkpoint), REPO_ID, "--output_dir", str(folder), "--license", "mit", *map(str, options)])
+def publish(*arguments) -> int:
+    return main(["publish", *map(str, arguments)])
+
+
+def export(checkpoint, folder, *options) -> int:
+    return publish(checkpoint, REPO_ID, "--output_dir", folder, "--license", "mit", *options)
 
 
 def test_the_folder_holds_no_sorter_and_nothing_pickled(exported):
@@ -67,7 +73,8 @@ def test_metadata_of_the_card(exported):
     found = {result.metric_type: result.metric_value for result in data.eval_results}
     assert found == {"text_to_video R@1": 31.5, "text_to_video median_rank": 4.0}
     text = (exported / "README.md").read_text()
-    assert "{{" not in text and RECORD["command"] in text and "Nothing was stated about the rights" in text
+    assert "{{" not in text and RECORD["command"] in text
+    assert "published under `mit`" in text and "Nothing is known" not in text
 
 
 def test_snippets_run_as_they_stand_in_the_card(exported):
@@ -93,27 +100,72 @@ def test_snippets_run_as_they_stand_in_the_card(exported):
 
 
 @pytest.mark.parametrize(("change", "message"), [({"state": "partial"}, "partial"), ({"metrics": None}, "record")])
-def test_unusable_records_are_refused(checkpoint, tmp_path, change, message):
+def test_unusable_records_are_refused(checkpoint, tmp_path, change, message, capsys):
     record = RECORD | change
     (tmp_path / "record.json").write_text(json.dumps(record))
-    with pytest.raises(SystemExit, match=message):
-        export(checkpoint, tmp_path / "out", "--results", tmp_path)
+    assert export(checkpoint, tmp_path / "out", "--results", tmp_path) == 1
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_refusals_leave_nothing_behind(checkpoint, exported, tmp_path):
-    with pytest.raises(SystemExit, match="not an empty folder"):
-        export(checkpoint, exported)
-    with pytest.raises(SystemExit, match=r"config\.json"):
-        export(tmp_path, tmp_path / "out")
-    with pytest.raises(SystemExit, match="Repo id"):
-        main([str(checkpoint), "no such name", "--license", "mit"])
+def test_refusals_leave_nothing_behind(checkpoint, exported, tmp_path, capsys):
     (tmp_path / "bare").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "bare" / name).write_bytes((checkpoint / name).read_bytes())
-    with pytest.raises(SystemExit, match="processor"):
-        export(tmp_path / "bare", tmp_path / "out")
+    out = tmp_path / "out"
+    for code, arguments, message in (
+        (1, (checkpoint, REPO_ID, "--output_dir", exported, "--license", "mit"), "not an empty folder"),
+        (1, (tmp_path, REPO_ID, "--output_dir", out, "--license", "mit"), "config.json"),
+        (1, (tmp_path / "bare", REPO_ID, "--output_dir", out, "--license", "mit"), "processor"),
+        (2, (checkpoint, "no such name", "--license", "mit"), "Repo id"),
+        (2, (checkpoint, REPO_ID, "--output_dir", out, "--license", "Apache 2"), "did you mean apache-2.0"),
+        (2, (checkpoint, REPO_ID, "--output_dir", out, "--license", "other"), "needs --rights"),
+    ):
+        assert publish(*arguments) == code
+        assert message in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bare"]
+
+
+def test_licenses_are_the_hub_s_identifiers():
+    assert len(LICENSES) > 60
+    assert {"apache-2.0", "mit", "cc-by-nc-4.0", "gpl-3.0", "other", "unknown"} <= LICENSES
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--license", "unknown"], "Nothing is known about the rights"),
+        (["--license", "other", "--rights", "For research only."], "For research only."),
+    ],
+)
+def test_the_card_states_one_thing_about_the_rights(checkpoint, tmp_path, options, sentence):
+    assert publish(checkpoint, REPO_ID, "--output_dir", tmp_path / "out", *options) == 0
+    rights = (tmp_path / "out" / "README.md").read_text().rpartition("## Rights")[2]
+    assert sentence in rights and ("Nothing is known" in rights) == ("unknown" in options)
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.license == options[1]
+
+
+def test_a_published_folder_carries_references_and_passes_verify(exported, capsys):
+    assert main(["verify", str(exported), "--dtypes", "float32"]) == 0
+    assert "reference of file and texts" in capsys.readouterr().out
+
+
+def test_a_fine_tuned_classifier_is_published_with_a_card_of_its_own(checkpoint, tmp_path, capsys):
+    names = {0: "archery", 1: "juggling"}
+    model = TVTSv2ForVideoClassification.from_pretrained(checkpoint, num_labels=2, id2label=names)
+    model.save_pretrained(tmp_path / "tuned")
+    small_processor().save_pretrained(tmp_path / "tuned")
+    assert export(tmp_path / "tuned", tmp_path / "out") == 0
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.pipeline_tag == "video-classification" and "archery, juggling" in card.text
+    (snippet,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    video = write_video(tmp_path / "video.mp4", num_frames=20)
+    snippet = snippet.replace(REPO_ID, str(tmp_path / "out")).replace("video.mp4", str(video))
+    held: dict = {}
+    exec(snippet, held)
+    assert held["label"] in names.values()
+    assert main(["verify", str(tmp_path / "out")]) == 1
+    assert "fine-tuned classifier" in capsys.readouterr().out
 
 
 def test_push_uploads_the_folder(checkpoint, tmp_path):
@@ -125,8 +177,8 @@ def test_push_uploads_the_folder(checkpoint, tmp_path):
         "HF_HOME": str(tmp_path / "home"),
         "NO_PROXY": "127.0.0.1",
     }
-    script = Path(sys.modules["tvtsv2.publish"].__file__)
-    command = [sys.executable, str(script), str(checkpoint), REPO_ID, "--license", "mit", "--push", "--private"]
+    command = [sys.executable, "-m", "tvtsv2", "publish", str(checkpoint), REPO_ID, "--license", "mit"]
+    command += ["--push", "--private"]
     try:
         finished = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300

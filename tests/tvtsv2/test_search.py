@@ -1,9 +1,12 @@
 """`tvtsv2 search` against a plain loop over all rows; moments, thumbnails, the index, and refusals."""
 
+import io
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
+import pyarrow.parquet
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
@@ -12,9 +15,12 @@ from modeling_tvtsv2 import TVTSv2Model
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
 from tvtsv2.main import main
+from tvtsv2.search import distinct_moments
 from tvtsv2.store import nearest
-from tvtsv2.store.embedding_store import EmbeddingStore, Row, ShardWriter
-from tvtsv2.store.nearest import find_nearest
+from tvtsv2.store.embedding_store import EmbeddingStore, StoreWriter
+from tvtsv2.store.nearest import find_nearest, measure_recall
+from tvtsv2.store.rows import Row
+from tvtsv2.store.work_queue import WorkQueue
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +32,8 @@ def folder(tmp_path_factory):
     for index in range(5):
         write_video(folder / "videos" / f"{index}.mp4", num_frames=12 + 7 * index, width=48 + 16 * (index % 3))
     embed = ["embed", str(folder / "model"), str(folder / "videos")]
-    assert main([*embed, str(folder / "store"), "--shard_size", "2"]) == 0
-    assert main([*embed, str(folder / "moments"), "--windows", "0.4", "--shard_size", "4"]) == 0
+    assert main([*embed, str(folder / "store")]) == 0
+    assert main([*embed, str(folder / "moments"), "--windows", "0.4"]) == 0
     return folder
 
 
@@ -87,47 +93,82 @@ def test_other_weights_are_refused(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "message", "code"),
     [
-        (["store"], "Give either"),
-        (["store", "red", "--video", "x.mp4"], "Give either"),
-        (["store", "red", "--top", "0"], "at least 1"),
-        (["videos", "red"], "no store"),
-        (["store", "--video", "missing.mp4"], r"missing.mp4"),
+        (["store"], "Give either", 2),
+        (["store", "red", "--video", "x.mp4"], "Give either", 2),
+        (["store", "red", "--top", "0"], "at least 1", 2),
+        (["videos", "red"], "no store", 1),
+        (["store", "red", "--where", "seconds < 1"], "video_seconds", 1),
+        (["store", "--video", "missing.mp4"], r"missing.mp4", 1),
     ],
 )
-def test_wrong_arguments(folder, capsys, arguments, message):
-    assert main(["search", str(folder / arguments[0]), *arguments[1:]]) == 1
+def test_wrong_arguments(folder, capsys, arguments, message, code):
+    assert main(["search", str(folder / arguments[0]), *arguments[1:]]) == code
     assert message in capsys.readouterr().err
 
 
-def test_a_damaged_shard_is_named(folder, tmp_path, capsys):
-    for path in (folder / "store").iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "part-000-00001.safetensors").write_bytes(b"nothing")
-    assert main(["search", str(tmp_path), "red"]) == 1
-    assert "part-000-00001.safetensors" in capsys.readouterr().err
+def test_several_texts_filters_and_an_open_session(folder, capsys, monkeypatch):
+    texts = ["red circle", "star"]
+    answers = search(capsys, folder / "store", *texts, "--top", 2)
+    assert [answer["query"] for answer in answers] == texts
+    assert [answer["hits"] for answer in answers] == [
+        search(capsys, folder / "store", text, "--top", 2) for text in texts
+    ]
+    hits = search(capsys, folder / "store", "star", "--where", "video_seconds < 1")
+    assert sorted(hit["path"] for hit in hits) == ["0.mp4", "1.mp4"]  # of 12 and 19 frames, at 24 per second
+    monkeypatch.setattr("sys.stdin", io.StringIO("red circle\n\nstar\n"))
+    assert main(["search", str(folder / "store"), "--interactive", "--top", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines if ".mp4" in line] == [answer["hits"][0]["path"] for answer in answers]
 
 
-def test_the_index_finds_what_the_exact_search_finds(tmp_path, monkeypatch):
-    pytest.importorskip("faiss")
-    store = EmbeddingStore.claim(tmp_path / "store", {"videos": "."})
+def test_of_overlapping_moments_the_best_is_kept():
+    spans = [("a", 10, 20), ("a", 5, 15), ("b", 5, 15), ("a", 20, 30), ("a", 0, 10), ("a", 15, 25)]
+    rows = [{"path": path, "start_seconds": start, "end_seconds": end} for path, start, end in spans]
+    assert distinct_moments(rows, one_per_video=False) == [rows[0], rows[2], rows[3], rows[4]]
+    assert distinct_moments(rows, one_per_video=True) == [rows[0], rows[2]]
+
+
+def test_a_store_becomes_one_parquet_file(folder, tmp_path):
+    assert main(["export", str(folder / "store"), str(tmp_path / "rows.parquet"), "--format", "parquet"]) == 0
+    table = pyarrow.parquet.read_table(tmp_path / "rows.parquet")
+    assert sorted(table["path"].to_pylist()) == [f"{index}.mp4" for index in range(5)]
+    assert len(table["embedding"][0]) == 20 and b"provenance" in table.schema.metadata
+
+
+def test_a_damaged_table_is_named(folder, tmp_path, capsys):
+    shutil.copytree(folder / "store", tmp_path / "store")
+    for file in (tmp_path / "store" / "segments.lance" / "data").iterdir():
+        file.write_bytes(b"nothing")
+    assert main(["search", str(tmp_path / "store"), "red"]) == 1
+    assert "cannot be searched" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "store" / "segments.lance")
+    assert main(["search", str(tmp_path / "store"), "red"]) == 1
+    assert "cannot be opened" in capsys.readouterr().err
+
+
+def test_the_index_finds_what_the_exact_search_finds(tmp_path, monkeypatch, capsys):
+    store = EmbeddingStore.claim(tmp_path / "store", {"videos": ".", "embedding": {"dimension": 16}})
     generator = np.random.default_rng(0)
-    with ShardWriter(store, 0, shard_size=300) as writer:
-        for index in range(1000):
-            row = Row(f"{index}.mp4", 1, 0.0, 1.0, [0], [0.0], 1.0, 8, 8)
-            writer.add_video([row], generator.normal(size=(1, 16)) * generator.uniform(0.1, 9))
+
+    def add(names, embeddings):
+        with WorkQueue(store.folder) as queue, StoreWriter(store, queue) as writer:
+            for name, embedding in zip(names, embeddings, strict=True):
+                writer.add_video([Row(name, 1, 1, 0.0, 1.0, [0], [0.0], 1.0, 8, 8)], embedding[None])
+
+    add([f"{index}.mp4" for index in range(1000)], generator.normal(size=(1000, 16)) * generator.uniform(0.1, 9))
     queries = generator.normal(size=(5, 16))
     exact = [find_nearest(store, query, 5) for query in queries]
-    monkeypatch.setattr(nearest, "FAISS_FROM_ROWS", 1000)
+    assert not store.table.list_indices()
+    monkeypatch.setattr(nearest, "INDEX_FROM_ROWS", 1000)
     by_index = [find_nearest(store, query, 5) for query in queries]
-    (index_file,) = store.folder.glob("index-*.faiss")
+    assert store.table.list_indices() and "recall@10" in capsys.readouterr().out
+    assert measure_recall(store) > 0.95
     for hits, expected in zip(by_index, exact, strict=True):
-        assert [(hit.shard, hit.row) for hit in hits] == [(hit.shard, hit.row) for hit in expected]
-        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-6)
-    # More rows: the old index is replaced, and the new row is found.
-    with ShardWriter(store, 1, shard_size=300) as writer:
-        writer.add_video([Row("new.mp4", 1, 0.0, 1.0, [0], [0.0], 1.0, 8, 8)], queries[:1] * 3)
+        assert [hit["path"] for hit in hits] == [hit["path"] for hit in expected]
+        assert [hit["score"] for hit in hits] == pytest.approx([hit["score"] for hit in expected], abs=1e-5)
+    # A row that has come since is found as well.
+    add(["new.mp4"], queries[:1] * 3)
     (best,) = find_nearest(store, queries[0], 1)
-    assert best.shard.read_rows()[best.row]["path"] == "new.mp4"
-    assert index_file not in list(store.folder.glob("index-*.faiss"))
+    assert best["path"] == "new.mp4"

@@ -21,6 +21,8 @@ def load_model(
         OSError: there is nothing of this name.
     """
     config = load_config(name, revision=revision)
+    if is_classifier(config):
+        raise ValueError(f"{name} is a fine-tuned classifier, which embeds no texts; give the model it was tuned from.")
     model, report = TVTSv2Model.from_pretrained(
         name,
         config=config,
@@ -77,6 +79,11 @@ def load_config(name: str, *, revision: str | None = None) -> TVTSv2Config:
     if values.get("model_type") != TVTSv2Config.model_type:
         raise ValueError(f"{name} is a model of type {values.get('model_type')!r}, not {TVTSv2Config.model_type!r}.")
     return TVTSv2Config.from_pretrained(name, revision=revision)
+
+
+def is_classifier(config: TVTSv2Config) -> bool:
+    """Return whether a configuration was saved with a model for classification."""
+    return "TVTSv2ForVideoClassification" in (config.architectures or [])
 
 
 def load_processor(name: str, *, revision: str | None = None) -> TVTSv2Processor:

@@ -82,15 +82,16 @@ class VideoEmbedder:
             result.segments += segments
             waiting += segments
             while len(waiting) >= self.batch_size:
-                self._run_model(waiting[: self.batch_size])
+                self.embed_segments(waiting[: self.batch_size])
                 del waiting[: self.batch_size]
             while open_results and open_results[0].is_complete:
                 yield open_results.popleft()
-        self._run_model(waiting)
+        self.embed_segments(waiting)
         yield from open_results
 
     @torch.no_grad()
-    def _run_model(self, segments: list[Segment]) -> None:
+    def embed_segments(self, segments: list[Segment]) -> None:
+        """Give each segment its embedding (P,), and drop its frames."""
         for batch, pixels in self._batches(segments):
             output = self.model.get_video_features(pixels.to(self.model.dtype), class_token_only=True)
             embeddings = output.pooler_output.float()

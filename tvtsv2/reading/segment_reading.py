@@ -10,7 +10,7 @@ import numpy as np
 
 from processing import TVTSv2VideoProcessor, VideoFileMetadata, read_video
 from tvtsv2.reading.video_list import VideoEntry
-from tvtsv2.store.embedding_store import Row
+from tvtsv2.store.rows import Row
 
 # Windows read at a time, which bounds memory; each read makes the packet table of the file anew.
 WINDOWS_PER_READ = 8
@@ -43,7 +43,7 @@ class Segment:
     Frames take a quarter of the bytes of pixel values and are normalized on the model's device.
     """
 
-    row: Row
+    row: Row | None
     frames: np.ndarray | None
     embedding: np.ndarray | None = None
 
@@ -72,6 +72,12 @@ def read_whole(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) -> list
     return [Segment(_make_row(entry, metadata, 0.0, metadata.duration), frames.numpy())]
 
 
+def read_frames(video_processor: TVTSv2VideoProcessor, video: str | bytes) -> np.ndarray:
+    """Return the frames (T, H, W, 3) uint8 of a video file, or of its bytes."""
+    ((frames, _),) = video_processor.read_frames(video)
+    return frames.numpy()
+
+
 def read_windows(
     video_processor: TVTSv2VideoProcessor, entry: VideoEntry, spans: list[tuple[float, float]]
 ) -> list[Segment]:
@@ -84,9 +90,11 @@ def read_windows(
 
 
 def _make_row(entry: VideoEntry, metadata: VideoFileMetadata, start_seconds: float, end_seconds: float) -> Row:
+    status = entry.path.stat()
     return Row(
         path=entry.name,
-        file_bytes=entry.path.stat().st_size,
+        file_bytes=status.st_size,
+        modified_ns=status.st_mtime_ns,
         start_seconds=float(start_seconds),
         end_seconds=float(end_seconds),
         frame_indices=[int(index) for index in metadata.frames_indices],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from processing.video_files import VIDEO_SUFFIXES, find_videos, is_video_name
+from tvtsv2.errors import ArgumentError
 
 TABLE_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -16,6 +17,14 @@ class VideoEntry:
 
     name: str
     path: Path
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Return size in bytes and time of modification in ns, by which a changed file is recognized; None: no file."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
 
 
 def list_videos(source: str | Path, *, root: str | Path | None = None, column: str = "path") -> list[VideoEntry]:
@@ -34,7 +43,7 @@ def list_videos(source: str | Path, *, root: str | Path | None = None, column: s
     source = Path(source)
     if source.is_dir():
         if root is not None:
-            raise ValueError(f"--root belongs to a list file, but {source} is a folder.")
+            raise ArgumentError(f"--root belongs to a list file, but {source} is a folder.")
         found = find_videos(source)
         if found.left_out:
             print(found.describe_left_out(), file=sys.stderr)

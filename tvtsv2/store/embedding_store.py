@@ -1,37 +1,46 @@
-"""The folder that `tvtsv2 embed` writes: shards of rows and embeddings, where they come from, and what failed.
+"""The folder that `tvtsv2 embed` writes: a LanceDB table, where its rows come from, and the list of failures.
 
-    store/embeddings.json              provenance: model, transform, normalisation, windows, software
-    store/part-000-00000.parquet       a row per video or window: path, times, frames taken
-    store/part-000-00000.safetensors   "embeddings" (rows, P) float32, in the order of the rows
-    store/failures-000.jsonl           a line per video that could not be read: path and reason
+    store/embeddings.json       provenance: model, transform, normalization, windows; also in the table's schema
+    store/segments.lance/       a row per video or window, fields as in `schema_of`
+    store/failures.jsonl        a line per video that could not be read: path, file_bytes, modified_ns and reason
+    store/.queue/               which process works on which videos (`work_queue`)
 
-The three digits are the process that wrote a file. A shard counts once its Parquet file is there, which is written
-last; both files carry the provenance as well. P projection.
+All writes happen under the lock of the queue. P projection.
 """
 
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from safetensors import safe_open
-from safetensors.numpy import save
 
-from processing.atomic_files import whole_file, write_whole
+from processing.atomic_files import write_whole
+from tvtsv2.reading.video_list import VideoEntry
+from tvtsv2.store.rows import Row
+from tvtsv2.store.work_queue import WorkQueue
 
-PROVENANCE_FILE = "embeddings.json"
-FORMAT = "tvtsv2-embeddings/1"
-# Decides nothing about values: may differ between a run and its continuation (the weights' hash may not).
-VOLATILE = ("software", "model.name")
+PROVENANCE_FILE, FAILURES_FILE, TABLE = "embeddings.json", "failures.jsonl", "segments"
+FORMAT = "tvtsv2-embeddings/2"
+# Without influence on values: may differ between a run and its continuation (the hash of the weights may not).
+VOLATILE = ("software", "model.name", "videos")
+# What a kill can lose: rows of whole videos that are computed and not yet written.
+MAX_UNWRITTEN_ROWS = 1000
+MAX_UNWRITTEN_SECONDS = 10.0
+WRITES_PER_COMPACTION = 200  # each write adds a file
+NAMES_PER_FILTER = 500
 
-SCHEMA = pa.schema(
-    [
+
+def schema_of(provenance: dict) -> pa.Schema:
+    """Return the table's schema: the fields of `Row`, "embedding" (P,) float32, and the provenance as metadata."""
+    fields = [
         ("path", pa.string()),
         ("file_bytes", pa.int64()),
+        ("modified_ns", pa.int64()),
         ("start_seconds", pa.float64()),
         ("end_seconds", pa.float64()),
         ("frame_indices", pa.list_(pa.int32())),
@@ -39,53 +48,9 @@ SCHEMA = pa.schema(
         ("video_seconds", pa.float64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
+        ("embedding", pa.list_(pa.float32(), provenance["embedding"]["dimension"])),
     ]
-)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One embedded video, or one window of it; times in seconds from the first frame. Fields as in `SCHEMA`."""
-
-    path: str
-    file_bytes: int
-    start_seconds: float
-    end_seconds: float
-    frame_indices: list[int]
-    frame_seconds: list[float]
-    video_seconds: float
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A pair of files of a store."""
-
-    table_file: Path
-
-    @property
-    def embeddings_file(self) -> Path:
-        return self.table_file.with_suffix(".safetensors")
-
-    def read_rows(self, columns: list[str] | None = None) -> list[dict]:
-        """Returns the rows, with these columns or all."""
-        return pq.read_table(self.table_file, columns=columns).to_pylist()
-
-    def read_embeddings(self) -> np.ndarray:
-        """Returns (rows, P) float32.
-
-        Raises:
-            ValueError: the file is missing, or is none of safetensors.
-        """
-        try:
-            with safe_open(str(self.embeddings_file), framework="np") as file:
-                return file.get_tensor("embeddings")
-        except Exception as error:  # the library raises its own type, OSError and others
-            raise ValueError(f"{self.embeddings_file} cannot be read: {error}") from error
-
-    def __len__(self) -> int:
-        return pq.read_metadata(self.table_file).num_rows
+    return pa.schema(fields, metadata={"provenance": json.dumps(provenance)})
 
 
 class EmbeddingStore:
@@ -100,16 +65,20 @@ class EmbeddingStore:
         file = self.folder / PROVENANCE_FILE
         try:
             self.provenance = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"{self.folder} is no store of embeddings: it has no {PROVENANCE_FILE}.") from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} cannot be read: {error}") from error
         if not isinstance(self.provenance, dict) or self.provenance.get("format") != FORMAT:
-            raise ValueError(f"{file} is not of the format {FORMAT}.")
+            raise ValueError(f"{file} is not of the format {FORMAT}; embed the videos into a new store.")
+        try:
+            self.table = lancedb.connect(self.folder).open_table(TABLE)
+        except Exception as error:  # the library raises types of its own
+            raise ValueError(f"The table of {self.folder} cannot be opened: {error}") from error
 
     @classmethod
     def claim(cls, folder: str | Path, provenance: dict) -> "EmbeddingStore":
-        """Returns the store of this provenance, new or as far as it got.
+        """Return the store of this provenance, new or as far as it got.
 
         Raises:
             ValueError: the folder holds other things, or embeddings made in another way; the differences are named.
@@ -117,39 +86,65 @@ class EmbeddingStore:
         folder = Path(folder)
         provenance = json.loads(json.dumps(provenance | {"format": FORMAT}))
         if not (folder / PROVENANCE_FILE).exists():
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if folder.exists() and (not folder.is_dir() or any(name != ".queue" for name in os.listdir(folder))):
                 raise ValueError(f"{folder} is not empty and holds no store of embeddings; choose another folder.")
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(folder / PROVENANCE_FILE, json.dumps(provenance, indent=2, ensure_ascii=False) + "\n")
+            with WorkQueue(folder) as queue, queue.locked():
+                if not (folder / PROVENANCE_FILE).exists():  # another process may have been here first
+                    lancedb.connect(folder).create_table(TABLE, schema=schema_of(provenance), exist_ok=True)
+                    write_whole(folder / PROVENANCE_FILE, json.dumps(provenance, indent=2) + "\n")
         store = cls(folder)
         changes = list(_differences(store.provenance, provenance))
+        old, new = store.provenance["videos"], provenance["videos"]
+        if old != new and Path(old).exists():
+            changes.append(f"videos: {old!r} there, {new!r} now")
         if changes:
             raise ValueError(
                 f"{folder} holds embeddings made in another way; use another folder, or the same settings.\n  "
                 + "\n  ".join(changes)
             )
+        if old != new:  # the videos have moved
+            store.provenance["videos"] = new
+            write_whole(folder / PROVENANCE_FILE, json.dumps(store.provenance, indent=2) + "\n")
         return store
 
-    def shards(self) -> list[Shard]:
-        """Returns the complete shards, in a fixed order."""
-        return [Shard(file) for file in sorted(self.folder.glob("part-*.parquet"))]
+    def embedded_files(self) -> dict[str, tuple[int, int]]:
+        """Return size in bytes and time of modification in ns of every video that is in, by its path."""
+        self.table.checkout_latest()
+        rows = self.table.search().select(["path", "file_bytes", "modified_ns"]).to_arrow()
+        columns = (rows[name].to_pylist() for name in ("path", "file_bytes", "modified_ns"))
+        return {path: (file_bytes, modified_ns) for path, file_bytes, modified_ns in zip(*columns, strict=True)}
 
-    def embedded_files(self) -> dict[str, int]:
-        """Returns path and size in bytes of every video that is in."""
-        rows = (row for shard in self.shards() for row in shard.read_rows(["path", "file_bytes"]))
-        return {row["path"]: row["file_bytes"] for row in rows}
-
-    def failures(self) -> dict[str, str]:
-        """Returns path and reason of every video that could not be read; the last word on a path counts."""
-        reasons = {}
-        for ledger in sorted(self.folder.glob("failures-*.jsonl")):
-            for line in ledger.read_text(encoding="utf-8", errors="replace").splitlines():
+    def failures(self) -> dict[str, dict]:
+        """Return the lines of the list of failures by path; the last line on a path counts."""
+        lines: dict[str, dict] = {}
+        file = self.folder / FAILURES_FILE
+        if file.is_file():
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
-                    reasons[entry["path"]] = entry["reason"]
+                    lines[entry["path"]] = {"file_bytes": None, "modified_ns": None, "reason": entry["reason"]} | entry
                 except (json.JSONDecodeError, KeyError, TypeError):
-                    continue  # a line that was cut off when the process was killed: the video is tried again
-        return reasons
+                    continue  # cut off when the process was killed: the video is tried again
+        return lines
+
+    def remove(self, paths: Collection[str]) -> None:
+        """Remove the rows of videos, and their lines in the list of failures; the caller holds the queue's lock."""
+        embedded = sorted(path for path in paths if _is_utf8(path))
+        for start in range(0, len(embedded), NAMES_PER_FILTER):
+            names = [path.replace("'", "''") for path in embedded[start : start + NAMES_PER_FILTER]]
+            self.table.delete("path IN ('" + "', '".join(names) + "')")
+        kept = [entry for path, entry in self.failures().items() if path not in paths]
+        if (self.folder / FAILURES_FILE).is_file():
+            write_whole(self.folder / FAILURES_FILE, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
@@ -163,68 +158,71 @@ def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}: {old!r} there, {new!r} now"
 
 
-class ShardWriter:
-    """Adds shards and failures to a store, on behalf of one process; a context manager that ends with the last shard.
+@dataclass
+class StoreWriter:
+    """Adds rows and failures to a store for one process; a context manager that writes the rest at its end.
 
     Args:
         store: what to add to.
-        process_index: makes this process's file names its own.
-        shard_size: rows a shard; all rows of a video are in one shard, so some have more.
-
-    Raises:
-        ValueError: another process writes under the same index.
+        queue: the process's place in the queue, whose lock guards every write.
+        replaced: paths whose old rows, or lines in the list of failures, are removed when there is a new result.
     """
 
-    def __init__(self, store: EmbeddingStore, process_index: int, shard_size: int):
-        self.store, self.process_index, self.shard_size = store, process_index, shard_size
-        self.rows: list[Row] = []
-        self.embeddings: list[np.ndarray] = []
-        self.num_shards = len(list(store.folder.glob(f"part-{process_index:03d}-*.parquet")))
-        self.ledger = store.folder / f"failures-{process_index:03d}.jsonl"
-        self.lock = _lock(store.folder / f".lock-{process_index:03d}")
+    store: EmbeddingStore
+    queue: WorkQueue
+    replaced: Collection[str] = ()
+    rows: list[Row] = field(default_factory=list)
+    embeddings: list[np.ndarray] = field(default_factory=list)
+    written: float = field(default_factory=time.monotonic)
+    num_writes: int = 0
 
-    def __enter__(self) -> "ShardWriter":
+    def __enter__(self) -> "StoreWriter":
         return self
 
     def __exit__(self, error_type, error, traceback) -> None:
-        try:
-            # Also after an error or Ctrl-C: what has been computed is worth keeping.
-            self.write_shard()
-        finally:
-            self.lock.close()
+        self.write()  # also after an error or Ctrl-C: what has been computed is worth keeping
+        with self.queue.locked():
+            if self.num_writes and not self.queue.others():
+                self.store.table.optimize()
 
     def add_video(self, rows: list[Row], embeddings: np.ndarray) -> None:
-        """Takes all rows of a video, and their embeddings (rows, P)."""
+        """Take all rows of a video, and their embeddings (rows, P)."""
         assert len(rows) == len(embeddings) > 0
         self.rows += rows
         self.embeddings.append(embeddings.astype(np.float32))
-        if len(self.rows) >= self.shard_size:
-            self.write_shard()
+        if len(self.rows) >= MAX_UNWRITTEN_ROWS or time.monotonic() - self.written > MAX_UNWRITTEN_SECONDS:
+            self.write()
 
-    def add_failure(self, path: str, reason: str) -> None:
-        """Writes a line into the ledger, at once."""
-        line = json.dumps({"path": path, "reason": reason}, ensure_ascii=False)
-        with open(self.ledger, "a+b") as file:
-            if file.tell() and not _ends_with_newline(file):
-                line = "\n" + line
-            file.write(line.encode("utf-8", errors="replace") + b"\n")
+    def add_failure(self, entry: VideoEntry, reason: str) -> None:
+        """Append a line to the list of failures, at once."""
+        file_bytes, modified_ns = entry.stamp() or (None, None)
+        content = {"path": entry.name, "file_bytes": file_bytes, "modified_ns": modified_ns, "reason": reason}
+        with self.queue.locked():
+            if entry.name in self.replaced:
+                self.store.remove([entry.name])
+            with open(self.store.folder / FAILURES_FILE, "a+b") as file:
+                is_cut_off = file.tell() > 0 and not _ends_with_newline(file)
+                file.write(b"\n" * is_cut_off + json.dumps(content).encode() + b"\n")
 
-    def write_shard(self) -> None:
-        """Writes what has been collected; each file appears whole, the Parquet file last."""
+    def write(self) -> None:
+        """Write the rows that have been collected, as one version of the table: all or none of them appear."""
+        self.written = time.monotonic()
         if not self.rows:
             return
-        stem = self.store.folder / f"part-{self.process_index:03d}-{self.num_shards:05d}"
-        metadata = {"provenance": json.dumps(self.store.provenance)}
-        table = pa.Table.from_pylist([asdict(row) for row in self.rows], SCHEMA.with_metadata(metadata))
-        # As bytes: safetensors' own files could be read by nobody but their owner, whatever the umask allows.
-        matrix = save({"embeddings": np.concatenate(self.embeddings)}, metadata)
-        for suffix, write in (
-            (".safetensors", lambda file: Path(file).write_bytes(matrix)),
-            (".parquet", lambda file: pq.write_table(table, file)),
-        ):
-            with whole_file(f"{stem}{suffix}") as temporary:
-                write(temporary)
-        self.num_shards += 1
+        schema = self.store.table.schema
+        columns = {name: [asdict(row)[name] for row in self.rows] for name in schema.names if name != "embedding"}
+        matrix = np.concatenate(self.embeddings)
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+        table = pa.table(columns | {"embedding": vectors}, schema=schema)
+        with self.queue.locked():
+            self.store.table.checkout_latest()
+            replaced = {row.path for row in self.rows}.intersection(self.replaced)
+            if replaced:
+                self.store.remove(replaced)
+            self.store.table.add(table)
+            self.num_writes += 1
+            if self.num_writes % WRITES_PER_COMPACTION == 0:
+                self.store.table.optimize()
         self.rows, self.embeddings = [], []
 
 
@@ -233,16 +231,9 @@ def _ends_with_newline(file) -> bool:
     return file.read(1) == b"\n"
 
 
-def _lock(path: Path):
-    """Returns the open lock file; the lock ends with the process, however that ends."""
-    file = path.open("w")
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows: two runs on one folder are the user's to avoid
-        return file
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ValueError(f"Another process is writing to {path.parent}; wait for it, or stop it first.") from None
-    return file
+def sync(store: EmbeddingStore, queue: WorkQueue, names: Iterable[str]) -> int:
+    """Remove all videos from a store that are not among `names`; return how many."""
+    with queue.locked():
+        gone = (store.embedded_files().keys() | store.failures().keys()) - set(names)
+        store.remove(gone)
+    return len(gone)

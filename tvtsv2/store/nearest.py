@@ -1,105 +1,77 @@
 """The rows of a store that are nearest to a query, by cosine.
 
-Exact, shard by shard, so that memory stays at one shard. In a store of `FAISS_FROM_ROWS` rows and more, and where faiss
-is installed, an index finds candidates, which are then ranked by their exact cosines. P projection.
+Exact up to `INDEX_FROM_ROWS` rows. From there on an index (inverted lists with exact cosines) is used. It is built
+once and kept in the table; its recall against the exact search is measured and printed. P projection.
 """
 
-import hashlib
-import importlib.util
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
+from lancedb.index import IvfFlat
 
-from processing.atomic_files import whole_file
-from tvtsv2.store.embedding_store import EmbeddingStore, Shard
+from tvtsv2.store.embedding_store import EmbeddingStore
 
-FAISS_FROM_ROWS = 500_000
-CANDIDATES_PER_HIT = 10
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A row of a store and its cosine with the query."""
-
-    score: float
-    shard: Shard
-    row: int
+INDEX_FROM_ROWS = 500_000
+NUM_PROBES = 64
+NUM_RECALL_QUERIES = 50
+COLUMNS = [
+    *("path", "file_bytes", "start_seconds", "end_seconds", "frame_indices", "frame_seconds", "video_seconds"),
+    *("width", "height"),
+]
 
 
-def find_nearest(store: EmbeddingStore, query: np.ndarray, top_k: int) -> list[Hit]:
-    """Returns up to `top_k` hits, best first; equal ones in the order of the store.
+def find_nearest(store: EmbeddingStore, query: np.ndarray, top_k: int, where: str | None = None) -> list[dict]:
+    """Return up to `top_k` rows with their "score", best first.
 
     Args:
         query: (P,), of any length.
+        where: condition on the columns, in SQL.
 
     Raises:
-        ValueError: the store is empty, or its embeddings are of another width.
+        ValueError: the store is empty, its embeddings are of another width, or the condition cannot be read.
     """
-    shards = store.shards()
-    num_rows = sum(len(shard) for shard in shards)
+    num_rows = store.table.count_rows()
     if num_rows == 0:
         raise ValueError(f"The store {store.folder} holds no embeddings yet.")
-    query = query / np.linalg.norm(query)
-    if num_rows >= FAISS_FROM_ROWS and importlib.util.find_spec("faiss") is not None:
-        return _find_by_index(store, shards, query, top_k)
-    hits: list[Hit] = []
-    for shard in shards:
-        scores = _cosines(shard, query)
-        best = np.argsort(-scores, kind="stable")[:top_k]
-        hits = sorted([*hits, *(Hit(float(scores[row]), shard, int(row)) for row in best)], key=_by_score)[:top_k]
-    return hits
+    dimension = store.provenance["embedding"]["dimension"]
+    if query.shape != (dimension,):
+        raise ValueError(f"The query has the shape {query.shape}, the store {store.folder} needs ({dimension},).")
+    if num_rows >= INDEX_FROM_ROWS and not store.table.list_indices():
+        _build_index(store)
+    return _search(store, query, top_k, where, exact=num_rows < INDEX_FROM_ROWS)
 
 
-def _by_score(hit: Hit) -> float:
-    return -hit.score
+def _search(store: EmbeddingStore, query: np.ndarray, top_k: int, where: str | None, *, exact: bool) -> list[dict]:
+    search: Any = store.table.search(query.astype(np.float32), vector_column_name="embedding")
+    search = search.distance_type("cosine")
+    if where is not None:
+        search = search.where(where, prefilter=True)
+    search = search.bypass_vector_index() if exact else search.nprobes(NUM_PROBES)
+    try:
+        rows = search.select([*COLUMNS, "_distance"]).limit(top_k).to_list()
+    except Exception as error:  # the library raises types of its own, for a condition as for a damaged file
+        raise ValueError(f"The store {store.folder} cannot be searched: {error}") from error
+    hits = [{"score": 1 - row.pop("_distance")} | row for row in rows]
+    return sorted(hits, key=lambda hit: (-hit["score"], hit["path"], hit["start_seconds"]))
 
 
-def _cosines(shard: Shard, query: np.ndarray, rows: list[int] | None = None) -> np.ndarray:
-    embeddings = shard.read_embeddings()
-    if embeddings.ndim != 2 or embeddings.shape[1] != len(query) or len(embeddings) != len(shard):
-        raise ValueError(
-            f"{shard.embeddings_file} holds {embeddings.shape}, not the ({len(shard)}, {len(query)}) of its table."
+def _build_index(store: EmbeddingStore) -> None:
+    print(f"building an index over {store.table.count_rows():,} rows, once for this store …", flush=True)
+    store.table.create_index("embedding", config=IvfFlat(distance_type="cosine"))
+    print(f"recall@10 of the index against exact search: {measure_recall(store):.3f}", flush=True)
+
+
+def measure_recall(store: EmbeddingStore, top_k: int = 10) -> float:
+    """Return the share of the exact search's hits that the index finds, over rows of the store as queries."""
+    generator = np.random.default_rng(0)
+    rows = generator.choice(store.table.count_rows(), NUM_RECALL_QUERIES, replace=False)
+    found = total = 0
+    for row in store.table.take_offsets(sorted(rows.tolist())).select(["embedding"]).to_list():
+        noise = generator.normal(size=len(row["embedding"])) / len(row["embedding"]) ** 0.5
+        query = np.array(row["embedding"]) + np.linalg.norm(row["embedding"]) * noise
+        exact, by_index = (
+            {(hit["path"], hit["start_seconds"]) for hit in _search(store, query, top_k, None, exact=is_exact)}
+            for is_exact in (True, False)
         )
-    return _normalise(embeddings if rows is None else embeddings[rows]) @ query
-
-
-def _normalise(embeddings: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.maximum(lengths, np.finfo(np.float32).tiny)
-
-
-def _find_by_index(store: EmbeddingStore, shards: list[Shard], query: np.ndarray, top_k: int) -> list[Hit]:
-    index = _open_index(store.folder, shards)
-    candidates = index.search(query.astype(np.float32), k=CANDIDATES_PER_HIT * top_k).indices
-    first_rows = np.cumsum([0, *(len(shard) for shard in shards)])
-    hits = []
-    rows_of_shards: dict[int, list[int]] = {}
-    for candidate in sorted(int(index) for index in candidates if index >= 0):
-        place = int(np.searchsorted(first_rows, candidate, side="right")) - 1
-        rows_of_shards.setdefault(place, []).append(candidate - int(first_rows[place]))
-    for place, rows in rows_of_shards.items():
-        scores = _cosines(shards[place], query, rows)
-        hits += [Hit(float(score), shards[place], row) for score, row in zip(scores, rows, strict=True)]
-    return sorted(hits, key=_by_score)[:top_k]
-
-
-def _open_index(folder: Path, shards: list[Shard]):
-    """Returns the index over all shards; it is kept in the store, and made anew when shards have come."""
-    import faiss
-    from datasets.search import FaissIndex
-
-    fingerprint = hashlib.sha256("\n".join(f"{shard.table_file.name} {len(shard)}" for shard in shards).encode())
-    file = folder / f"index-{fingerprint.hexdigest()[:16]}.faiss"
-    if file.is_file():
-        return FaissIndex.load(file)
-    print(f"building {file.name}, once for these embeddings …", flush=True)
-    index = FaissIndex(string_factory="HNSW32", metric_type=faiss.METRIC_INNER_PRODUCT)
-    for shard in shards:
-        index.add_vectors(_normalise(shard.read_embeddings()))
-    with whole_file(file) as temporary:
-        index.save(temporary)
-    for old in folder.glob("index-*.faiss"):
-        if old != file:
-            old.unlink()
-    return index
+        found, total = found + len(exact & by_index), total + len(exact)
+    return found / total

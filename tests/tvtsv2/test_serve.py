@@ -1,0 +1,168 @@
+"""`tvtsv2 serve` over loopback: texts and videos against the model, limits, hostile requests, many at a time."""
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_tvtsv2 import TVTSv2Model
+from tests.support.small_folder import small_processor, write_small_folder
+from tests.support.video_files import write_video
+from tvtsv2.main import main
+
+uvicorn = pytest.importorskip("uvicorn")
+MAX_BYTES = 300_000
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("serve")
+    write_small_folder(place / "model")
+    (place / "videos").mkdir()
+    write_video(place / "videos" / "one.mp4", num_frames=20)
+    write_video(place / "secret.mp4", num_frames=20)
+    (place / "videos" / "link.mp4").symlink_to(place / "secret.mp4")
+    return place
+
+
+@pytest.fixture(scope="module")
+def model(place):
+    return TVTSv2Model.from_pretrained(place / "model").eval()
+
+
+@pytest.fixture(scope="module")
+def address(place, model):
+    """A running server."""
+    from tvtsv2.serving.application import Limits, make_application
+
+    limits = Limits(max_inputs=4, max_waiting=40, max_bytes=MAX_BYTES)
+    application = make_application(
+        model, small_processor(), name="small", videos=place / "videos", num_readers=1, limits=limits
+    )
+    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+
+
+def post(address: str, body: bytes, content_type: str = "application/json") -> tuple[int, dict]:
+    request = urllib.request.Request(f"{address}/v1/embeddings", body, {"Content-Type": content_type})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=120) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def embed(address: str, inputs, **fields) -> np.ndarray:
+    status, answer = post(address, json.dumps({"input": inputs, "model": "small"} | fields).encode())
+    assert status == 200, answer
+    assert answer["object"] == "list" and [entry["index"] for entry in answer["data"]] == list(
+        range(len(answer["data"]))
+    )
+    return [entry["embedding"] for entry in answer["data"]]
+
+
+@torch.no_grad()
+def expected(model, **inputs) -> np.ndarray:
+    get = model.get_text_features if "text" in inputs else model.get_video_features
+    output = get(**small_processor()(**inputs, return_tensors="pt")).pooler_output
+    return torch.nn.functional.normalize(output, dim=-1).numpy()
+
+
+def test_texts_in_openai_s_form(address, model):
+    wanted = expected(model, text=["red circle", "star"])
+    assert np.allclose(embed(address, ["red circle", "star"]), wanted, atol=1e-5)
+    (row,) = embed(address, "star", encoding_format="base64")
+    assert np.allclose(np.frombuffer(base64.b64decode(row), "<f4"), wanted[1], atol=1e-5)
+
+
+def test_videos_by_path_base64_and_upload(address, model, place):
+    video = place / "videos" / "one.mp4"
+    content, wanted = video.read_bytes(), expected(model, videos=str(video))[0]
+    encoded = base64.b64encode(content).decode()
+    inputs = [{"video_path": "one.mp4"}, {"video": encoded}, {"video": f"data:video/mp4;base64,{encoded}"}, "star"]
+    rows = embed(address, inputs)
+    assert np.allclose(rows[:3], [wanted] * 3, atol=1e-5)
+    assert np.allclose(rows[3], expected(model, text=["star"])[0], atol=1e-5)
+    boundary = uuid.uuid4().hex
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
+    status, answer = post(
+        address,
+        head.encode() + content + f"\r\n--{boundary}--\r\n".encode(),
+        f"multipart/form-data; boundary={boundary}",
+    )
+    assert status == 200 and np.allclose(answer["data"][0]["embedding"], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b"no json", 400, "must be JSON"),
+        (b'{"texts": []}', 400, "must be JSON"),
+        (b'{"input": []}', 400, "1 to 4 inputs"),
+        (b'{"input": ["a", "a", "a", "a", "a"]}', 400, "1 to 4 inputs"),
+        (b'{"input": [1, 2]}', 400, "token ids"),
+        (b'{"input": ""}', 400, "not empty"),
+        (b'{"input": "a", "encoding_format": "hex"}', 400, "encoding_format"),
+        (b'{"input": {"video": "???"}}', 400, "base64"),
+        (b'{"input": {"video": "AAAA"}}', 400, "cannot be read"),
+        (b'{"input": {"video_path": "none.mp4"}}', 404, "no video"),
+        (b'{"input": {"video_path": "../secret.mp4"}}', 404, "no video"),
+        (b'{"input": {"video_path": "/etc/passwd"}}', 404, "no video"),
+        (b'{"input": {"video_path": "link.mp4"}}', 404, "no video"),
+        (b'{"input": {"video_path": "a\\u0000b"}}', 404, "no video"),
+        (b'{"input": {"video_path": "' + b"a" * 5000 + b'"}}', 404, "no video"),
+        (b'{"input": "' + b"a" * MAX_BYTES + b'"}', 413, "larger than"),
+    ],
+)
+def test_bad_requests_are_told_in_openai_s_form(address, body, status, message):
+    found, answer = post(address, body)
+    assert found == status and message in answer["error"]["message"]
+
+
+def test_many_requests_at_a_time_are_all_answered_or_told_to_wait(address, model):
+    texts = ["red", "blue", "green", "star"]
+    wanted = expected(model, text=texts)
+    body = json.dumps({"input": texts}).encode()
+    with ThreadPoolExecutor(30) as pool:
+        answers = list(pool.map(lambda _: post(address, body), range(60)))
+    assert {status for status, _ in answers} <= {200, 429}
+    good = [answer["data"] for status, answer in answers if status == 200]
+    assert len(good) >= 10
+    for data in good:
+        assert np.allclose([entry["embedding"] for entry in data], wanted, atol=1e-5)
+    assert embed(address, "star")
+
+
+def test_wrong_arguments(place, capsys):
+    assert main(["serve", str(place / "model"), "--batch_size", "0"]) == 2
+    assert "at least 1" in capsys.readouterr().err
+    assert main(["serve", str(place / "none")]) == 1
+
+
+def test_ctrl_c_ends_the_command(place, tmp_path):
+    command = [sys.executable, "-m", "tvtsv2", "serve", str(place / "model"), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "/v1/embeddings" in process.stdout.readline()
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert "Traceback" not in error, error

@@ -1,0 +1,74 @@
+"""`tvtsv2 serve`: embeddings of texts and videos over HTTP."""
+
+import argparse
+
+from tvtsv2.errors import ArgumentError
+
+DESCRIPTION = """\
+Serve embeddings over HTTP, in the form of OpenAI's POST /v1/embeddings.
+
+  tvtsv2 serve MODEL
+  tvtsv2 serve MODEL --port 8000 --videos /data/videos
+
+  curl localhost:8000/v1/embeddings -H 'Content-Type: application/json' -d '{"input": ["a red star", "a dog"]}'
+  curl localhost:8000/v1/embeddings -F file=@video.mp4
+  … -d '{"input": [{"video": "<base64>"}, {"video_path": "below/the/folder.mp4"}, {"text": "a red star"}]}'
+
+Embeddings have length 1, so that a dot product is a cosine. Inputs of concurrent requests go through the model in
+batches; videos are read in processes of their own, where a file that crashes the decoder affects no other request.
+{"video_path": …} works for files below --videos only. There is no authentication: keep the address local, or put a
+proxy in front. Needs: pip install 'tvtsv2[serve]'."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add this command."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="embeddings over HTTP, in OpenAI's form",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="model folder or hub name")
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the hub")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="(%(default)s; 0: any free one)")
+    parser.add_argument("--videos", metavar="FOLDER", help="folder whose files may be named by path")
+    parser.add_argument("--batch_size", type=int, default=8, help="inputs through the model at a time (%(default)s)")
+    parser.add_argument("--num_readers", type=int, default=2, help="processes that read videos (%(default)s)")
+    parser.add_argument("--max_inputs", type=int, default=256, help="per request (%(default)s)")
+    parser.add_argument("--max_waiting", type=int, default=512, help="inputs; more get status 429 (%(default)s)")
+    parser.add_argument("--max_megabytes", type=int, default=200, help="per request (%(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    for name in ("batch_size", "num_readers", "max_inputs", "max_waiting", "max_megabytes"):
+        if getattr(arguments, name) < 1:
+            raise ArgumentError(f"--{name} must be at least 1, got {getattr(arguments, name)}.")
+    try:
+        import uvicorn
+
+        from tvtsv2.serving.application import Limits, make_application
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"Serving needs {error.name}: pip install 'tvtsv2[serve]'") from error
+    import torch
+
+    from modeling_tvtsv2.fast_linear import use_fast_linear
+    from tvtsv2.models.model_loading import load_model, load_processor
+
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    model = use_fast_linear(load_model(arguments.model, revision=arguments.revision, dtype=arguments.dtype))
+    application = make_application(
+        model.to(device),
+        load_processor(arguments.model, revision=arguments.revision),
+        name=arguments.model,
+        videos=arguments.videos,
+        batch_size=arguments.batch_size,
+        num_readers=arguments.num_readers,
+        limits=Limits(arguments.max_inputs, arguments.max_waiting, arguments.max_megabytes * 2**20),
+    )
+    print(f"POST http://{arguments.host}:{arguments.port}/v1/embeddings; Ctrl-C ends", flush=True)
+    uvicorn.run(application, host=arguments.host, port=arguments.port, log_level="warning", access_log=False)
+    return 0
