@@ -95,7 +95,7 @@ def make_model_meta(folder: str, *, name: str | None = None, revision: str | Non
     """
     is_local = Path(folder).is_dir()
     return ModelMeta(
-        loader=TVTSv2Encoder,
+        loader=TVTSv2Encoder,  # type: ignore[arg-type]  # a class is such a callable
         loader_kwargs={"folder": str(folder)},
         name=name or (f"tvtsv2/{Path(folder).resolve().name}" if is_local else folder),
         revision=revision or ("local" if is_local else None),
@@ -110,7 +110,7 @@ def make_model_meta(folder: str, *, name: str | None = None, revision: str | Non
         public_training_code=None,
         public_training_data=None,
         framework=["PyTorch"],
-        similarity_fn_name="cosine",
+        similarity_fn_name="cosine",  # type: ignore[arg-type]
         use_instructions=False,
         training_datasets=None,
         modalities=["text", "image", "video"],
