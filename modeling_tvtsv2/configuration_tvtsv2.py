@@ -89,6 +89,9 @@ class TVTSv2VisionConfig(CLIPVisionConfig):
     post_layernorm_scope (`"all"` or `"pooled"`, defaults to `"all"`):
         Tokens that the final layer norm runs over: all (B family) or the class token alone (H family, whose sorter
         receives patch tokens without that norm). Source: released code.
+    position_initializer_range (`float`, defaults to 0.02):
+        Standard deviation of a new spatial position embedding. CLIP's 0.02 is far below that of the embedded patches,
+        so that a model trained from scratch learns neither shapes nor places for a long time.
     temporal_initializer_range (`float`, defaults to 0.02):
         Standard deviation of a new temporal embedding. The released code starts at hidden_size**-0.5.
     temporal_attention_init (`"released"` or `"identity"`, defaults to `"released"`):
@@ -103,6 +106,7 @@ class TVTSv2VisionConfig(CLIPVisionConfig):
 
     num_frames: int = 12
     post_layernorm_scope: str = "all"
+    position_initializer_range: float = 0.02
     temporal_initializer_range: float = 0.02
     temporal_attention_init: str = "released"
 
