@@ -5,8 +5,8 @@ from transformers import CLIPTextConfig, CLIPVisionConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 # Sources: paper, section 4.1; the released configurations. `tiny` is ours: a small model that learns to sort the
-# generated corpus on two CPU cores. It is trained from scratch, hence the wide temporal embedding: at the usual
-# standard deviation of 0.02 to 0.04 sorting stays at chance for thousands of steps.
+# generated corpus on two CPU cores. It is trained from scratch, hence the wide embeddings of position and time: at the
+# usual standard deviation of 0.02 to 0.04 sorting stays at chance for thousands of steps, and shape and motion do, too.
 _PRESETS = {
     "b32": {
         "text_config": {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
@@ -64,7 +64,9 @@ _PRESETS = {
             "image_size": 64,
             "patch_size": 16,
             "projection_dim": 128,
-            "temporal_initializer_range": 0.6,
+            "position_initializer_range": 1.0,
+            "temporal_initializer_range": 1.0,
+            "temporal_attention_init": "identity",
         },
         "projection_dim": 128,
         "sorter_num_attention_heads": 4,

@@ -1,7 +1,7 @@
 """Captions of single events in the manner of a stock-footage site, and text queries for one attribute.
 
-Most captions name some attributes and leave others out, so that color and scene do not suffice to tell videos apart:
-where a batch's captions say "a star" or "something rising", only shape or motion can match them to their videos.
+Half of the training captions name neither color nor scene, so that these do not suffice to tell videos apart: what says
+"a star" or "a thing rising" can be matched to its video by shape or motion alone.
 """
 
 from collections.abc import Collection
@@ -18,7 +18,7 @@ ATTRIBUTES = {
     "motion": MOTIONS,
     "speed": SPEEDS,
 }
-NAMED_RATIO = {"color": 0.5, "scene": 0.4, "shape": 0.85, "motion": 0.8, "speed": 0.5}  # share of captions naming it
+EVERYTHING_RATIO, ACTION_RATIO = 0.35, 0.5  # share of captions that name everything; shape and motion at most
 
 ADVERBS = {"slow": ("slowly",), "fast": ("quickly", "fast")}
 NOUNS = ("thing", "shape", "object")  # for a shape that is not named
@@ -33,11 +33,17 @@ STILL_CAPTIONS = ("{a} {thing} {where}", "{thing} {where}", "{where} {a} {thing}
 
 
 def draw_named(rng: np.random.Generator) -> set[str]:
-    """Return the attributes that a caption names: shape or motion among them, speed only with motion."""
-    named = {attribute for attribute, ratio in NAMED_RATIO.items() if rng.random() < ratio}
-    if not named & {"shape", "motion"}:
-        named.add(str(rng.choice(["shape", "motion"])))
-    return named if "motion" in named else named - {"speed"}
+    """Return the attributes that a training caption names: everything, shape and motion at most, or any of them."""
+    kind = rng.random()
+    if kind < EVERYTHING_RATIO:
+        return set(ATTRIBUTES)
+    candidates = ["shape", "motion", "speed"] if kind < EVERYTHING_RATIO + ACTION_RATIO else list(ATTRIBUTES)
+    while True:
+        named = {attribute for attribute in candidates if rng.random() < 0.7}
+        if "motion" not in named:
+            named.discard("speed")
+        if named:
+            return named
 
 
 def describe(event: Event, scene: str, rng: np.random.Generator, named: Collection[str] = tuple(ATTRIBUTES)) -> str:

@@ -40,7 +40,9 @@ MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "spin", "bounce", "b
 SPEEDS = ("slow", "fast")
 
 RADIUS_RANGE = (0.24, 0.30)
-TRAVEL_RATIO = {"slow": 0.12, "fast": 0.30}  # distance from the middle at which a moving shape starts and ends
+OUTLINE_RATIO = 0.06  # width of the dark line around every shape
+OUTLINE_LEVEL = 12  # its brightness, of 255
+TRAVEL_RATIO = {"slow": 0.12, "fast": 0.26}  # distance from the middle at which a moving shape starts and ends
 SIZE_RANGE = {"slow": (0.75, 1.15), "fast": (0.45, 1.4)}  # smallest and largest radius, in radii
 TURN_RATE = {"slow": 0.9, "fast": 2.6}  # radians per second
 HOP_RATE = {"slow": 0.4, "fast": 1.0}  # hops per second
@@ -160,14 +162,17 @@ def _paint_shape(pictures: np.ndarray, event: Event, elapsed: np.ndarray, rng: n
     across, along = (grid[None, None, columns] - x) / radius, (grid[None, rows, None] - y) / radius
     cosine, sine = np.cos(angle), np.sin(angle)
     distance = SHAPES[event.shape](cosine * across + sine * along, cosine * along - sine * across)
-    opacity = np.clip(0.5 - distance * radius * image_size, 0, 1) * visible
+    distance = distance * radius * image_size  # pixels
     region = pictures[:, rows, columns]
-    region[...] = np.clip(region + opacity[..., None] * (color - region), 0, 255)
+    # The outline looks the same whatever the colors of shape and scene.
+    for paint, reach in ((np.full(3, OUTLINE_LEVEL, np.float32), OUTLINE_RATIO * image_size), (color, 0)):
+        opacity = np.clip(0.5 - distance + reach, 0, 1) * visible
+        region[...] = np.clip(region + opacity[..., None] * (paint - region), 0, 255)
 
 
 def _reach(center: np.ndarray, radius: np.ndarray, image_size: int) -> slice:
     """Return the pixels along one axis that a shape may touch in any frame."""
-    reach = 1.3 * radius  # the corners of a turned square lie 1.22 radii out
+    reach = 1.3 * radius + OUTLINE_RATIO  # the corners of a turned square lie 1.22 radii out
     first, last = ((center - reach).min(), (center + reach).max())
     return slice(max(0, int(first * image_size)), min(image_size, int(last * image_size) + 2))
 
