@@ -1,8 +1,8 @@
-"""What the first bits of AV1 packets say: whether decoding may start at one, and which parts of them a frame needs.
+"""Headers of AV1 packets: whether decoding may start at a packet, and which parts of packets a frame depends on.
 
-An AV1 frame says which of eight stored frames it refers to and which of them it replaces, and everything it takes from
-others (pictures, motion, probabilities) comes from those it refers to. So what must be decoded for a frame is known
-before anything is: in the pyramids that encoders build, few of the frames before it.
+An AV1 frame header names the stored frames (of eight) that the frame refers to and those that it replaces. Everything
+that a frame takes from others (pictures, motion, probabilities) comes from the frames it refers to, so that the
+dependencies of a frame are known without decoding: few of the frames before it in the pyramids that encoders build.
 
 Source: AV1 bitstream specification, sections 5.3 (units), 5.5 (sequence header), 5.9 (frame header), 7.20 (storing).
 """
@@ -22,14 +22,14 @@ PADDING = 15
 KEY_FRAME, INTRA_ONLY_FRAME, SWITCH_FRAME = 0, 2, 3
 ALL_SLOTS = range(8)
 
-# What is looked at of hostile files; real packets hold a few units.
+# Limits for hostile files; real packets hold a few units.
 MAX_UNITS_IN_PACKET = 1000
 MAX_FRAMES_IN_RUN = 2**17
 MAX_SIZE_BYTES = 8
 
 
 class _Sequence(NamedTuple):
-    """How to read frame headers: 2 where each frame says whether it is screen content, or moves by whole pixels."""
+    """Fields of the sequence header that frame headers depend on; the value 2 leaves the choice to each frame."""
 
     screen_content: int
     whole_pixels: int
@@ -48,7 +48,7 @@ class _Header(NamedTuple):
 
 @dataclass
 class _Frame:
-    """A coded frame, or the order to show a stored one: its packet, the parts of it, and the frames referred to."""
+    """A coded frame, or a header that shows a stored one: its packet, its parts, and the frames it refers to."""
 
     packet: int
     parts: list[slice]
@@ -100,7 +100,7 @@ class Av1Headers:
 
 
 def needed_parts(packets: list, are_wanted: list[bool]) -> list[list[slice]] | None:
-    """What has to be decoded of packets, the first with a keyframe, so that those that are wanted come out.
+    """Return the parts of packets, the first one a keyframe, that have to be decoded for the packets that are wanted.
 
     Returns:
         The parts of each packet, in order, none where it can be left out. The first packet and those that are wanted

@@ -1,8 +1,8 @@
-"""Which codecs are read by packet table, and the headers of those whose packets need one look each.
+"""The codecs that are read by packet table, and the headers of those with simple packets.
 
 For every codec a class collects the headers of all packets: `Headers(extradata)`, `add(data, is_keyframe)` per packet
 in decoding order, then `finish()`. All three raise `UnusualStream` unless each packet holds one picture that a
-decoder returns in the order told, whatever packets were decoded before its start.
+decoder returns, in the order of `HeaderFacts.output_order`.
 """
 
 import numpy as np
@@ -121,5 +121,5 @@ def _vp9_first_bytes(data: memoryview) -> list[int]:
         return [data[0]]
     sizes = [int.from_bytes(data[start + 1 + width * n :][:width], "little") for n in range(count)]
     if min(sizes) == 0 or sum(sizes) > start:
-        return [data[0]]  # and no decoder takes it
+        return [data[0]]  # no decoder accepts such an index either
     return [data[sum(sizes[:n])] for n in range(count)]

@@ -120,7 +120,7 @@ class Mpeg4Headers:
 
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The start codes of a packet and what each begins, itself included."""
+    """The units of a packet, start codes included, and the type of each."""
     position = data.find(PREFIX)
     while 0 <= position < len(data) - 3:
         following = data.find(PREFIX, position + 3)

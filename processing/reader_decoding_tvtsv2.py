@@ -137,21 +137,21 @@ class _DecodingJob:
         codec, kept_times = codec_of(self.video), None
         if fits and codec in SKIPPING_CODECS and not self.table.has_layers:
             kept_times = run.targets.keys() | {packet.pts for packet in packets[:num_consumed]}
-        must_come = kept_times
-        if kept_times and codec == "av1":  # whose decoder cannot be told to skip frames later than at its start
+        required = kept_times
+        if kept_times and codec == "av1":  # dav1d reads `skip_frame` only when it is opened
             needed = needed_packets(packets, kept_times)
-            packets, must_come = (packets, None) if needed is None else (needed, must_come)
+            packets, required = (packets, None) if needed is None else (needed, required)
             kept_times = None
         reorder_depth = decoder.reorder_depth
         packets = itertools.islice(packets, num_consumed, None)
         frames = itertools.chain(consumed, _decode_packets(decoder, packets, self.video, kept_times))
-        self._check_and_take(frames, run, end, must_come)
+        self._check_and_take(frames, run, end, required)
         if decoder.reorder_depth != reorder_depth:
             raise UncertainTable("the decoder changes how far it reorders frames")
         _flush(decoder)
 
-    def _check_and_take(self, frames: Iterable[av.VideoFrame], run: Run, end: int, must_come: Set[int] | None) -> None:
-        """Compare the frames of a run with the table; all of the table's must come, or those of `must_come`."""
+    def _check_and_take(self, frames: Iterable[av.VideoFrame], run: Run, end: int, required: Set[int] | None) -> None:
+        """Compare the frames of a run with the table; all of the table's are required, or those of `required`."""
         first_time = int(self.table.pts[run.start])
         shown = self.table.is_shown[run.start : end + 1]
         times = np.sort(self.table.pts[run.start : end + 1][shown])
@@ -160,20 +160,20 @@ class _DecodingJob:
         for frame in frames:
             if frame.pts is not None and frame.pts < first_time:
                 continue
-            self._pass_over(expected, frame.pts, must_come)
+            self._pass_over(expected, frame.pts, required)
             if frame.is_corrupt or (frame.width, frame.height) != self.size:
                 raise UncertainTable("a frame is corrupt or of another size")
             if frame.pts in run.targets:
                 self.take(run.targets[frame.pts], frame)
-        self._pass_over(expected, None, must_come)
+        self._pass_over(expected, None, required)
 
     @staticmethod
-    def _pass_over(expected: Iterator[int], time: int | None, must_come: Set[int] | None) -> None:
-        """Advance `expected` to `time`, or to its end for None, over frames that need not come."""
+    def _pass_over(expected: Iterator[int], time: int | None, required: Set[int] | None) -> None:
+        """Advance `expected` to `time`, or to its end for None, over frames that are not required."""
         for other in expected:
             if other == time:
                 return
-            if must_come is None or other in must_come:
+            if required is None or other in required:
                 raise UncertainTable("a packet gives no frame, or frames come in another order than that of the table")
         if time is not None:
             raise UncertainTable("a frame has a time that is not in the table, or comes out of order")

@@ -72,8 +72,8 @@ def read_video(
     with open_again() as video:
         try:
             return _read_by_table(video, request, num_threads)
-        except UncertainTable as doubt:
-            reason = str(doubt)
+        except UncertainTable as error:
+            reason = str(error)
     return read_sequentially(open_again, request, reason)
 
 

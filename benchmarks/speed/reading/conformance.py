@@ -12,6 +12,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,7 @@ def format_table(record: dict) -> str:
     files, names = record["files"], record["runs"]
     lines = [
         "12 midpoints of each file, compared with a full sequential decode; a reader that raises has refused the file.",
-        "Readers: " + ", ".join(f"{name} {version}" for name, version in record["readers"].items()) + ".",
+        "Readers: " + ", ".join(f"{name} ({note})" for name, note in record["readers"].items()) + ".",
         "",
         "| | " + " | ".join(names) + " |",
         "|---" * (len(names) + 1) + "|",
@@ -76,8 +77,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, write in tqdm(WRITERS.items()):
             files[name] = judge_file(write(Path(folder) / name), runs)
-    versions = {name: notes.get(name, "") for name in READERS if name in notes or name in readers}
-    record = {"readers": versions, "runs": list(runs), "files": files}
+    notes |= {"ours": f"PyAV {version('av')}", "transformers": version("transformers")}
+    record = {"readers": notes, "runs": list(runs), "files": files}
     arguments.record.write_text(json.dumps(record, indent=1) + "\n")
     arguments.record.with_suffix(".md").write_text(format_table(record))
     print(format_table(record))
