@@ -16,23 +16,12 @@ from benchmarks.evaluation.protocols.similarity_blocks import Block
 NOTE = "needs all queries of the test set at once"
 
 
-def dual_softmax(similarities: np.ndarray, temperature: float) -> np.ndarray:
-    """Return the whole matrix (Q, C), float64, re-weighted.
-
-    Args:
-        similarities: (Q, C) cosine similarities.
-        temperature: They are divided by it, > 0.
-    """
-    blocks = [(similarities.astype(np.float64), np.arange(len(similarities)))]
-    return next(dual_softmax_blocks(lambda: iter(blocks), temperature))[0]
-
-
 def dual_softmax_blocks(make_blocks: Callable[[], Iterator[Block]], temperature: float) -> Iterator[Block]:
-    """Yield the same in blocks of queries, in two passes: all of them for the sums over queries, then one by one.
+    """Yield re-weighted similarities, float64, in two passes: all queries for the sums over them, then block by block.
 
     Args:
-        make_blocks: Starts the similarities again, each time it is called.
-        temperature: They are divided by it, > 0.
+        make_blocks: starts the similarities again, each time it is called.
+        temperature: they are divided by it, > 0.
 
     Raises:
         ValueError: the temperature is not positive.
