@@ -7,7 +7,7 @@ from transformers.configuration_utils import PreTrainedConfig
 # Sources: paper, section 4.1; the released configurations. `tiny` is ours: a small model that learns to sort the
 # generated corpus on two CPU cores. It is trained from scratch, hence the wide embeddings of position and time: at the
 # usual standard deviation of 0.02 to 0.04 sorting stays at chance for thousands of steps, and shape and motion do, too.
-_PRESETS = {
+_PRESETS: dict[str, dict] = {
     "b32": {
         "text_config": {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
         "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "patch_size": 32},

@@ -1,12 +1,9 @@
-"""Converts a checkpoint of the authors' release (August 2023) into a folder that `from_pretrained` loads.
+"""Conversion of checkpoints of the authors' release (August 2023); `tvtsv2 convert` is its command line.
 
-    python -m modeling_tvtsv2.convert_checkpoint TVTSv2_B_16.pth tvtsv2-b16
-
-The file is opened with `weights_only=True`: nothing in it is executed. The release's licence file grants nothing for
-its weights; whether you may use or pass them on is for you to settle with their authors.
+Files are opened with `weights_only=True`: nothing in them is executed. The release's license file grants nothing for
+its weights; permission to use or distribute them is the authors' to give.
 """
 
-import argparse
 import re
 from collections.abc import Mapping
 
@@ -14,8 +11,8 @@ import torch
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining, TVTSv2Model
 
-# Regular expressions of the release's names and what they are called here. "|" separates the names into which a fused
-# query-key-value tensor is split along its first axis; "^T" marks a matrix that is stored transposed.
+# Regular expressions of the release's names, and the names here. "|" separates the names of the parts into which a
+# fused query-key-value tensor is split along its first axis; "^T" marks a matrix that is stored transposed.
 _TEXT_BLOCK = (r"text_model\.resblocks\.(\d+)\.", r"text_model.encoder.layers.\1.")
 _VIDEO_BLOCK = (r"video_model\.transformer\.resblocks\.(\d+)\.", r"vision_model.encoder.layers.\1.")
 _SORTER_BLOCK = (r"pred_model\.blocks\.(\d+)\.", r"sorter.layers.\1.")
@@ -61,7 +58,7 @@ _RENAMINGS: list[tuple[str, str]] = [
 
 
 def converted_names(official_name: str) -> list[str]:
-    """Returns what one of the release's tensors is called here: three names for a fused query-key-value, else one.
+    """Return the names here of one of the release's tensors: three for a fused query-key-value tensor, else one.
 
     Raises:
         ValueError: the release has no such tensor.
@@ -79,7 +76,7 @@ def _renaming(official_name: str) -> tuple[str, bool]:
 
 
 def _unwrap(state_dict: Mapping) -> dict[str, torch.Tensor]:
-    """Returns the tensors by the release's names, out of a training checkpoint and a parallel wrapper's prefix."""
+    """Return the tensors by the release's names, without a training checkpoint's nesting or a wrapper's prefix."""
     if isinstance(state_dict.get("state_dict"), Mapping):
         state_dict = state_dict["state_dict"]
     wrong = [name for name, tensor in state_dict.items() if not isinstance(name, str) or not torch.is_tensor(tensor)]
@@ -93,7 +90,7 @@ def _unwrap(state_dict: Mapping) -> dict[str, torch.Tensor]:
 
 
 def convert_official_state_dict(state_dict: Mapping) -> dict[str, torch.Tensor]:
-    """Returns the weights under this project's names, for `load_state_dict(…, strict=True)`.
+    """Return the weights under this project's names, for `load_state_dict(…, strict=True)`.
 
     Args:
         state_dict: tensors under the release's names, optionally wrapped as `{"state_dict": …}`, optionally all
@@ -101,7 +98,7 @@ def convert_official_state_dict(state_dict: Mapping) -> dict[str, torch.Tensor]:
             it `TVTSv2Model`.
 
     Raises:
-        ValueError: a tensor that the release does not have, or that cannot be split or transposed; it is named.
+        ValueError: a tensor is none of the release's, or cannot be split or transposed; the message names it.
     """
     converted = {}
     for name, tensor in _unwrap(state_dict).items():
@@ -128,13 +125,13 @@ def _check_shape(name: str, tensor: torch.Tensor, fits: bool, wanted: str) -> No
 
 
 def infer_official_config(state_dict: Mapping) -> TVTSv2Config:
-    """Returns the configuration of the release's size that these weights belong to.
+    """Return the configuration of the release's size that these weights belong to.
 
     Args:
         state_dict: as for `convert_official_state_dict`.
 
     Raises:
-        ValueError: a tensor is missing by which sizes are told apart, or they are those of none of B/32, B/16 and H/14.
+        ValueError: a tensor that identifies the size is missing, or the sizes are none of B/32, B/16 and H/14.
     """
     weights = _unwrap(state_dict)
     measured = _measure(weights)
@@ -186,14 +183,14 @@ def _expected_measures(config: TVTSv2Config) -> dict[str, int]:
 
 
 def convert_checkpoint(checkpoint_path: str, output_dir: str) -> type:
-    """Writes the converted model to `output_dir` and returns its class.
+    """Write the converted model to `output_dir` and return its class.
 
     Raises:
         ValueError: the file is not a checkpoint of the release; missing, left-over and misshapen tensors are named.
     """
     try:
         state_dict = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch.load raises a dozen types, and a traceback of pickle helps nobody
+    except Exception as error:  # torch.load raises a dozen types
         raise ValueError(f"{checkpoint_path} is not a PyTorch checkpoint of plain tensors: {error}") from error
     if not isinstance(state_dict, Mapping):
         raise ValueError(f"{checkpoint_path} holds a {type(state_dict).__name__}, not tensors by name.")
@@ -219,27 +216,3 @@ def _check_names_and_shapes(expected: Mapping, converted: Mapping) -> None:
     ]
     if problems:
         raise ValueError("The checkpoint does not fit the model.\n  " + "\n  ".join(problems))
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the command line's parser."""
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_tvtsv2.convert_checkpoint",
-        description="Convert a checkpoint of the TVTSv2 release (B/32, B/16 or H/14) to a folder for from_pretrained.",
-    )
-    parser.add_argument("checkpoint_path", help="the release's .pth file; opened without executing anything in it")
-    parser.add_argument("output_dir", help="folder to write config, safetensors and model code to")
-    return parser
-
-
-def main() -> None:
-    arguments = make_parser().parse_args()
-    try:
-        model_class = convert_checkpoint(arguments.checkpoint_path, arguments.output_dir)
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from None
-    print(f"{model_class.__name__} written to {arguments.output_dir}")
-
-
-if __name__ == "__main__":
-    main()

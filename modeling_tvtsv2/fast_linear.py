@@ -49,7 +49,7 @@ def linear(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None 
 
 @functools.cache
 def _mkl_is_slow() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
     return (
         capabilities.get("cpu_name", "").startswith("AMD")
         and bool(capabilities.get("avx512_f"))

@@ -134,7 +134,7 @@ class TVTSv2ZeroShotVideoClassificationPipeline(_VideoPipeline):
         self, candidate_labels=None, templates=None, function_to_apply=None, top_k=None, **unknown
     ) -> tuple[dict, dict, dict]:
         _refuse(unknown, "candidate_labels, templates, function_to_apply, top_k")
-        parameters = {}
+        parameters: dict = {}
         if candidate_labels is not None:
             parameters["labels"] = _check_labels(candidate_labels)
         if templates is not None:

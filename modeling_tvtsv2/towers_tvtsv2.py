@@ -66,7 +66,7 @@ class TVTSv2PreTrainedModel(CLIPPreTrainedModel):
 
     config_class = TVTSv2Config
     base_model_prefix = ""
-    input_modalities = ("video", "text")
+    input_modalities: tuple[str, ...] = ("video", "text")
     # The losses are means over the batch and do not use Trainer's `num_items_in_batch`: Trainer divides them itself.
     accepts_loss_kwargs = False
     _no_split_modules = ["TVTSv2VideoEmbeddings", "TVTSv2VideoLayer", "TVTSv2SorterLayer"]

@@ -1,8 +1,6 @@
 """Conversion of the release's checkpoints: every wrapping, the three sizes, and nothing passed over in silence."""
 
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -298,27 +296,17 @@ def test_a_checkpoint_that_is_no_dict_is_refused(tmp_path):
         conversion.convert_checkpoint(path, str(tmp_path / "out"))
 
 
-# --- the command -------------------------------------------------------------------------------------------------
+# --- real sizes --------------------------------------------------------------------------------------------------
 
 
-def test_the_command_converts_a_checkpoint_of_b32_s_true_shapes(tmp_path):
+def test_a_checkpoint_of_b32_s_true_shapes(tmp_path):
     """A file of 186 million zeros that takes little space: each tensor is one number, repeated."""
     repeated = {name: torch.zeros(()).half().expand(shape) for name, shape in official_shapes("b32").items()}
     path = write_checkpoint(tmp_path / "TVTSv2_B_32.pth", {"state_dict": repeated})
     output_dir = tmp_path / "tvtsv2-b32"
-    command = [sys.executable, "-m", "modeling_tvtsv2.convert_checkpoint", path, str(output_dir)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert f"TVTSv2ForPreTraining written to {output_dir}" in finished.stdout
+    assert conversion.convert_checkpoint(path, str(output_dir)) is TVTSv2ForPreTraining
     config = TVTSv2Config.from_pretrained(output_dir)
     assert (config.vision_config.patch_size, config.dtype) == (32, torch.float16)
     weights = output_dir / "model.safetensors"
     assert weights.stat().st_size > 2 * 185_000_000
     weights.unlink()  # the temporary folder outlives the test
-
-
-def test_the_command_says_what_is_wrong_without_a_traceback(monkeypatch, tmp_path):
-    missing = str(tmp_path / "nowhere.pth")
-    monkeypatch.setattr(sys, "argv", ["convert_checkpoint", missing, str(tmp_path / "out")])
-    with pytest.raises(SystemExit, match=r"error: .*nowhere.pth is not a PyTorch checkpoint.*No such file"):
-        conversion.main()
