@@ -1,4 +1,4 @@
-"""Files, arrays and text to the model's tensors; importing this package makes the Auto classes know the processors."""
+"""Files, arrays and text to the model's tensors; importing it registers the processors with the Auto classes."""
 
 from transformers import AutoProcessor, AutoVideoProcessor
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from mteb.models.abs_encoder import AbsEncoder
-from mteb.models.model_meta import ModelMeta
+from mteb.models.model_meta import ModelMeta, ScoringFunction
 from torch.nn.functional import normalize
 from torch.utils.data import DataLoader
 
@@ -48,7 +48,16 @@ class TVTSv2Encoder(AbsEncoder):
         self.processor = TVTSv2Processor.from_pretrained(folder, revision=revision or "main")
 
     @torch.no_grad()
-    def encode(self, inputs: DataLoader, *, show_progress_bar: bool = False, **kwargs: Any) -> np.ndarray:
+    def encode(
+        self,
+        inputs: DataLoader,
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: Any = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
         """Return the embeddings of a dataset (number of rows, P), float32 of length 1, in its order.
 
         Rows with several columns get the sum of the columns' embeddings, scaled to length 1 again, as with mteb's
@@ -56,7 +65,7 @@ class TVTSv2Encoder(AbsEncoder):
 
         Args:
             inputs: Rows with one or more of the columns.
-            show_progress_bar, kwargs: As mteb passes them; what they say does not change embeddings.
+            task_metadata, hf_split, hf_subset, prompt_type, kwargs: Passed by mteb; embeddings do not depend on them.
 
         Raises:
             ValueError: A dataset has none of the columns.
@@ -95,7 +104,7 @@ def make_model_meta(folder: str, *, name: str | None = None, revision: str | Non
     """
     is_local = Path(folder).is_dir()
     return ModelMeta(
-        loader=TVTSv2Encoder,  # type: ignore[arg-type]  # a class is such a callable
+        loader=TVTSv2Encoder,  # type: ignore[arg-type]  # an encoder by its methods, some inherited untyped
         loader_kwargs={"folder": str(folder)},
         name=name or (f"tvtsv2/{Path(folder).resolve().name}" if is_local else folder),
         revision=revision or ("local" if is_local else None),
@@ -110,7 +119,7 @@ def make_model_meta(folder: str, *, name: str | None = None, revision: str | Non
         public_training_code=None,
         public_training_data=None,
         framework=["PyTorch"],
-        similarity_fn_name="cosine",  # type: ignore[arg-type]
+        similarity_fn_name=ScoringFunction.COSINE,  # type: ignore[arg-type]  # typed as a plain str
         use_instructions=False,
         training_datasets=None,
         modalities=["text", "image", "video"],
