@@ -95,3 +95,36 @@ class HeaderBits:
         columns = (self.position >> 3)[:, None] + np.arange(8)
         window = self.data[self.rows, columns].view(">u8")[:, 0].astype(np.uint64)
         return window << (self.position & 7).astype(np.uint64)
+
+
+def previous_references(is_reference: np.ndarray) -> np.ndarray:
+    """Return the number of the last reference picture before each picture, -1 where there is none."""
+    last = np.maximum.accumulate(np.where(is_reference, np.arange(len(is_reference)), -1))
+    return np.concatenate([[-1], last[:-1]])
+
+
+def output_order(counts: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int) -> np.ndarray:
+    """Return the packet numbers by picture order count, which starts anew at each IDR picture.
+
+    Args:
+        counts: (N,) the low bits of the order counts, below `modulus`.
+        is_reference: (N,) whether the high bits of later pictures derive from this picture.
+        is_idr: (N,) whether a picture starts a new period.
+    """
+    is_reset = is_idr.copy()
+    is_reset[0] = True
+    previous = np.where(is_reset, -1, previous_references(is_reference | is_reset))
+    steps = modulus // 2 - (counts[previous] - counts + modulus // 2) % modulus
+    full = np.where(is_reset, counts, 0)
+    anchors = np.flatnonzero(is_reference | is_reset)
+    # Cumulative sums over the anchors of each period.
+    sums = np.cumsum(np.where(is_reset, 0, steps)[anchors])
+    resets = np.maximum.accumulate(np.where(is_reset[anchors], np.arange(len(anchors)), -1))
+    full[anchors] = sums - sums[resets] + counts[anchors][resets]
+    others = np.flatnonzero(~(is_reference | is_reset))
+    full[others] = full[previous[others]] + steps[others]
+    periods = np.cumsum(is_reset)
+    order = np.lexsort((full, periods))
+    if ((np.diff(full[order]) == 0) & (np.diff(periods[order]) == 0)).any():
+        raise UnusualStream("two pictures have one order count")
+    return order

@@ -5,11 +5,20 @@ Output order is computed from the picture order counts alone, so that the contai
 Source: ITU-T H.264, sections 7.3, 7.4.3, 8.2.1 and D.2.8; ITU-T H.265, sections 7.3 and 8.3.1, table 7-1.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 
-from .format_headers_tvtsv2 import HEAD_BYTES, HeaderBits, HeaderFacts, UnusualStream, bit_reader, take_golomb
+from .format_headers_tvtsv2 import (
+    HEAD_BYTES,
+    HeaderBits,
+    HeaderFacts,
+    UnusualStream,
+    bit_reader,
+    output_order,
+    previous_references,
+    take_golomb,
+)
 
 # H.264: types of units.
 H264_SLICE, H264_IDR_SLICE, H264_SEI = 1, 5, 6
@@ -77,7 +86,7 @@ class H264Headers:
         _check_frame_numbers(frame_numbers, is_reference, is_idr, 1 << self.frame_number_bits)
         order = np.arange(len(self.heads))
         if self.order_count_bits:
-            order = _output_order(bits.take(self.order_count_bits), is_reference, is_idr, 1 << self.order_count_bits)
+            order = output_order(bits.take(self.order_count_bits), is_reference, is_idr, 1 << self.order_count_bits)
         return HeaderFacts(order, np.ones(len(order), bool), is_idr | np.array(self.is_recovery_point))
 
     def _read_sequence(self, unit: bytes) -> None:
@@ -162,7 +171,7 @@ class HevcHeaders:
         counts = bits.take(self.order_count_bits, where=~is_idr)
         # Types below 16 with an even number are not referred to by their own layer.
         is_reference = (layers == 0) & ~np.isin(kinds, HEVC_LEADING) & ((kinds >= 16) | (kinds % 2 == 1))
-        order = _output_order(counts, is_reference, is_idr, 1 << self.order_count_bits)
+        order = output_order(counts, is_reference, is_idr, 1 << self.order_count_bits)
         return HeaderFacts(order, np.ones(len(order), bool), is_random_access, bool(layers.any()))
 
     def _read_sequence(self, unit: bytes) -> None:
@@ -201,21 +210,23 @@ def _configure(extradata: bytes, size_byte: int, read_box: Callable) -> tuple[Ca
 def _units_of_avcc(box: bytes) -> Iterator[bytes]:
     position = 5
     for mask in (31, 255):
-        count, position = box[position] & mask if position < len(box) else 0, position + 1
-        for _ in range(count):
-            size = int.from_bytes(box[position : position + 2], "big")
-            yield box[position + 2 : position + 2 + size]
-            position += 2 + size
+        count = box[position] & mask if position < len(box) else 0
+        position = yield from _counted_units(box, position + 1, count)
 
 
 def _units_of_hvcc(box: bytes) -> Iterator[bytes]:
     position = 23
     for _ in range(box[22]):
-        count, position = int.from_bytes(box[position + 1 : position + 3], "big"), position + 3
-        for _ in range(count):
-            size = int.from_bytes(box[position : position + 2], "big")
-            yield box[position + 2 : position + 2 + size]
-            position += 2 + size
+        count = int.from_bytes(box[position + 1 : position + 3], "big")
+        position = yield from _counted_units(box, position + 3, count)
+
+
+def _counted_units(box: bytes, position: int, count: int) -> Generator[bytes, None, int]:
+    for _ in range(count):
+        size = int.from_bytes(box[position : position + 2], "big")
+        yield box[position + 2 : position + 2 + size]
+        position += 2 + size
+    return position
 
 
 def _units_with_sizes(data: memoryview, width: int) -> Iterator[memoryview]:
@@ -268,41 +279,8 @@ def _sei_number(payload: bytes, position: int) -> tuple[int, int]:
     return number + (payload[position] if position < len(payload) else 0), position + 1
 
 
-def _previous_references(is_reference: np.ndarray) -> np.ndarray:
-    """The number of the last reference picture before each picture, -1 where there is none."""
-    last = np.maximum.accumulate(np.where(is_reference, np.arange(len(is_reference)), -1))
-    return np.concatenate([[-1], last[:-1]])
-
-
 def _check_frame_numbers(numbers: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int) -> None:
-    previous = _previous_references(is_reference)
+    previous = previous_references(is_reference)
     expected = np.where(is_idr, 0, (numbers[previous] + 1) % modulus)
     if (numbers != expected)[previous >= 0].any():
         raise UnusualStream("frame numbers have gaps")
-
-
-def _output_order(counts: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int) -> np.ndarray:
-    """Packet numbers by picture order count, which starts anew at each IDR picture.
-
-    Args:
-        counts: (N,) the low bits of the order counts, below `modulus`.
-        is_reference: (N,) whether the high bits of later pictures derive from this picture.
-        is_idr: (N,) whether a picture starts a new period.
-    """
-    is_reset = is_idr.copy()
-    is_reset[0] = True
-    previous = np.where(is_reset, -1, _previous_references(is_reference | is_reset))
-    steps = modulus // 2 - (counts[previous] - counts + modulus // 2) % modulus
-    full = np.where(is_reset, counts, 0)
-    anchors = np.flatnonzero(is_reference | is_reset)
-    # Cumulative sums over the anchors of each period.
-    sums = np.cumsum(np.where(is_reset, 0, steps)[anchors])
-    resets = np.maximum.accumulate(np.where(is_reset[anchors], np.arange(len(anchors)), -1))
-    full[anchors] = sums - sums[resets] + counts[anchors][resets]
-    others = np.flatnonzero(~(is_reference | is_reset))
-    full[others] = full[previous[others]] + steps[others]
-    periods = np.cumsum(is_reset)
-    order = np.lexsort((full, periods))
-    if ((np.diff(full[order]) == 0) & (np.diff(periods[order]) == 0)).any():
-        raise UnusualStream("two pictures have one order count")
-    return order

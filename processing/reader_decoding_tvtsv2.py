@@ -14,8 +14,7 @@ import numpy as np
 
 from .format_codecs_tvtsv2 import SKIPPING_CODECS
 from .reader_container_tvtsv2 import OpenVideo, decoder_max_pixels
-from .reader_packets_tvtsv2 import PacketReader, PacketTable, UncertainTable, codec_of
-from .reader_plan_tvtsv2 import Run, needed_packets
+from .reader_packets_tvtsv2 import PacketReader, PacketTable, Run, UncertainTable, codec_of, needed_packets
 
 # Codecs that a second decoder decodes in the same way from the stream's parameters alone.
 PARALLEL_CODECS = frozenset({"av1", "h264", "hevc", "vp8", "vp9"})
@@ -93,21 +92,18 @@ def decode_runs(
         _flush(own)
     uses_own = continues or num_decoders == threads_each == 1
     decoders = [own] * uses_own + [_new_decoder(video, threads_each) for _ in range(num_decoders - uses_own)]
-    waiting = sorted(runs[continues:], key=lambda run: run.num_packets)
+    waiting = sorted(runs[continues:], key=lambda run: run.num_packets, reverse=True)
+    shared = iter(waiting)  # each thread takes the next run
     job = _DecodingJob(video, table, reader, take, (first.frames[0].width, first.frames[0].height))
 
     def work(decoder: av.VideoCodecContext) -> None:
         try:
             if continues and decoder is own:
                 job.decode(decoder, runs[0], first)
-            while waiting:
-                try:
-                    run = waiting.pop()
-                except IndexError:  # another thread took the last one
-                    return
+            for run in shared:
                 job.decode(decoder, run)
         except BaseException:
-            waiting.clear()
+            waiting.clear()  # ends `shared`
             raise
 
     if num_decoders == 1:

@@ -1,56 +1,24 @@
-"""The frames of one read, from decoded pictures to one array.
+"""What one read asks for, and its frames, from decoded pictures to one array.
 
 Axis legend: T frames, H height, W width.
 """
 
+import logging
 import threading
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from .reader_container_tvtsv2 import OpenVideo, reading_errors
+from .reader_metadata_tvtsv2 import Orientation, VideoFileMetadata, orientation_of
 
+logger = logging.getLogger(__name__)
 
-class Orientation(NamedTuple):
-    """How stored frames are shown: turned counter-clockwise by quarters, then mirrored left to right or not."""
-
-    quarter_turns: int = 0
-    is_mirrored: bool = False
-
-    @property
-    def degrees(self) -> int:
-        """Return the turn in degrees counter-clockwise, in (-180, 180]."""
-        return 90 * self.quarter_turns - 360 * (self.quarter_turns > 2)
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """Return the image (H, W, 3) uint8 as it is shown."""
-        if self == (0, False):
-            return image
-        # Moving whole pixels is twice as fast as moving single bytes.
-        pixels = np.ascontiguousarray(image).view("V3")[..., 0]
-        pixels = np.rot90(pixels, self.quarter_turns)
-        pixels = pixels[:, ::-1] if self.is_mirrored else pixels
-        return np.ascontiguousarray(pixels)[..., None].view(np.uint8)
-
-
-def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """Return the orientation that the display matrix of a frame states, with angles rounded to quarter turns.
-
-    A matrix that maps the picture to a line or a point is ignored. Source: FFmpeg, display.h: the pixel (x, y) is shown
-    at (a x + c y, b x + d y), with y downwards.
-    """
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return Orientation()
-    a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
-    if a * d == b * c:
-        return Orientation()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return Orientation(2 * (d < 0), (a < 0) != (d < 0))
-    return Orientation(1 if b < 0 else 3, (b < 0) == (c < 0))
+# In a strict read, a larger share of packets that do not decode or of frames flagged as corrupt is an error.
+MAX_DAMAGED_RATIO = 0.05
 
 
 class TakenFrames:
@@ -119,3 +87,64 @@ class TakenFrames:
                 self.images = np.empty((len(self.slots), *image.shape), image.dtype)
         self.images[self.slots[index]] = image
         self.missing.discard(index)
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """The arguments of `read_video` that concern the result."""
+
+    sample_indices_fn: Callable[..., Sequence[int]]
+    frame_transform: Callable[[np.ndarray], np.ndarray] | None
+    apply_rotation: bool
+    strict: bool
+
+    def start(self, video: OpenVideo, metadata: VideoFileMetadata, first_frame: av.VideoFrame) -> TakenFrames:
+        """Ask for the indices and return the collector of their frames."""
+        indices = check_indices(self.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
+        orientation = orientation_of(first_frame) if self.apply_rotation else Orientation()
+        size = (first_frame.width, first_frame.height)
+        return TakenFrames(video, size, indices, self.frame_transform, orientation)
+
+    def finish(self, taken: TakenFrames, metadata: VideoFileMetadata) -> tuple[np.ndarray, VideoFileMetadata]:
+        """Return the frames and the completed metadata.
+
+        Raises:
+            VideoReadingError: A frame is missing, or the decoder flags it as corrupt in a strict read.
+        """
+        frames = taken.stacked()
+        if self.strict and taken.corrupt:
+            raise taken.video.error(
+                f"frame {min(taken.corrupt)} is damaged (the decoder flags it as corrupt); strict=False takes it."
+            )
+        metadata.frames_indices = taken.indices
+        metadata.taken_seconds = [float(metadata.frame_seconds[index]) for index in taken.indices]
+        return frames, metadata
+
+    def check_damage(self, metadata: VideoFileMetadata, video: OpenVideo) -> None:
+        """Raise `VideoReadingError` for a damaged file in a strict read, and log a warning otherwise."""
+        num_lost, num_corrupt = metadata.num_undecodable_packets, metadata.num_corrupt_frames
+        if not (num_lost or num_corrupt or metadata.is_truncated):
+            return
+        count = f"{metadata.total_num_frames} frames decode, {num_corrupt} of them corrupt, {num_lost} packets do not"
+        if self.strict and metadata.is_truncated:
+            raise video.error(f"it is truncated ({count}); strict=False takes what decodes.")
+        if self.strict and num_lost + num_corrupt > MAX_DAMAGED_RATIO * (metadata.total_num_frames + num_lost):
+            raise video.error(f"it is damaged ({count}); strict=False takes what decodes.")
+        logger.warning("Video %r is damaged: %s.", video.name, count)
+
+
+def check_indices(indices: Sequence[int], total_num_frames: int) -> list[int]:
+    """Return the indices as a list of int.
+
+    Raises:
+        ValueError: They are no non-empty list of whole numbers in [0, total_num_frames).
+    """
+    array = np.asarray(indices)
+    if array.ndim != 1 or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"`sample_indices_fn` must return a non-empty list of whole numbers, got {indices!r}.")
+    if array.min() < 0 or array.max() >= total_num_frames:
+        raise ValueError(
+            f"`sample_indices_fn` returned indices from {array.min()} to {array.max()}; "
+            f"the video's {total_num_frames} frames have 0 to {total_num_frames - 1}."
+        )
+    return array.tolist()

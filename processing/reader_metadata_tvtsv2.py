@@ -2,13 +2,13 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import av
 import numpy as np
 from transformers.video_utils import VideoMetadata
 
 from .reader_container_tvtsv2 import OpenVideo
-from .reader_frames_tvtsv2 import orientation_of
 
 # For files that give neither times nor a rate.
 DEFAULT_FPS = 25
@@ -21,6 +21,45 @@ HAS_JUMPS = 0x0200  # AVFMT_TS_DISCONT
 
 class VideoWindowError(ValueError):
     """A window that is empty or lies outside its video."""
+
+
+class Orientation(NamedTuple):
+    """How stored frames are shown: turned counter-clockwise by quarters, then mirrored left to right or not."""
+
+    quarter_turns: int = 0
+    is_mirrored: bool = False
+
+    @property
+    def degrees(self) -> int:
+        """Return the turn in degrees counter-clockwise, in (-180, 180]."""
+        return 90 * self.quarter_turns - 360 * (self.quarter_turns > 2)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Return the image (H, W, 3) uint8 as it is shown."""
+        if self == (0, False):
+            return image
+        # Moving whole pixels is twice as fast as moving single bytes.
+        pixels = np.ascontiguousarray(image).view("V3")[..., 0]
+        pixels = np.rot90(pixels, self.quarter_turns)
+        pixels = pixels[:, ::-1] if self.is_mirrored else pixels
+        return np.ascontiguousarray(pixels)[..., None].view(np.uint8)
+
+
+def orientation_of(frame: av.VideoFrame) -> Orientation:
+    """Return the orientation that the display matrix of a frame states, with angles rounded to quarter turns.
+
+    A matrix that maps the picture to a line or a point is ignored. Source: FFmpeg, display.h: the pixel (x, y) is shown
+    at (a x + c y, b x + d y), with y downwards.
+    """
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return Orientation()
+    a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
+    if a * d == b * c:
+        return Orientation()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return Orientation(2 * (d < 0), (a < 0) != (d < 0))
+    return Orientation(1 if b < 0 else 3, (b < 0) == (c < 0))
 
 
 @dataclass

@@ -12,10 +12,9 @@ import av
 import numpy as np
 
 from .reader_container_tvtsv2 import OpenVideo, check_encryption, is_cut_short, reading_errors
-from .reader_frames_tvtsv2 import TakenFrames
+from .reader_frames_tvtsv2 import ReadRequest, TakenFrames
 from .reader_metadata_tvtsv2 import VideoFileMetadata, describe
 from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, codec_of
-from .reader_request_tvtsv2 import ReadRequest
 
 # Opens the same video once more.
 OpenAgain = Callable[[], AbstractContextManager[OpenVideo]]

@@ -15,10 +15,9 @@ import torch
 
 from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
 from .reader_decoding_tvtsv2 import decode_first_frames, decode_runs
+from .reader_frames_tvtsv2 import ReadRequest, check_indices
 from .reader_metadata_tvtsv2 import VideoFileMetadata, describe
-from .reader_packets_tvtsv2 import PacketReader, UncertainTable, read_packet_table
-from .reader_plan_tvtsv2 import plan_runs
-from .reader_request_tvtsv2 import ReadRequest, check_indices
+from .reader_packets_tvtsv2 import PacketReader, UncertainTable, plan_runs, read_packet_table
 from .reader_sequential_tvtsv2 import read_sequentially
 
 # More decoders for one file cost memory and find no runs to share.

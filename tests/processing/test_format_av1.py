@@ -10,7 +10,7 @@ import processing.reader_decoding_tvtsv2 as frame_decoding
 from processing import read_video
 from processing.format_av1_tvtsv2 import Av1Headers, _units, needed_parts
 from processing.format_headers_tvtsv2 import UnusualStream
-from processing.reader_plan_tvtsv2 import needed_packets
+from processing.reader_packets_tvtsv2 import needed_packets
 from tests.support.video_files import decode_all, write_video
 
 
