@@ -1,5 +1,6 @@
 """A sentencepiece tokenizer learned from a corpus' text, as a Hugging Face tokenizer that needs no sentencepiece.
 
+    python -m training.train_tokenizer --dataset my_dataset --folder outputs/tokenizer --vocab_size 512
     python -m training.train_tokenizer --text_file transcripts.txt --folder outputs/tokenizer --vocab_size 512
 
 Sentencepiece's BPE, because on small texts it keeps whole words where its unigram model prunes them into letters.
@@ -8,12 +9,16 @@ The Hugging Face tokenizer gives the same ids as sentencepiece itself, between <
 
 import argparse
 import io
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
+
+from training.sources.built_dataset import split_files
+from training.transcripts.words import join_words
 
 # End of text is not 2: transformers' CLIP takes that id as a sign of old checkpoints and pools elsewhere.
 PAD, UNKNOWN, START, END = "<|pad|>", "<|unknown|>", "<|startoftext|>", "<|endoftext|>"
@@ -121,20 +126,36 @@ def _merges(vocabulary: dict[str, int], num_special: int) -> list[tuple[str, str
     return merges
 
 
+def read_texts(dataset: Path) -> list[str]:
+    """Return the transcripts of the training split of a built data set."""
+    import datasets
+
+    rows = datasets.Dataset.from_parquet(split_files(dataset, "train"))
+    return [join_words(word["word"] for word in row["words"]) for row in rows]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Learn a tokenizer from a text file, one text a line, and save it for Hugging Face transformers.",
+        description="Train a tokenizer on transcripts or captions and save it for Hugging Face transformers.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--text_file", type=Path, required=True, help="UTF-8, one transcript or caption a line")
+    texts = parser.add_mutually_exclusive_group(required=True)
+    texts.add_argument("--dataset", type=Path, help="a built data set, whose training split is read")
+    texts.add_argument("--text_file", type=Path, help="UTF-8, one transcript or caption per line")
     parser.add_argument("--folder", type=Path, required=True, help="where the tokenizer is saved")
-    parser.add_argument("--vocab_size", type=int, default=512, help="the most ids it may have")
+    parser.add_argument("--vocab_size", type=int, default=512, help="the largest number of ids")
     parser.add_argument("--max_length", type=int, default=77, help="number of text positions of the model")
     arguments = parser.parse_args()
-    texts = arguments.text_file.read_text(encoding="utf-8").splitlines()
     sizes = {"vocab_size": arguments.vocab_size, "max_length": arguments.max_length}
-    tokenizer = train_tokenizer(texts, arguments.folder, **sizes)
-    print(f"{arguments.folder}: {len(tokenizer)} ids from {len(texts)} lines")
+    try:
+        if arguments.dataset:
+            lines = read_texts(arguments.dataset)
+        else:
+            lines = arguments.text_file.read_text(encoding="utf-8").splitlines()
+        tokenizer = train_tokenizer(lines, arguments.folder, **sizes)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{arguments.folder}: {len(tokenizer)} ids from {len(lines)} texts")
 
 
 if __name__ == "__main__":

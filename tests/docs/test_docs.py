@@ -36,8 +36,8 @@ INSTEAD = [
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """The language and the content of every block of shell or Python, in order."""
-    return re.findall(r"^```(bash|python)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    """Return the language and the content of every block of shell, Python or YAML, in order."""
+    return re.findall(r"^```(bash|python|yaml)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def commands(block: str) -> list[str]:
@@ -77,7 +77,9 @@ def run_page(place):
             pytest.importorskip(page.stem.replace("-", "_"))
         names = {"__name__": f"page_{page.stem}"}
         for language, block in blocks(page):
-            if language == "python":
+            if language == "yaml":  # its first line is a comment with the name of the file
+                Path(block.splitlines()[0].removeprefix("# ")).write_text(block, encoding="utf-8")
+            elif language == "python":
                 exec(compile(block, str(page), "exec"), names)
             else:
                 for line in commands(block):

@@ -27,7 +27,7 @@ def make_inputs(place: Path) -> None:
     _make_models(place)
     _make_videos(place)
     _make_annotations(place)
-    _make_footage(place)
+    _make_narrated_videos(place)
     # Commands name the recipes by their place in the repository.
     (place / "training").symlink_to(ROOT / "training")
 
@@ -93,12 +93,12 @@ def _make_annotations(place: Path) -> None:
     )
 
 
-def _make_footage(place: Path) -> None:
+def _make_narrated_videos(place: Path) -> None:
     """Narrated videos, each with a transcript of its name."""
     config = CorpusConfig(
-        num_train_videos=3, num_heldout_videos=0, num_train_captions=0, num_heldout_captions=0, image_size=160
+        num_train_videos=5, num_heldout_videos=0, num_train_captions=0, num_heldout_captions=0, image_size=160
     )
     source = build_corpus(place / "corpus", config, num_workers=1).folder / "videos" / "train"
-    shutil.copytree(source / "data", place / "footage")
+    shutil.copytree(source / "data", place / "my_videos")
     for file in (source / "annotations").iterdir():
-        shutil.copyfile(file, place / "footage" / file.name)
+        shutil.copyfile(file, place / "my_videos" / file.name)

@@ -1,7 +1,7 @@
 """How fast a source gives samples: what one reader takes for each, to choose `dataloader_num_workers` by.
 
-    python -m training.cost.reading_speed '{format: built, dataset: footage_dataset, videos: footage}'
-    python -m training.cost.reading_speed '{format: shards, shards: https://host/footage_shards}' --num_samples 500
+    python -m training.cost.reading_speed '{format: built, dataset: my_dataset, videos: my_videos}'
+    python -m training.cost.reading_speed '{format: shards, shards: https://host/my_shards}' --num_samples 500
 
 The source is written as in a configuration's `sources`. Prints JSON.
 """

@@ -1,7 +1,7 @@
 """Build a data set for pre-training from a folder of narrated videos and their transcripts.
 
-    python -m training.data_building.build_dataset --videos videos --output my_dataset
-    python -m training.data_building.build_dataset --videos videos --transcripts subtitles --language en \
+    python -m training.data_building.build_dataset --videos my_videos --output my_dataset
+    python -m training.data_building.build_dataset --videos my_videos --transcripts subtitles --language en \
         --output my_dataset --groups channels.csv --group_column channel
 
 Transcripts are SRT, WebVTT, speech recognizers' JSON or YT-Temporal JSON files named like their videos, see

@@ -1,6 +1,6 @@
 """A built data set packed into tar or Parquet shards, videos and words together, for one disk or many, local or remote.
 
-    python -m training.data_building.pack_shards --dataset footage_dataset --videos footage --output footage_shards
+    python -m training.data_building.pack_shards --dataset my_dataset --videos my_videos --output my_shards
 
 In the output folder:
 

@@ -1,6 +1,6 @@
 """Draw a picture sheet of what pre-training will see: frames as drawn and cropped, transcripts under their clips.
 
-    python -m training.data_building.preview_clips '{format: built, dataset: my_dataset, videos: videos}'
+    python -m training.data_building.preview_clips '{format: built, dataset: my_dataset, videos: my_videos}'
     python -m training.data_building.preview_clips '{format: shards, shards: https://host/my_shards}' --num_videos 12
 
 The source is written as in a configuration's `sources`.
