@@ -20,7 +20,7 @@ def make_trainee(
     model = start_from_clip(clip, study, arm, seed)
     embedder = Embedder(model, workshop.start(clip).tokenizer)
     sources = make_sources(workshop, seed, arm, embedder)
-    return Trainee(model, sources, study.post, parameter_rules(study, arm), arm.sorts), embedder
+    return Trainee(model, sources, study.post, parameter_rules(study, arm), arm), embedder
 
 
 def make_sources(workshop: Workshop, seed: int, arm: Arm, embedder: Embedder) -> list[Source]:

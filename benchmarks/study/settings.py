@@ -72,7 +72,8 @@ class Arm:
     tunes_rest_of_text: its embeddings, final norm and projection too, as in the release. sources: which batches take
     turns. sorts: with the sorting loss. stop_gradient: the sorting loss leaves the text tower alone.
     random_time_attention: starts it at random instead of as the paper says (see `models.start_from_clip`).
-    mask_ratio: of patches. width: instead of the model settings'.
+    mask_ratio: of patches. width: instead of the model settings'. contrastive_loss_weight: 1 is the gradient of the
+    joined batch; the release trains with 1 / W on W processes. adam_epsilon: PyTorch's; the release has 1e-6.
     """
 
     name: str
@@ -85,6 +86,8 @@ class Arm:
     random_time_attention: bool = False
     mask_ratio: float = 0.5
     width: int | None = None
+    contrastive_loss_weight: float = 1.0
+    adam_epsilon: float = 1e-8
 
     def __post_init__(self):
         unknown = sorted(set(self.sources) - set(SOURCES))

@@ -12,7 +12,7 @@ from transformers import CLIPModel, PreTrainedTokenizerFast
 
 from benchmarks.study.models import NUM_TEXT_POSITIONS
 from benchmarks.study.registers import WRITTEN
-from benchmarks.study.settings import ClipSettings, PostSettings
+from benchmarks.study.settings import Arm, ClipSettings, PostSettings
 from benchmarks.study.world import Clips
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from training.losses import contrastive_loss
@@ -174,7 +174,7 @@ class Trainee:
 
     Args:
         rules: see `training.parameter_rules`.
-        sorts: False leaves the sorting loss out.
+        arm: decides on the sorting loss, the weight of the contrastive loss and Adam's epsilon.
     """
 
     def __init__(
@@ -183,11 +183,11 @@ class Trainee:
         sources: list[Source],
         settings: PostSettings,
         rules: list[dict],
-        sorts: bool = True,
+        arm: Arm,
     ):
-        self.model, self.sources, self.sorts = model, sources, sorts
+        self.model, self.sources, self.arm = model, sources, arm
         plan = ParameterPlan(model, rules, learning_rate=settings.clip_rate, weight_decay=settings.weight_decay)
-        self.optimizer = torch.optim.AdamW(plan.apply(model))
+        self.optimizer = torch.optim.AdamW(plan.apply(model), eps=arm.adam_epsilon)
         warmup = settings.num_warmup_steps
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: min(1.0, (step + 1) / warmup))
         self.log = TrainingLog([], [])
@@ -197,7 +197,9 @@ class Trainee:
         self.model.train()
         batch = self.sources[len(self.log.contrastive) % len(self.sources)].next_batch()
         outputs = self.model(**batch)
-        loss = outputs.loss if self.sorts else outputs.contrastive_loss
+        loss = self.arm.contrastive_loss_weight * outputs.contrastive_loss
+        if self.arm.sorts and outputs.sorting_loss is not None:
+            loss = loss + outputs.sorting_loss
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

@@ -167,6 +167,20 @@ def test_frozen_text_stays_bit_equal_and_the_rest_moves(workshop, arm, frozen):
     assert stayed - exempt == expected - exempt
 
 
+def test_weight_of_contrast_scales_its_gradient_and_not_that_of_sorting(workshop):
+    gradients = []
+    for weight in (1.0, 1 / 80):
+        trainee, _ = make_trainee(workshop, SEED, Arm("x", contrastive_loss_weight=weight, adam_epsilon=1e-6))
+        trainee.train(1)
+        assert trainee.optimizer.defaults["eps"] == 1e-6
+        model = trainee.model
+        gradients.append((model.text_projection.weight.grad.clone(), model.sorter.head.weight.grad.clone()))
+    (text, sorter), (weighted_text, weighted_sorter) = gradients
+    # Only the contrastive loss reaches the text tower, only the sorting loss the sorter.
+    assert torch.allclose(weighted_text, text / 80, rtol=1e-4, atol=1e-9)
+    assert torch.equal(weighted_sorter, sorter) and sorter.abs().max() > 0
+
+
 def test_cells_of_a_seed_start_from_the_same_clip(workshop):
     clip = workshop.clip(SEED)
     one, other = (start_from_clip(clip, workshop.study, arm, SEED) for arm in (Arm("a"), Arm("b", mask_ratio=0.0)))
@@ -236,6 +250,12 @@ def test_a_wider_model_pays_with_steps(workshop):
     study = read_study(CONFIGS / "small.yaml")
     narrow, wide = (steps_at_equal_compute(study, Arm("x", width=width)) for width in (32, 96))
     assert narrow[1] > 1.5 * study.claims["size"].num_steps > 2.5 * wide[1]
+
+
+def test_the_time_study_has_one_cell_per_arm_and_seed():
+    cells = study_main.list_cells(read_study(CONFIGS / "time.yaml"), "sorting")
+    assert len(cells) == len({(cell.arm.name, cell.seed) for cell in cells}) == 13 * 8
+    assert all(cell.arm.sources == ["narrated"] for cell in cells)
 
 
 # What is seen and said
