@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 SCRIPT = str(ROOT / "training" / "run_pretrain.py")
 # Two sources of two steps each: an epoch is 4 optimizer steps, and checkpoint 5 lies inside the second.
-NUM_STEPS, SAVE_STEPS, STEPS_PER_EPOCH = 8, 5, 4
+NUM_STEPS, SAVE_STEPS, STEPS_PER_EPOCH = 8, 5, 6
 SETTINGS = {
     "num_train_videos": 8,
     "num_train_captions": 8,
