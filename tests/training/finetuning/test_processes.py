@@ -54,7 +54,7 @@ def finetune(place: Path, task: str, name: str, batch_size: int) -> None:
             ),
             *("--num_train_epochs", "4", "--optim", "sgd", "--learning_rate", "0.05", "--warmup_steps", "0"),
             *("--per_device_eval_batch_size", "2", "--use_cpu", "true", "--disable_tqdm", "true"),
-            *("--dataloader_num_workers", "0"),
+            *("--dataloader_num_workers", "0", "--save_strategy", "steps", "--save_steps", "3"),
         ]
     )
 
@@ -77,7 +77,7 @@ def test_two_processes_killed_and_gone_on_with_end_where_one_does(place, task):
     finetune(place, task, f"{task}_alone", 4)
     processes = start_processes(2, finetune_half, place, task, f"{task}_together")
     folder = place / f"{task}_together"
-    wait_for(folder / "checkpoint-4" / "trainer_state.json", processes)
+    wait_for(folder / "checkpoint-3" / "trainer_state.json", processes)  # in the second epoch of two steps
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
         process.join()
