@@ -29,7 +29,19 @@ class ModelArguments:
         default=None,
         metadata={"help": "A folder or a hub id. None: the CLIP checkpoint's, or one trained on the generated corpus."},
     )
+    temporal_attention_init: str | None = field(
+        default=None,
+        metadata={
+            "help": "How time attention starts: released or identity (see TVTSv2VisionConfig). None: the preset's."
+        },
+    )
     attn_implementation: str = field(default="sdpa", metadata={"help": "eager, sdpa, flex_attention, …"})
+
+    def __post_init__(self):
+        if self.temporal_attention_init not in (None, "released", "identity"):
+            raise ValueError(
+                f"temporal_attention_init must be released or identity, got {self.temporal_attention_init!r}."
+            )
 
 
 @dataclass

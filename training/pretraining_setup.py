@@ -111,7 +111,9 @@ def build_model(model: ModelArguments) -> TVTSv2ForPreTraining:
     Raises:
         ValueError: the checkpoint lacks something that every CLIP has, or holds something that none has.
     """
-    config = TVTSv2Config.from_preset(model.preset)
+    start = model.temporal_attention_init
+    vision = {} if start is None else {"temporal_attention_init": start}
+    config = TVTSv2Config.from_preset(model.preset, vision_config=vision)
     if model.clip_checkpoint is None:
         return use_fast_linear(TVTSv2ForPreTraining._from_config(config, attn_implementation=model.attn_implementation))
     trained, report = TVTSv2ForPreTraining.from_pretrained(

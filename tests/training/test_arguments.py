@@ -100,6 +100,7 @@ def test_empty_yaml_is_all_defaults(tmp_path):
         (["--seed", "many"], "invalid int value"),
         (["--remove_unused_columns", "true"], "remove_unused_columns must be False"),
         (["--resume_from_checkpoint", "outputs"], "a run resumes by itself at the last checkpoint"),
+        (["--temporal_attention_init", "zero"], "temporal_attention_init must be released or identity, got 'zero'"),
         (["--data_seed", "3"], "--seed decides the order of the data, too"),
         (["--train_sampling_strategy", "sequential"], "train_sampling_strategy must be random, got sequential"),
         (["--label_smoothing_factor", "0.1"], "the losses have no smoothed labels"),

@@ -110,6 +110,15 @@ def test_tokenizer_with_another_end_of_text(tokenizer_folder):
 # --- model ---
 
 
+@pytest.mark.parametrize("start", ["released", "identity", None])
+def test_the_start_of_time_attention_is_an_argument(start):
+    model = build_model(ModelArguments(preset="tiny", temporal_attention_init=start))
+    expected = TINY.vision_config.temporal_attention_init if start is None else start
+    assert model.config.vision_config.temporal_attention_init == expected
+    query = model.vision_model.encoder.layers[0].temporal_attn.q_proj.weight
+    assert bool(query.any()) == (expected == "identity")
+
+
 def test_model_from_scratch():
     model = build_model(ModelArguments(preset="tiny", attn_implementation="eager"))
     assert type(model) is TVTSv2ForPreTraining
