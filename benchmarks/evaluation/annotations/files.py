@@ -1,63 +1,29 @@
-"""Annotation files as published: rows and JSON with errors that name file and line, and the checksum of a split."""
+"""Annotation files as published: lines and JSON with errors that name file and line, and the checksum of a split.
 
-import csv
+Tables with a header are read by `training.sources.table_files`.
+"""
+
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-Row = tuple[str, dict[str, str]]  # where it stands, for messages, and its fields
-
 
 def read_lines(file: str | Path) -> Iterator[tuple[str, str]]:
-    """Lines that are not blank, stripped, each with its place for messages. UTF-8, a byte order mark is skipped."""
+    """Yield the lines of a UTF-8 file that are not blank, stripped, each after its place for messages.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not UTF-8.
+    """
     file = _existing(file)
     try:
-        for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
             if line.strip():
                 yield f"{file.name}, line {number}", line.strip()
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not UTF-8 text ({error}); convert it, for example with iconv.") from error
-
-
-def read_table(file: str | Path, columns: list[str], *, delimiter: str = ",", has_header: bool = True) -> Iterator[Row]:
-    """Rows of a delimited file with the named columns.
-
-    Args:
-        columns: Names that the header must have; without a header, the names of all columns in order.
-        has_header: The first row names the columns. Files without are taken literally: quotes mean nothing in them.
-
-    Raises:
-        ValueError: a column is missing, a row has another number of fields, or a field of `columns` is empty.
-    """
-    file = _existing(file)
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
-            quoting = csv.QUOTE_MINIMAL if has_header else csv.QUOTE_NONE
-            reader = csv.reader(stream, delimiter=delimiter, quoting=quoting)
-            header = next(reader, None) if has_header else columns
-            missing = [name for name in columns if name not in (header or [])]
-            if missing:
-                raise ValueError(f"{file} has no column {missing[0]!r}; its header is {header}, needed are {columns}.")
-            for fields in reader:
-                if fields:
-                    place = f"{file.name}, line {reader.line_num}"
-                    yield place, _checked_fields(place, fields, header, columns)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text ({error}); convert it, for example with iconv.") from error
-    except csv.Error as error:
-        raise ValueError(f"{file} is broken ({error}).") from error
-
-
-def _checked_fields(place: str, fields: list[str], header: list[str], columns: list[str]) -> dict[str, str]:
-    if len(fields) != len(header):
-        raise ValueError(f"{place}: {len(fields)} fields where there should be {len(header)}: {header}.")
-    row = {name: field.strip() for name, field in zip(header, fields, strict=True)}
-    for name in columns:
-        if not row[name]:
-            raise ValueError(f"{place}: the field {name!r} is empty.")
-    return row
 
 
 def read_json(file: str | Path, kind: type) -> Any:

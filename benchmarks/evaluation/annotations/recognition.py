@@ -12,11 +12,11 @@ from benchmarks.evaluation.annotations.files import (
     check_unique,
     read_json,
     read_lines,
-    read_table,
     split_checksum,
     text_field,
 )
 from processing.video_files import VIDEO_SUFFIXES
+from training.sources.table_files import read_table
 
 PARTS = ("train", "test")
 
@@ -84,13 +84,16 @@ def read_kinetics(file: str | Path, part: str, split: int) -> RecognitionSet:
 
     A video is named `<youtube_id>_<start>_<end>`, times in seconds with six digits, as the usual downloads are.
     """
+    table = read_table(file, ["label", "youtube_id", "time_start", "time_end"])
     pairs = []
-    for place, row in read_table(file, ["label", "youtube_id", "time_start", "time_end"]):
+    for index, (label, name, *times) in enumerate(zip(*table.columns.values(), strict=True)):
         try:
-            start, end = int(float(row["time_start"])), int(float(row["time_end"]))
-        except ValueError as error:
-            raise ValueError(f"{place}: {row['time_start']!r} and {row['time_end']!r} are no seconds.") from error
-        pairs.append((f"{row['youtube_id']}_{start:06d}_{end:06d}", row["label"]))
+            start, end = (int(float(seconds)) for seconds in times)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(
+                f"{table.place(index)}: {times[0]!r} and {times[1]!r} are not times in seconds."
+            ) from error
+        pairs.append((f"{name}_{start:06d}_{end:06d}", label))
     return _from_pairs(pairs, file, sorted({label for _, label in pairs}), str)
 
 

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.evaluation.annotations.files import check_unique, read_json, read_table, split_checksum, text_field
+from benchmarks.evaluation.annotations.files import check_unique, read_json, read_lines, split_checksum, text_field
+from training.sources.table_files import read_table
+
+LSMDC_COLUMNS = ("clip", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ class RetrievalSet:
 
 
 def read_msrvtt(file: str | Path) -> RetrievalSet:
-    """MSR-VTT 1k-A (`MSRVTT_JSFUSION_test.csv`): columns key, vid_key, video_id, sentence; one caption a video."""
-    rows = [(row["video_id"], row["sentence"]) for _, row in read_table(file, ["key", "video_id", "sentence"])]
+    """MSR-VTT 1k-A (`MSRVTT_JSFUSION_test.csv`): columns key, vid_key, video_id, sentence; one caption per video."""
+    rows = _read_pairs(file, "video_id", "sentence")
     check_unique([video for video, _ in rows], "video", file)
     return _from_pairs(rows, file)
 
@@ -55,16 +58,21 @@ def read_lsmdc(file: str | Path) -> RetrievalSet:
 
     The first line is a clip like the others; readers that take it for a header evaluate on 999.
     """
-    columns = ["clip", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence"]
-    rows = [(row["clip"], row["sentence"]) for _, row in read_table(file, columns, delimiter="\t", has_header=False)]
+    rows = []
+    for place, line in read_lines(file):
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) != len(LSMDC_COLUMNS):
+            raise ValueError(
+                f"{place}: {len(fields)} fields instead of {len(LSMDC_COLUMNS)} ({', '.join(LSMDC_COLUMNS)})"
+            )
+        rows.append((fields[0], fields[-1]))
     check_unique([video for video, _ in rows], "clip", file)
     return _from_pairs(rows, file)
 
 
 def read_caption_table(file: str | Path) -> RetrievalSet:
-    """Any table with a header and the columns video and caption: .csv, or tab-separated .tsv; several rows a video."""
-    delimiter = "\t" if Path(file).suffix.lower() in (".tsv", ".txt") else ","
-    rows = [(row["video"], row["caption"]) for _, row in read_table(file, ["video", "caption"], delimiter=delimiter)]
+    """Any table with the columns video and caption, .csv or tab-separated .tsv or .txt; several rows per video."""
+    rows = _read_pairs(file, "video", "caption")
     check_unique([f"{caption} ({video})" for video, caption in rows], "caption (video)", file)
     return _from_pairs(rows, file)
 
@@ -75,6 +83,10 @@ READERS: dict[str, Callable[[str | Path], RetrievalSet]] = {
     "lsmdc": read_lsmdc,
     "table": read_caption_table,
 }
+
+
+def _read_pairs(file: str | Path, *column_names: str) -> list[tuple[str, ...]]:
+    return list(zip(*read_table(file, list(column_names)).columns.values(), strict=True))
 
 
 def _from_pairs(pairs: list[tuple[str, str]], file: str | Path) -> RetrievalSet:

@@ -62,9 +62,10 @@ def test_kinetics(tmp_path):
     file.write_text("label,youtube_id,time_start,time_end\nyoga,a,12,22\nyoga,b,12,22\n")
     with pytest.raises(ValueError, match="one class only, 'yoga'"):
         read_kinetics(file, "test", 1)
-    file.write_text("label,youtube_id,time_start,time_end\nyoga,a,soon,22\n")
-    with pytest.raises(ValueError, match="line 2: 'soon'"):
-        read_kinetics(file, "test", 1)
+    for wrong in ("soon", "inf"):
+        file.write_text(f"label,youtube_id,time_start,time_end\nyoga,a,{wrong},22\n")
+        with pytest.raises(ValueError, match=f"line 2: '{wrong}'"):
+            read_kinetics(file, "test", 1)
 
 
 def test_ssv2(tmp_path):

@@ -61,12 +61,12 @@ def test_the_checksum_is_of_the_content_not_the_formatting(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("msrvtt", "key,vid_key,video_id,sentence\n", "the split is empty"),
+        ("msrvtt", "key,vid_key,video_id,sentence\n", "has a header and no rows"),
         ("msrvtt", MSRVTT + "ret2,msr9770,video9770,again\n", "video 'video9770' more than once"),
-        ("msrvtt", MSRVTT + "ret2,msr9772,,a caption\n", "line 4: the field 'video_id' is empty"),
-        ("msrvtt", MSRVTT + "ret2,msr9772\n", "line 4: 2 fields where there should be 4"),
-        ("msrvtt", "key,video,sentence\na,b,c\n", "has no column 'video_id'"),
-        ("lsmdc", "clip\tsentence\n", "2 fields where there should be 6"),
+        ("msrvtt", MSRVTT + "ret2,msr9772,,a caption\n", "line 4: column 'video_id' is empty"),
+        ("msrvtt", MSRVTT + "ret2,msr9772\n", "line 4: 2 fields instead of 4"),
+        ("msrvtt", "key,video,sentence\na,b,c\n", "expected a column 'video_id'"),
+        ("lsmdc", "clip\tsentence\n", "line 1: 2 fields instead of 6"),
         ("lsmdc", "", "the split is empty"),
         ("table", "video,caption\na,x\na,x\n", "more than once"),
         ("table", "video,caption\na,x\na,y\n", "1 video"),
@@ -86,5 +86,5 @@ def test_other_encodings_and_absent_files(tmp_path):
     (tmp_path / "latin.csv").write_bytes(MSRVTT.encode("latin-1"))
     with pytest.raises(ValueError, match="not UTF-8"):
         READERS["msrvtt"](tmp_path / "latin.csv")
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(FileNotFoundError, match="no list file"):
         READERS["msrvtt"](tmp_path / "absent.csv")
