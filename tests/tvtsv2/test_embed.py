@@ -427,6 +427,38 @@ def test_a_changed_file_is_embedded_again_and_a_removed_one_leaves_with_sync(mod
     assert {row["path"] for row in read_rows(store)} == {"a.mp4", "c.mp4"} and read_failures(store) == {}
 
 
+def test_a_disk_that_is_full_ends_the_command_in_one_sentence(model_folder, tmp_path, capsys, monkeypatch):
+    folder, store = tmp_path / "videos", tmp_path / "store"
+    folder.mkdir()
+    write_video(folder / "a.mp4", num_frames=5)
+
+    def fail(self, *arguments, **options):
+        raise RuntimeError("lance error: LanceError(IO): No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lancedb.table.LanceTable.add", fail)
+        assert embed(model_folder, folder, store) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: The store") and "No space left" in error and "same command" in error
+    assert embed(model_folder, folder, store) == 0 and len(read_store(store)) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_named(model_folder, videos, tmp_path, capsys):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert embed(model_folder, videos, tmp_path / "locked" / "store") == 1
+    assert "check the permissions" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_that_the_same_command_continues(model_folder, videos, tmp_path, capsys, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tvtsv2.reading.video_list.list_videos", interrupt)
+    assert embed(model_folder, videos, tmp_path / "store") == 130
+    assert "the same command continues" in capsys.readouterr().err
+
+
 def test_videos_that_have_moved_are_not_embedded_again(model_folder, tmp_path, capsys):
     folder, store = tmp_path / "videos", tmp_path / "store"
     folder.mkdir()

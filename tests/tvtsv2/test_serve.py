@@ -161,7 +161,8 @@ def test_wrong_arguments(place, capsys):
 def test_ctrl_c_ends_the_command(place, tmp_path):
     command = [sys.executable, "-m", "tvtsv2", "serve", str(place / "model"), "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert "/v1/embeddings" in process.stdout.readline()
+    first_line = process.stdout.readline()
+    assert "/v1/embeddings" in first_line, process.stderr.read()
     time.sleep(3)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)

@@ -214,16 +214,22 @@ class StoreWriter:
         matrix = np.concatenate(self.embeddings)
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
         table = pa.table(columns | {"embedding": vectors}, schema=schema)
-        with self.queue.locked():
-            self.store.table.checkout_latest()
-            replaced = {row.path for row in self.rows}.intersection(self.replaced)
-            if replaced:
-                self.store.remove(replaced)
-            self.store.table.add(table)
-            self.num_writes += 1
-            if self.num_writes % WRITES_PER_COMPACTION == 0:
-                self.store.table.optimize()
+        paths = {row.path for row in self.rows}
         self.rows, self.embeddings = [], []
+        with self.queue.locked():
+            try:
+                self.store.table.checkout_latest()
+                if paths.intersection(self.replaced):
+                    self.store.remove(paths.intersection(self.replaced))
+                self.store.table.add(table)
+                self.num_writes += 1
+                if self.num_writes % WRITES_PER_COMPACTION == 0:
+                    self.store.table.optimize()
+            except Exception as error:  # the library raises types of its own, also for a full disk
+                raise OSError(
+                    f"The store {self.store.folder} cannot be written: {error}. Give the same command again when the "
+                    "cause is removed; what was written before is kept."
+                ) from error
 
 
 def _ends_with_newline(file) -> bool:
