@@ -219,3 +219,13 @@ def test_accuracy_by_hand():
 def test_the_saved_retrieval_model_has_no_sorter_and_embeds(retrieval_run):
     model, report = TVTSv2Model.from_pretrained(retrieval_run, output_loading_info=True)
     assert not any(report.values()) and model.get_video_features(torch.zeros(1, 2, 3, 24, 24)).pooler_output.ndim == 2
+
+
+def test_files_of_macos_and_dangling_links_are_no_videos_and_told(tmp_path, caplog):
+    (tmp_path / "one").mkdir()
+    for name in ("clip.mp4", "._clip.mp4"):
+        (tmp_path / "one" / name).write_bytes(b"x")
+    (tmp_path / "one" / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (video,) = find_videos(tmp_path, "label")
+    assert video == LabelledVideo(tmp_path / "one" / "clip.mp4", "one")
+    assert "1 dangling link (one/gone.mp4); 1 hidden (one/._clip.mp4)" in caplog.text

@@ -1,5 +1,6 @@
 """Videos with a class or a caption each: from a folder per class, or from a table."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from processing import TVTSv2Processor, TVTSv2VideoProcessor, VideoReadingError
+from processing import TVTSv2Processor, TVTSv2VideoProcessor, VideoReadingError, video_files
 from training.sources.table_files import read_table, resolve_inside
 from training.sources.unusable_videos import BrokenVideos
 
-VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv")
+logger = logging.getLogger(__name__)
+
 MAX_REPLACEMENTS = 20  # in a row; more broken videos than that are no accident
 
 
@@ -26,7 +28,7 @@ class LabelledVideo:
 
 
 def find_videos(source: str | Path, column: str) -> list[LabelledVideo]:
-    """Returns the videos of a source, in a fixed order.
+    """Return the videos of a source, in a fixed order; hidden files and dangling links are left out and logged.
 
     Args:
         source: a folder with a folder of videos per class, whose names are the texts; or a .csv or .tsv table with the
@@ -37,10 +39,14 @@ def find_videos(source: str | Path, column: str) -> list[LabelledVideo]:
     """
     source = Path(source)
     if source.is_dir():
-        files = sorted(path for path in source.glob("*/**/*") if path.suffix.lower() in VIDEO_SUFFIXES)
-        videos = [LabelledVideo(path, path.relative_to(source).parts[0]) for path in files if path.is_file()]
+        found = video_files.find_videos(source)
+        left_out = found.describe_left_out()
+        videos = [LabelledVideo(source / name, name.split("/")[0]) for name in found.names if "/" in name]
         if not videos:
-            raise ValueError(f"{source} holds no folders of videos; expected {source}/CLASS/video.mp4.")
+            message = f"{source} holds no folders of videos; expected {source}/CLASS/video.mp4."
+            raise ValueError(f"{message} {left_out}".rstrip())
+        if left_out:
+            logger.warning("%s: %s", source, left_out)
         return videos
     table = read_table(source, ["path", column])
     root = source.parent.resolve()

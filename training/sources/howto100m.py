@@ -12,7 +12,7 @@ from training.transcripts.transcript_files import MAX_BYTES, read_howto100m
 from training.transcripts.words import TimedWord
 
 _ENTRY = re.compile(rb'"([^"\\]+)":\s*\{')
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv")
+DOWNLOADED_SUFFIXES = (".mp4", ".webm", ".mkv")
 
 
 class HowTo100M:
@@ -43,7 +43,7 @@ class HowTo100M:
     def path(self, index: int) -> Path:
         """Return the video file of a row; the .mp4 path where no file exists."""
         video_id, place = self.table.columns["video_id"][index], self.table.place(index)
-        paths = [resolve_inside(self.videos, f"{video_id}{suffix}", place) for suffix in VIDEO_SUFFIXES]
+        paths = [resolve_inside(self.videos, f"{video_id}{suffix}", place) for suffix in DOWNLOADED_SUFFIXES]
         return next((path for path in paths if path.is_file()), paths[0])
 
     def words(self, index: int) -> tuple[float, list[TimedWord]]:

@@ -2,10 +2,9 @@
 
 from pathlib import Path, PurePosixPath
 
+from processing.video_files import is_video_name
 from training.sources.source_video import SourceVideo
 from training.sources.table_files import check_first_video, read_header, read_table, resolve_inside
-
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
 
 
 class WebVid:
@@ -44,7 +43,7 @@ class WebVid:
         if "path" not in columns:
             return f"{columns['page_dir'][index]}/{columns['videoid'][index]}.mp4"
         path = columns["path"][index]
-        return path if PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES else f"{path}.mp4"
+        return path if is_video_name(path) else f"{path}.mp4"
 
     def __getitem__(self, index: int) -> SourceVideo:
         """Return the video of row `index`."""
