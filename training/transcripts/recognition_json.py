@@ -37,9 +37,9 @@ def read_recognition(content: Mapping | list) -> tuple[list[TimedWord], bool, in
     elif "segments" in content:
         reader.read_segments(content["segments"], "segment")
     elif "chunks" in content:
-        reader.read_pieces([_chunk(chunk) for chunk in _list(content["chunks"], "chunks", Mapping)], "chunk")
+        reader.read_pieces([_chunk(chunk) for chunk in reader.objects(content["chunks"], "chunk", Mapping)], "chunk")
     else:
-        entries = _list(content.get("transcription"), "transcription", Mapping)
+        entries = reader.objects(content.get("transcription"), "transcription", Mapping)
         reader.read_pieces([_whisper_cpp(entry) for entry in entries])
     if not (reader.words or reader.plain) and reader.broken:
         raise ValueError(reader.broken[0])
@@ -56,7 +56,7 @@ class _Reader:
 
     def read_segments(self, segments: object, name: str) -> None:
         """Take segments, with or without `words`; a list of words alone is taken as such."""
-        segments = [_named(entry, _SEGMENT_FIELDS, {9: "words"}) for entry in _list(segments, f"{name}s")]
+        segments = [_named(entry, _SEGMENT_FIELDS, {9: "words"}) for entry in self.objects(segments, name)]
         if all("word" in segment for segment in segments):
             self.read_words(segments, 0.0, "word")
             return
@@ -77,7 +77,7 @@ class _Reader:
     def read_words(self, entries: object, start: object, name: str) -> None:
         """Take words; one without a time, such as a number that could not be aligned, begins with the one before."""
         time = start
-        for index, entry in enumerate(_list(entries, f"{name}s")):
+        for index, entry in enumerate(self.objects(entries, name)):
             entry = _named(entry, _WORD_FIELDS, {})
             own = entry.get("start")
             time = time if own is None else own
@@ -101,6 +101,14 @@ class _Reader:
             else:
                 self.plain.append(Segment(float(start), end, clean_text(text)))
 
+    def objects(self, entries: object, name: str, kind=Mapping | list) -> list:
+        """Return the entries that are objects; others are broken ones."""
+        if not isinstance(entries, list):
+            raise ValueError(f"{name}: expected a list of objects, got {entries!r:.60}")
+        others = [entry for entry in entries if not isinstance(entry, kind)]
+        self.broken += [f"{name}: expected a list of objects, got {entry!r:.60} in it" for entry in others]
+        return [entry for entry in entries if isinstance(entry, kind)]
+
     def _is_possible(self, time: object, text: object, place: str) -> bool:
         if not isinstance(text, str):
             self.broken.append(f"{place}: expected text, got {text!r:.60}")
@@ -114,12 +122,6 @@ class _Reader:
 def _is_time(value: object) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(value) and 0 <= value <= MAX_SECONDS
-
-
-def _list(value: object, name: str, kind=Mapping | list) -> list:
-    if not isinstance(value, list) or not all(isinstance(entry, kind) for entry in value):
-        raise ValueError(f"{name}: expected a list of objects")
-    return value
 
 
 def _named(entry: Mapping | Sequence, fields: tuple[str, ...], more: dict[int, str]) -> Mapping:

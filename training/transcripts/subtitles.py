@@ -15,12 +15,17 @@ from itertools import pairwise
 from training.transcripts.words import Segment, TimedWord, clean_text, spread
 
 MAX_SECONDS = 7 * 24 * 3600
+MIN_SECONDS_TO_READ = 0.1
 
-_TIME = r"(?:(\d{1,4}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d+))?"
-_CUE_TIMES = re.compile(rf"\s*{_TIME}\s*-{{1,2}}>\s*{_TIME}(?:\s.*)?$")
-_LOOKS_LIKE_TIMES = re.compile(r"\s*-?[\d:]*\d:[\d:.,-]+\s*-->")
+# Machine translation puts blanks into times and arrows, and writes the wide signs of Chinese; editors join arrows.
+_COLON = r"\s?[:\uff1a]\s?"
+_TIME = rf"(?:(\d{{1,4}}){_COLON})?(\d{{1,2}}){_COLON}(\d{{1,2}})(?:\s?[.,\uff0c]\s?(\d+))?"
+_ARROW = r"(?:(?:[-\u2010-\u2015]\s?){1,2}>|\u2192)"
+_CUE_TIMES = re.compile(rf"\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s.*)?$")
+_LOOKS_LIKE_TIMES = re.compile(rf"\s*-?[\d:]*\d:[\d:.,-]+\s*{_ARROW}")
 _WORD_TIME = re.compile(rf"<{_TIME}>")
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|</>|<[\d:.,]+>|\{\\[^{}]*\}|\\[Nh]")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|</>|<[\d:.,]+>|\{\\[^{}]*\}|\{/?[biusBIUS]\}|\\[Nh]")
+_READING = re.compile(r"<rt>[^<]*(?:</rt>)?")  # how the characters before are pronounced
 _LEADING_DASH = re.compile(r"^[-\u2010-\u2015]\s*(?!\d)")
 
 
@@ -66,7 +71,10 @@ def _split_cues(text: str) -> tuple[list[Cue], list[str]]:
     is_webvtt = text.lstrip().startswith("WEBVTT")
     places = [index for index, line in enumerate(lines) if _CUE_TIMES.match(line) or _LOOKS_LIKE_TIMES.match(line)]
     numbers = [_number_above(lines, place) for place in places]
-    is_numbered = 2 * sum(number is not None for number in numbers) > len(numbers)
+    counts = [int(lines[number]) for number in numbers if number is not None]
+    # Texts that are numbers are no numbering: the first cue lacks its own, and they need not rise.
+    rises = all(before < after for before, after in pairwise(counts))
+    is_numbered = 2 * len(counts) > len(numbers) and (numbers[0] is not None or rises)
     ends = [
         number if number is not None and is_numbered else place for place, number in zip(places, numbers, strict=True)
     ]
@@ -95,8 +103,12 @@ def _number_above(lines: Sequence[str], place: int) -> int | None:
 def _drop_rolled_lines(cues: list[Cue]) -> list[Cue]:
     """Return the cues without the lines that they repeat from the cue before, if the file scrolls as YouTube's do."""
     shown = [{_plain(line) for line in cue.lines} for cue in cues]
-    repeats = sum(bool((before & after) - {""}) for before, after in pairwise(shown))
-    if 2 * repeats < len(cues):
+    # A cue that only says again what the one before said, and is long enough to be read, is an answer repeated.
+    rolls = [
+        bool((before & after) - {""}) and (after - before != set() or cue.end - cue.start < MIN_SECONDS_TO_READ)
+        for before, after, cue in zip(shown, shown[1:], cues[1:], strict=False)
+    ]
+    if 2 * sum(rolls) < len(cues):
         return cues
     return [
         Cue(cue.start, cue.end, [x for x in cue.lines if _WORD_TIME.search(x) or _plain(x) not in before])
@@ -116,8 +128,9 @@ def _word_timed(line: str, start: float) -> Iterator[TimedWord]:
 
 
 def _plain(text: str) -> str:
-    """Return what is spoken in a line of a cue: no tags, entities or dash of a speaker."""
-    return _LEADING_DASH.sub("", clean_text(html.unescape(_TAG.sub(lambda tag: " " * (tag[0][0] == "\\"), text))))
+    """Return what is spoken in a line of a cue: no tags, readings, entities or dash of a speaker."""
+    text = _TAG.sub(lambda tag: " " * (tag[0][0] == "\\"), _READING.sub("", text))
+    return _LEADING_DASH.sub("", clean_text(html.unescape(text)))
 
 
 def _clock(parts: Sequence[str | None]) -> float | None:

@@ -26,7 +26,8 @@ _UNSPACED = (
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 # Zero-width blanks, direction marks, byte order marks, soft hyphens; not the joiners inside Persian and Indic words.
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
-_NOT_SPOKEN = re.compile(r"\[[^\[\]]*\]|[\u2669-\u266f]|>>+")  # [Music], notes, a change of speaker
+# [Music], notes, a change of speaker, tokens of Whisper
+_NOT_SPOKEN = re.compile(r"\[[^\[\]]*\]|[\u2669-\u266f]|>>+|<\|[^<>|]{1,20}\|>")
 _SPOKEN_SIGNS = "&%@#"
 
 

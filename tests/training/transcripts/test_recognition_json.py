@@ -71,6 +71,8 @@ def test_odd_pieces_are_counted_and_lose_no_other():
     assert read({"segments": [SEGMENT, *odd]}) == (SPREAD, True, 3)
     chunks = [{"timestamp": "no", "text": "a"}, {"timestamp": [0.5, 2.5], "text": "Hello there"}]
     assert read({"chunks": chunks}) == (SPREAD, True, 1)
+    assert read({"segments": [None, SEGMENT, "x"]}) == (SPREAD, True, 2)
+    assert read({"chunks": [[], *chunks]}) == (SPREAD, True, 2)
     words = [{"word": "no", "start": -3.0}, *WORDS]
     assert read({"words": words}) == (TIMED, False, 1)
 

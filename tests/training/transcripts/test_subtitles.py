@@ -46,6 +46,25 @@ RIGHT = {
         "00:03.000 --> 00:04.000\nbye",
         "hi bye",
     ),
+    "numbers that count down in a file without numbers": (
+        "00:01.0 --> 00:02.0\n10\n\n00:02.0 --> 00:03.0\n9\n\n00:03.0 --> 00:04.0\ngo",
+        "10 9 go",
+    ),
+    "an answer said three times": (
+        "00:01.0 --> 00:02.0\nno\n\n00:02.0 --> 00:03.0\nno\n\n00:03.0 --> 00:04.0\nno",
+        "no no no",
+    ),
+    "times of a machine translation": (
+        f"{ONE}\n2\n00: 00: 04, 000 -> 00: 00: 05, 000\nbye\n\n"
+        "3\n00\uff1a00\uff1a06\uff0c000 -- > 00\uff1a00\uff1a07\uff0c000\nnow",
+        "hello there bye now",
+    ),
+    "arrows of an editor": (
+        f"{ONE}\n{TWO.replace('-->', '→')}\n{TWO.replace('-->', '–>')}",
+        "hello there bye now bye now",
+    ),
+    "styles of MicroDVD": (ONE.replace("hello", "{i}hello{/i}"), "hello there"),
+    "readings of characters": (ONE.replace("hello", "<ruby>漢<rt>kan</rt>字<rt>ji</ruby>"), "漢 字 there"),
     # whole files that were refused
     "a cue without length": (f"{ONE}\n{TWO.replace('05,000', '04,000')}", "hello there bye now"),
     "a cue that ends before it begins": (f"{ONE}\n{TWO.replace('05,000', '02,000')}", "hello there bye now"),
