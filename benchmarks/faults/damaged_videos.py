@@ -12,7 +12,6 @@ import argparse
 import collections
 import json
 import os
-import platform
 import random
 import resource
 import subprocess
@@ -20,10 +19,10 @@ import sys
 import time
 from pathlib import Path
 
-import av
-
-from benchmarks.speed.reading.video_files import ENCODERS, VIDEO_EXTENSIONS, make_file
+from benchmarks.records import make_record, write_record
+from benchmarks.speed.reading.video_files import ENCODERS, make_file
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video
+from processing.video_files import find_videos
 
 BATCH_SIZE = 50
 SILENT_SECONDS = 90
@@ -107,8 +106,8 @@ def run_batch(arguments: argparse.Namespace, first: int, num_mutations: int) -> 
 
 
 def collect_sources(arguments: argparse.Namespace) -> list[Path]:
-    """The files to damage: those of the folders given, and one made file of each codec."""
-    given = [path for folder in arguments.sources for path in folder.iterdir() if path.suffix in VIDEO_EXTENSIONS]
+    """Return the files to damage: those of the folders given, and one made file of each codec."""
+    given = [folder / name for folder in arguments.sources for name in find_videos(folder).names]
     made = [make_file(arguments.cache_dir, codec, 144, 30, 10) for codec in ENCODERS]
     return sorted(given) + made
 
@@ -132,22 +131,20 @@ def main() -> None:
     for first in range(arguments.first, end, BATCH_SIZE):
         outcomes += run_batch(arguments, first, min(BATCH_SIZE, end - first))
         print(len(outcomes), dict(collections.Counter(outcome["outcome"] for outcome in outcomes)), flush=True)
-    record = {
-        "command": " ".join(["python -m benchmarks.faults.damaged_videos", *sys.argv[1:]]),
-        "device": f"{platform.machine()}, Python {platform.python_version()}, PyAV {av.__version__}",
-        "sources": [path.name for path in sources],
-        "outcomes": collections.Counter(outcome["outcome"] for outcome in outcomes),
-        "details": collections.Counter(
-            f"{outcome['outcome']}: {outcome['detail']}" for outcome in outcomes
-        ).most_common(30),
-        "longest_seconds": round(max(outcome["seconds"] for outcome in outcomes), 2),
-        "peak_resident_bytes": max(outcome["peak"] for outcome in outcomes),
-        "failures": [outcome for outcome in outcomes if outcome["outcome"] not in ("frames", "error")],
-    }
+    counts = collections.Counter(outcome["outcome"] for outcome in outcomes)
+    details = collections.Counter(f"{outcome['outcome']}: {outcome['detail']}" for outcome in outcomes)
+    record = make_record(
+        "benchmarks.faults.damaged_videos",
+        sources=[path.name for path in sources],
+        outcomes=counts,
+        details=details.most_common(30),
+        longest_seconds=round(max(outcome["seconds"] for outcome in outcomes), 2),
+        peak_resident_bytes=max(outcome["peak"] for outcome in outcomes),
+        failures=[outcome for outcome in outcomes if outcome["outcome"] not in ("frames", "error")],
+    )
     print(json.dumps(record, indent=1))
     if arguments.record:
-        arguments.record.parent.mkdir(parents=True, exist_ok=True)
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(arguments.record, record)
 
 
 if __name__ == "__main__":

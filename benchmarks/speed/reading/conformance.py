@@ -9,15 +9,14 @@ record. Beside the record, a table of the same name ending in `.md` is written. 
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.records import make_record, write_record
 from benchmarks.speed.reading.reference import SAME_MEAN_LEVELS
 from benchmarks.speed.reading.rivals import READERS, find_readers, list_runs
 from processing import interval_midpoint_indices
@@ -77,10 +76,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, write in tqdm(WRITERS.items()):
             files[name] = judge_file(write(Path(folder) / name), runs)
-    notes |= {"ours": f"PyAV {version('av')}", "transformers": version("transformers")}
-    record = {"readers": notes, "runs": list(runs), "files": files}
-    arguments.record.write_text(json.dumps(record, indent=1) + "\n")
-    arguments.record.with_suffix(".md").write_text(format_table(record))
+    record = make_record("benchmarks.speed.reading.conformance", readers=notes, runs=list(runs), files=files)
+    versions = record["versions"]
+    notes |= {"ours": f"PyAV {versions['av']}", "transformers": versions["transformers"]}
+    write_record(arguments.record, record)
+    arguments.record.with_suffix(".md").write_text(format_table(record), encoding="utf-8")
     print(format_table(record))
 
 

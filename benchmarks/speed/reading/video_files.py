@@ -10,8 +10,6 @@ from pathlib import Path
 import av
 import numpy as np
 
-VIDEO_EXTENSIONS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg"}
-
 FPS = 30
 MAX_SECONDS_ENCODED = 60
 

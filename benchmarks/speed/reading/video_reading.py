@@ -17,7 +17,6 @@ import argparse
 import itertools
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -25,14 +24,15 @@ import sys
 import time
 from pathlib import Path
 
-import av
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.records import make_record, write_record
 from benchmarks.speed.reading.reference import count_same, find_reference
 from benchmarks.speed.reading.rivals import READERS, find_readers, list_runs
 from benchmarks.speed.reading.tables import write_tables
-from benchmarks.speed.reading.video_files import ENCODERS, VIDEO_EXTENSIONS, file_name, make_file
+from benchmarks.speed.reading.video_files import ENCODERS, file_name, make_file
+from processing.video_files import find_videos
 
 # The whole set of made files.
 HEIGHTS, GOP_SIZES, SECONDS = [360, 1080], [30, 250], [10, 60, 600]
@@ -123,20 +123,17 @@ def parse_arguments() -> argparse.Namespace:
 
 def find_jobs(arguments: argparse.Namespace) -> list[tuple[Path | tuple, int | None]]:
     """The files to read: paths of clips, and specifications of made files with their length in seconds."""
-    clips = arguments.clips.iterdir() if arguments.clips else []
+    clips = [arguments.clips / name for name in find_videos(arguments.clips).names] if arguments.clips else []
     specifications = itertools.product(arguments.codecs, arguments.heights, arguments.gop_sizes, arguments.seconds)
-    jobs = [(path, None) for path in sorted(clips) if path.suffix in VIDEO_EXTENSIONS]
-    return jobs + [(specification, specification[-1]) for specification in specifications]
+    return [(path, None) for path in clips] + [(specification, specification[-1]) for specification in specifications]
 
 
 def open_record(arguments: argparse.Namespace, notes: dict[str, str]) -> dict:
-    """The record so far, which may be filled in several runs, each of some of the files."""
-    record = json.loads(arguments.record.read_text()) if arguments.record.exists() else {"rows": {}}
-    command = " ".join(["python -m benchmarks.speed.reading.video_reading", *sys.argv[1:]])
-    record["commands"] = [*record.get("commands", []), command]
-    record["device"] = f"{os.cpu_count()} cores, {platform.machine()}, PyAV {av.__version__}"
-    record["readers"] = notes
-    record["note"] = arguments.note or record.get("note", "")
+    """Return the record so far, which may be filled in several runs, each of some of the files."""
+    old = json.loads(arguments.record.read_text(encoding="utf-8")) if arguments.record.exists() else {}
+    note = arguments.note or old.get("note", "")
+    record = make_record("benchmarks.speed.reading.video_reading", readers=notes, note=note, rows=old.get("rows", {}))
+    record["commands"] = [*old.get("commands", []), record.pop("command")]
     return record
 
 
@@ -161,8 +158,7 @@ def main() -> None:
             for name, result in measure_file(path, runs, reference).items():
                 row["readers"][name] = row["readers"].get(name, {}) | result
         record["not_run"] = list_not_run(record["rows"])
-        arguments.record.parent.mkdir(parents=True, exist_ok=True)
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n")
+        write_record(arguments.record, record)
         write_tables(record, arguments.record.with_suffix(".md"))
 
 
