@@ -21,8 +21,14 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_tvtsv2 import TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionConfig
 from .transcript_sorter_tvtsv2 import init_sorter_weights
-from .video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings, init_embedding_weights, kept_patch_indices
-from .video_encoder_tvtsv2 import TVTSv2VideoEncoder, TVTSv2VideoLayer, init_time_attention
+from .video_encoder_tvtsv2 import (
+    TVTSv2VideoEmbeddings,
+    TVTSv2VideoEncoder,
+    TVTSv2VideoLayer,
+    init_embedding_weights,
+    init_time_attention,
+    kept_patch_indices,
+)
 
 logger = logging.get_logger(__name__)
 

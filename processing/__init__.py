@@ -4,7 +4,7 @@ from transformers import AutoProcessor, AutoVideoProcessor
 
 from modeling_tvtsv2 import TVTSv2Config
 
-from .frame_sampling_tvtsv2 import interval_midpoint_indices, linspace_indices, random_interval_indices
+from .frame_settings_tvtsv2 import interval_midpoint_indices, linspace_indices, random_interval_indices
 from .processing_tvtsv2 import TVTSv2Processor
 from .reader_container_tvtsv2 import VideoLimits, VideoReadingError
 from .reader_metadata_tvtsv2 import VideoFileMetadata, VideoWindowError

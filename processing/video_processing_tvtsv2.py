@@ -18,8 +18,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_arrays_tvtsv2 import is_decoder, list_metadata, list_videos
-from .frame_files_tvtsv2 import read_file_frames, read_training_frames
-from .frame_pixels_tvtsv2 import finish, process_video
+from .frame_pixels_tvtsv2 import finish, process_video, read_file_frames, read_training_frames
 from .frame_settings_tvtsv2 import FrameSettings, TVTSv2VideoProcessorKwargs, check_names, resolve_settings
 from .reader_container_tvtsv2 import VideoReadingError
 from .reader_metadata_tvtsv2 import VideoFileMetadata

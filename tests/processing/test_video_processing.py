@@ -11,7 +11,7 @@ import torch
 from transformers.video_utils import VideoMetadata
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from processing.frame_geometry_tvtsv2 import pil_nearest_indices
+from processing.frame_pixels_tvtsv2 import pil_nearest_indices
 from tests.support.deterministic_weights import det
 from tests.support.paths import GOLDEN_FOLDER
 from tests.support.video_files import decode_all, draw_frame, write_video

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from processing.frame_sampling_tvtsv2 import interval_midpoint_indices, linspace_indices, random_interval_indices
+from processing.frame_settings_tvtsv2 import interval_midpoint_indices, linspace_indices, random_interval_indices
 from tests.support.paths import GOLDEN_FOLDER
 
 GOLDEN = json.loads((GOLDEN_FOLDER / "preprocessing.json").read_text())
