@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     from modeling_tvtsv2.fast_linear import use_fast_linear
     from tvtsv2.models.model_loading import load_model, load_processor
 
-    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = torch.device("cpu")
+    if torch.accelerator.is_available():  # without one, a build for CUDA still names it
+        device = torch.accelerator.current_accelerator() or device
     model = use_fast_linear(load_model(arguments.model, revision=arguments.revision, dtype=arguments.dtype))
     application = make_application(
         model.to(device),

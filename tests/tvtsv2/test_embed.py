@@ -451,7 +451,7 @@ def test_a_folder_that_cannot_be_written_is_named(model_folder, videos, tmp_path
 
 
 def test_ctrl_c_says_that_the_same_command_continues(model_folder, videos, tmp_path, capsys, monkeypatch):
-    def interrupt(*arguments):
+    def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tvtsv2.reading.video_list.list_videos", interrupt)
