@@ -1,11 +1,12 @@
-"""Kills a pre-training run with SIGKILL again and again, starts it again each time, and compares its end bit by bit.
+"""Kill a training run with SIGKILL in each of its epochs, resume it each time, and compare its end bit by bit.
 
-    python -m benchmarks.faults.resume_kills --num_kills 20 --num_processes 1 2 --seconds 480
+    python -m benchmarks.faults.resume_kills --scripts pretrain finetune --num_processes 1 2 --num_rounds 4
 
-A short run of the main job on a small generated corpus, with its logs and its evaluations during training, is first
-left alone, then repeated under fire: every other kill comes at a random moment, the others while a checkpoint, one of
-the next four, is being written. At the end weights, the last checkpoint's optimizer, losses and metrics must be those
-of the run that was left alone.
+A short run of three epochs on a small generated corpus, with its logs and its evaluations during training, first
+runs uninterrupted. Each round repeats it with three kills, one in each epoch: at a random moment in the first round and
+every other one, while a checkpoint is written in those between. At the end weights, the last checkpoint's optimizer,
+losses and metrics must be those of the uninterrupted run. Fine-tuning starts from the pre-trained model of one process,
+on the captions of the same corpus.
 """
 
 import argparse
@@ -27,20 +28,16 @@ from tqdm import tqdm
 
 from benchmarks.records import make_record, write_record
 
-SCRIPT = Path(__file__).parents[2] / "training" / "run_pretrain.py"
-NUM_STEPS, SAVE_STEPS = 24, 3
-SETTINGS = {
-    "num_train_videos": 48,
-    "num_train_captions": 32,
-    "num_heldout_videos": 8,
-    "num_heldout_captions": 0,
-    "max_steps": NUM_STEPS,
-    "save_steps": SAVE_STEPS,
-    "eval_steps": SAVE_STEPS,
-    "logging_steps": SAVE_STEPS,
-    "dataloader_num_workers": 1,
-    "use_cpu": "true",
-    "disable_tqdm": "true",
+TRAINING = Path(__file__).parents[2] / "training"
+NUM_EPOCHS, BATCH_SIZE = 3, 4
+CAPTIONS = "seed42/webvid/train.tsv"  # in the corpus
+# An epoch of pre-training: four turns of a step of narrated videos and two of captions.
+STEPS_PER_EPOCH = {"pretrain": 12, "finetune": 8}
+SAVE_STEPS = {"pretrain": 5, "finetune": 3}
+SETTINGS = {"dataloader_num_workers": 1, "save_strategy": "steps", "use_cpu": "true", "disable_tqdm": "true"}
+OWN_SETTINGS = {
+    "pretrain": {"num_train_videos": 16, "num_train_captions": 32, "num_heldout_videos": 8, "num_heldout_captions": 0},
+    "finetune": {"task": "retrieval", "lora_rank": 2, "eval_strategy": "steps"},
 }
 # These differ from run to run.
 TIMINGS = {"samples_per_second", "data_wait_ratio", "peak_memory_gib", "mfu"}
@@ -49,36 +46,51 @@ TIMINGS |= {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
 
 @dataclass
 class Run:
-    """One pre-training, as a command that is always the same."""
+    """One training run, as a command that is always the same."""
 
+    script: str
     folder: Path
-    corpus: Path
     num_processes: int
     started: float = 0.0  # when it was last started, in the time of files
 
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return NUM_EPOCHS * STEPS_PER_EPOCH[self.script]
+
+    @property
+    def save_steps(self) -> int:
+        """Steps from one checkpoint to the next."""
+        return SAVE_STEPS[self.script]
+
     def start(self) -> subprocess.Popen:
-        """Starts or continues the run in a process group of its own."""
+        """Start or resume the run in a process group of its own."""
         launcher = [sys.executable]
         if self.num_processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.num_processes}"]
-        batch_size = 4 // self.num_processes
-        settings = {**SETTINGS, "output_dir": self.folder, "corpus_dir": self.corpus}
-        settings["per_device_train_batch_size"] = batch_size
+        settings = {**SETTINGS, **OWN_SETTINGS[self.script], "output_dir": self.folder, "max_steps": self.num_steps}
+        settings |= {f"{name}_steps": self.save_steps for name in ("save", "eval", "logging")}
+        settings["per_device_train_batch_size"] = BATCH_SIZE // self.num_processes
+        corpus = self.folder.parent / "corpus"
+        if self.script == "pretrain":
+            settings["corpus_dir"] = corpus
+        else:
+            settings |= {"model": self.folder.parent / "pretrain1_alone", "data": corpus / CAPTIONS}
+            settings["eval_data"] = corpus / CAPTIONS
         options = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
-        log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
+        log = self.folder.with_name(f"{self.folder.name}.log").open("ab")
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.started = time.time()
-        return subprocess.Popen(
-            [*launcher, str(SCRIPT), *options], stdout=log, stderr=log, env=environment, start_new_session=True
-        )
+        command = [*launcher, str(TRAINING / f"run_{self.script}.py"), *options]
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
     def is_saving(self, first_step: int = 0) -> bool:
-        """Whether a checkpoint, of `first_step` or later, is being written: begun since the start, and not complete."""
+        """Return whether a checkpoint of `first_step` or later is being written."""
         unfinished = [path for path in self._checkpoints() if not (path / "trainer_state.json").exists()]
         return any(_step_of(path) >= first_step and _last_change(path) >= self.started for path in unfinished)
 
     def last_step(self) -> int:
-        """Step of the newest whole checkpoint, 0 if there is none."""
+        """Return the step of the newest whole checkpoint, 0 if there is none."""
         whole = [path for path in self._checkpoints() if (path / "trainer_state.json").exists()]
         return max(map(_step_of, whole), default=0)
 
@@ -86,15 +98,16 @@ class Run:
         return list(self.folder.glob("checkpoint-*"))
 
     def is_finished(self) -> bool:
-        """Whether the run has written its results."""
+        """Return whether the run has written its results."""
         return (self.folder / "eval_results.json").exists()
 
     def result(self) -> dict:
-        """Returns everything that must be equal in the end."""
-        checkpoint = self.folder / f"checkpoint-{NUM_STEPS}"
+        """Return everything that must be equal in the end."""
+        checkpoint = self.folder / f"checkpoint-{self.num_steps}"
         state = json.loads((checkpoint / "trainer_state.json").read_text())
         results = json.loads((self.folder / "eval_results.json").read_text())
-        metrics = {name: value for name, value in results.items() if re.match("sorting|text_to|video_to|num_", name)}
+        reported = re.compile("sorting|text_to|video_to|num_|loss")
+        metrics = {name: value for name, value in results.items() if reported.match(name)}
         logs = [{k: v for k, v in entry.items() if k not in TIMINGS} for entry in state["log_history"]]
         return {
             "weights": load_file(self.folder / "model.safetensors"),
@@ -127,25 +140,32 @@ def kill(process: subprocess.Popen) -> None:
     psutil.wait_procs(family[1:], timeout=30)
 
 
-def start_and_kill(run: Run, *, at_seconds: float | None = None, at_save: int | None = None) -> bool:
-    """Starts a run and kills it at `at_seconds`, or while it writes its `at_save`-th checkpoint (1, 2, …).
+def kill_in_epoch(run: Run, epoch: int, *, while_saving: bool, generator: random.Random, seconds: float) -> dict:
+    """Start a run and kill it in an epoch, after a checkpoint of that epoch; return what was hit.
 
-    False: it ended before.
+    Args:
+        epoch: from 0.
+        while_saving: kill while the epoch's second checkpoint is written, otherwise at a random moment before it.
+        seconds: that the steps from one checkpoint to the next take, about.
     """
-    first_step = 0 if at_save is None else min(run.last_step() + at_save * SAVE_STEPS, NUM_STEPS)
-    process, started = run.start(), time.monotonic()
+    first_save = -(-(epoch * STEPS_PER_EPOCH[run.script] + 1) // run.save_steps) * run.save_steps
+    delay = generator.uniform(0, seconds)
+    process, reached = run.start(), None
     while process.poll() is None:
-        if run.is_saving(first_step) if at_save else time.monotonic() - started > at_seconds:
-            kill(process)
-            return True
-        time.sleep(0.001 if at_save else 0.02)
-    if process.returncode != 0:
-        raise RuntimeError(f"The run could not be continued; see {run.folder}.log")
-    return False
+        if reached is None and run.last_step() >= first_save:
+            reached = time.monotonic()
+        if reached is not None:
+            is_due = run.is_saving(first_save + 1) if while_saving else time.monotonic() - reached > delay
+            if is_due:
+                kill(process)
+                hit = {"epoch": epoch, "while_saving": run.is_saving(), "last_step": run.last_step()}
+                return hit if while_saving else {**hit, "seconds_after_save": round(delay, 3)}
+        time.sleep(0.001)
+    raise RuntimeError(f"The run ended before it could be killed in epoch {epoch}; see {run.folder}.log")
 
 
 def same_bits(one: object, other: object) -> bool:
-    """Whether two nests of mappings, lists, tensors and values are equal to the bit."""
+    """Return whether two nests of mappings, lists, tensors and values are equal to the bit."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
@@ -155,44 +175,25 @@ def same_bits(one: object, other: object) -> bool:
     return one == other
 
 
-def measure(folder: Path, num_processes: int, num_kills: int, seconds: float, generator: random.Random) -> dict:
-    """Returns the kills of one run, and whether what came out is equal to the run that was left alone."""
-    end = time.monotonic() + seconds
-    alone = Run(folder / f"alone{num_processes}", folder / "corpus", num_processes)
-    durations = [_finish(alone)]
-    run, kills, num_runs = Run(folder / f"killed{num_processes}_0", folder / "corpus", num_processes), [], 1
-    with tqdm(total=num_kills, desc=f"kills, {num_processes} processes") as bar:
-        while len(kills) < num_kills and time.monotonic() + 1.5 * durations[-1] < end:
-            # A run that is through is started anew, under the same fire.
-            if run.is_finished():
-                if kills:
-                    kills[-1]["equal"] = _compare(run, alone)
-                run = Run(folder / f"killed{num_processes}_{num_runs}", folder / "corpus", num_processes)
-                num_runs += 1
-            if len(kills) % 2:
-                moment = {"at_save": generator.randint(1, 4)}
-            else:
-                moment = {"at_seconds": round(generator.uniform(0, durations[-1]), 3)}
-            started, is_fresh = time.monotonic(), run.last_step() == 0
-            if start_and_kill(run, **moment):
-                kills.append({**moment, "while_saving": run.is_saving(), "last_step": run.last_step()})
-                bar.update()
-            elif is_fresh:
-                durations.append(time.monotonic() - started)  # the machine is not always equally fast
-    if not run.is_finished():
+def measure(folder: Path, script: str, num_processes: int, num_rounds: int, generator: random.Random) -> dict:
+    """Return the kills of a script's runs, and whether each ended as the uninterrupted run did."""
+    alone = Run(script, folder / f"{script}{num_processes}_alone", num_processes)
+    seconds = _finish(alone)
+    rounds = []
+    for number in tqdm(range(num_rounds), desc=f"{script}, {num_processes} processes"):
+        run = Run(script, folder / f"{script}{num_processes}_killed{number}", num_processes)
+        between_saves = seconds * run.save_steps / run.num_steps / 2  # half of a run is its start
+        kills = [
+            kill_in_epoch(run, epoch, while_saving=bool(number % 2), generator=generator, seconds=between_saves)
+            for epoch in range(NUM_EPOCHS)
+        ]
         _finish(run)
-    return {
-        "num_processes": num_processes,
-        "num_kills": len(kills),
-        "num_kills_while_saving": sum(kill["while_saving"] for kill in kills),
-        "seconds_alone": [round(duration, 1) for duration in durations],
-        "equal": _compare(run, alone),
-        "kills": kills,
-    }
+        rounds.append({"kills": kills, "equal": _compare(run, alone)})
+    return {"script": script, "num_processes": num_processes, "seconds_alone": round(seconds, 1), "rounds": rounds}
 
 
 def _finish(run: Run) -> float:
-    """Starts a run, leaves it alone, and returns the seconds that it took."""
+    """Run to the end without a kill, and return the seconds that it took."""
     started = time.monotonic()
     if run.start().wait() != 0:
         raise RuntimeError(f"The run failed; see {run.folder}.log")
@@ -205,23 +206,25 @@ def _compare(run: Run, alone: Run) -> dict[str, bool]:
 
 
 def main() -> None:
-    """Kills as often as the time allows, with each number of processes, and writes the record."""
+    """Kill each script's runs in each epoch, with each number of processes, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_kills", type=int, default=20)
-    parser.add_argument("--num_processes", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--seconds", type=float, default=480, help="for all; no kill after that")
+    parser.add_argument("--scripts", nargs="*", default=list(STEPS_PER_EPOCH), choices=list(STEPS_PER_EPOCH))
+    parser.add_argument("--num_processes", type=int, nargs="*", default=[1, 2], choices=[1, 2, 4])
+    parser.add_argument("--num_rounds", type=int, default=2, help="runs of three kills, per script and number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path("outputs/resume_kills"), help="must not exist yet")
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/resume_kills.json"))
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
+    if "pretrain" not in options.scripts or 1 not in options.num_processes:
+        _finish(Run("pretrain", options.folder / "pretrain1_alone", 1))  # fine-tuning's model, and the corpus
     generator, rows = random.Random(options.seed), []
-    share = options.seconds / len(options.num_processes)
-    for num_processes in options.num_processes:
-        rows.append(measure(options.folder, num_processes, options.num_kills, share, generator))
-        note = "equal: to the bit, with the same run left alone"
-        write_record(options.record, make_record("benchmarks.faults.resume_kills", note=note, rows=rows))
-    if not all(all(row["equal"].values()) for row in rows):
+    for script in sorted(options.scripts, reverse=True):  # pre-training first
+        for num_processes in sorted(options.num_processes):
+            rows.append(measure(options.folder, script, num_processes, options.num_rounds, generator))
+            note = "equal: to the bit, with the same run uninterrupted"
+            write_record(options.record, make_record("benchmarks.faults.resume_kills", note=note, rows=rows))
+    if not all(all(each["equal"].values()) for row in rows for each in row["rounds"]):
         sys.exit("Not equal; see the record.")
 
 

@@ -208,6 +208,20 @@ def test_settings_that_contradict_each_other_end_with_usage(place, capsys, optio
     assert exit_info.value.code == 2 and not (place / "never").exists()
 
 
+def test_weights_that_are_not_finite_end_the_run_and_nothing_is_saved(place):
+    options = ("--method", "full", "--learning_rate", "1e38", "--optim", "sgd", "--max_grad_norm", "0")
+    with pytest.raises(SystemExit, match=r"error: .*(not finite|was (nan|inf))"):
+        finetune(place, "broken", "labels.csv", *options)
+    assert not (place / "broken" / "config.json").exists() and not (place / "broken" / "eval_results.json").exists()
+
+
+def test_logits_that_are_not_finite_have_no_accuracy():
+    from transformers import EvalPrediction
+
+    with pytest.raises(FloatingPointError, match="not finite"):
+        classification_metrics(EvalPrediction(np.full((3, 2), np.nan), np.zeros(3, dtype=int)))
+
+
 def test_accuracy_by_hand():
     from transformers import EvalPrediction
 
