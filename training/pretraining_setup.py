@@ -11,7 +11,7 @@ from modeling_tvtsv2.fast_linear import use_fast_linear
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
 from training.narrated_shapes.corpus import Corpus, build_corpus
-from training.narrated_shapes.scripts import CAPTION_STEPS_PER_VIDEO_STEP, NUM_CLIPS_PER_ROUND, CorpusConfig
+from training.narrated_shapes.scripts import NUM_CLIPS_PER_ROUND, CorpusConfig
 from training.runtime.run_folder import BROKEN_VIDEOS_FILE
 from training.sources.clip_dataset import ClipDataset
 from training.sources.formats import format_of, has_splits, open_source
@@ -59,7 +59,6 @@ def locate_data(data: DataArguments, seed: int) -> DataFiles:
             "format": "webvid",
             "table": str(corpus.caption_table("train")),
             "root": str(corpus.caption_root),
-            "weight": CAPTION_STEPS_PER_VIDEO_STEP,
         },
     ]
     heldout = {"format": "yt_temporal", "list_file": str(corpus.list_file("heldout")), "root": root}

@@ -163,7 +163,7 @@ def test_frozen_parameters_are_those_of_the_first_draw_and_the_plan_is_kept(run)
 
 def test_sources_take_turns(run):
     has_sorting = ["sorting_loss" in entry for entry in log_history(run) if "loss" in entry]
-    turn = [True, False, False]  # a step of narrated videos, two of captions
+    turn = [True, False]  # a step of narrated videos, one of captions
     assert has_sorting == (turn * NUM_STEPS)[:NUM_STEPS]
 
 

@@ -13,7 +13,6 @@ from training.cost.memory_estimate import activation_bytes, state_bytes
 from training.cost.paper_recipe import PAPER_SIZES, compare_with_paper
 from training.flops import count_step_flops
 from training.masking import count_masked_patches
-from training.narrated_shapes.scripts import CAPTION_STEPS_PER_VIDEO_STEP
 from training.parameter_rules import ParameterPlan
 from training.sources.formats import format_of, open_source
 from training.sources.mixed_sources import TurnSampler
@@ -70,7 +69,7 @@ def plan_sources(data: DataArguments, config: TVTSv2Config) -> list[SourcePlan]:
         shapes = SourcePlan("generated videos", data.num_train_videos, True, 1, config.num_transcripts)
         return [
             shapes,
-            SourcePlan("generated captions", data.num_train_captions, True, CAPTION_STEPS_PER_VIDEO_STEP, 1),
+            SourcePlan("generated captions", data.num_train_captions, True, 1, 1),
         ]
     plans = []
     for source in data.sources:

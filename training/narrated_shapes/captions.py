@@ -1,7 +1,7 @@
 """Captions of single events in the manner of a stock-footage site, and text queries for one attribute.
 
-Half of the training captions name neither color nor scene, so that these do not suffice to tell videos apart: what says
-"a star" or "a thing rising" can be matched to its video by shape or motion alone.
+Some training captions name neither color nor scene, so that these do not always suffice to tell videos apart: "a
+star" or "a thing rising" can be matched to its video by shape or motion alone.
 """
 
 from collections.abc import Collection
@@ -18,7 +18,7 @@ ATTRIBUTES = {
     "motion": MOTIONS,
     "speed": SPEEDS,
 }
-EVERYTHING_RATIO, ACTION_RATIO = 0.35, 0.5  # share of captions that name everything; shape and motion at most
+EVERYTHING_RATIO, ACTION_RATIO = 0.7, 0.2  # share of captions that name everything; shape and motion at most
 
 ADVERBS = {"slow": ("slowly",), "fast": ("quickly", "fast")}
 NOUNS = ("thing", "shape", "object")  # for a shape that is not named

@@ -12,7 +12,6 @@ SPLITS = ("train", "heldout")
 NUM_EVENTS = 7
 VIDEO_SECONDS = (28.0, 31.0)  # the longest span of four clips is 23 s, which leaves room to shift it by one event
 CAPTION_CLIP_SECONDS = (3.0, 5.0)
-CAPTION_STEPS_PER_VIDEO_STEP = 2  # captions that name shape or motion alone are what teaches them
 NUM_CLIPS_PER_ROUND = sum(map(len, ATTRIBUTES.values()))  # held-out clips in one group of each attribute
 
 
@@ -27,7 +26,7 @@ class CorpusConfig:
     seed: int = 0
     num_train_videos: int = 1200
     num_heldout_videos: int = 256
-    num_train_captions: int = 3000
+    num_train_captions: int = 1500
     num_heldout_captions: int = 560
     image_size: int = 80
     fps: int = 4

@@ -24,10 +24,10 @@ def test_steps_and_samples_by_hand():
     sizes = ["--num_train_videos", "100", "--num_train_captions", "70", "--max_steps", "-1", "--num_train_epochs", "3"]
     plan = plan_of(*sizes, "--per_device_train_batch_size", "8", "--plan_processes", "2")
     assert number(plan, "samples a step") == 16
-    # 6 whole steps of videos, with two of captions after each; captions, 4 steps, start over.
-    assert number(plan, "steps an epoch") == 18
-    assert number(plan, "samples an epoch") == 288
-    assert number(plan, "steps in all") == 54
+    # 6 whole steps of videos and as many of captions in turn; captions, 4 steps, start over.
+    assert number(plan, "steps an epoch") == 12
+    assert number(plan, "samples an epoch") == 192
+    assert number(plan, "steps in all") == 36
 
 
 def test_work_of_the_default_run():
