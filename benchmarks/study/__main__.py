@@ -1,6 +1,6 @@
 """Runs the study, or goes on with it: cells that are done are not run again.
 
-python -m benchmarks.study                           # every figure
+python -m benchmarks.study                           # every comparison
 python -m benchmarks.study --only language drift     # some: language, blocks, drift, sorting, masking, size
 python -m benchmarks.study --seeds 0 1               # only these: several processes or machines may share a folder
 python -m benchmarks.study --seconds 600             # begin no further cell after that
@@ -19,10 +19,10 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
-from benchmarks.study.cells import Cell, Workshop, read_cell, run_cell
-from benchmarks.study.claims import EXAMINATIONS
-from benchmarks.study.figures import FIGURES
-from benchmarks.study.records import write_figure
+from benchmarks.study.cells import Cell, StudyFolder, read_cell, run_cell
+from benchmarks.study.claims import EVALUATIONS
+from benchmarks.study.comparisons import COMPARISONS
+from benchmarks.study.records import write_comparison
 from benchmarks.study.settings import Study, read_study
 
 CONFIG = Path(__file__).parent / "configs" / "small.yaml"
@@ -33,7 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=CONFIG, help="the study's settings, YAML (%(default)s)")
-    parser.add_argument("--only", nargs="+", choices=list(FIGURES), default=list(FIGURES), help="these figures")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(COMPARISONS), default=list(COMPARISONS), help="these comparisons"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, help="run cells of these only; records show all that is done")
     parser.add_argument("--folder", type=Path, default=Path("outputs/study"), help="of cells and mini-CLIPs")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where records, tables and plots go")
@@ -42,17 +44,19 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def list_cells(study: Study, figure: str) -> list[Cell]:
-    """The cells of a figure, seed by seed.
+def list_cells(study: Study, comparison: str) -> list[Cell]:
+    """The cells of a comparison, seed by seed.
 
     Raises:
-        ValueError: the study has no such figure.
+        ValueError: the study has no such comparison.
     """
-    claim = FIGURES[figure].claim
-    if claim not in study.claims or figure not in study.claims[claim].figures:
-        raise ValueError(f"Study {study.name!r} has no figure {figure!r} of claim {claim!r}.")
+    claim = COMPARISONS[comparison].claim
+    if claim not in study.claims or comparison not in study.claims[claim].comparisons:
+        raise ValueError(f"Study {study.name!r} has no comparison {comparison!r} of claim {claim!r}.")
     arms = {arm.name: arm for arm in study.claims[claim].arms}
-    return [Cell(claim, arms[name], seed) for seed in study.seeds for name in study.claims[claim].figures[figure]]
+    return [
+        Cell(claim, arms[name], seed) for seed in study.seeds for name in study.claims[claim].comparisons[comparison]
+    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,23 +64,23 @@ def main(arguments: list[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     torch.set_num_threads(options.num_threads)
     study = read_study(options.config)
-    workshop = Workshop(study, options.folder)
-    cells = {figure: list_cells(study, figure) for figure in options.only}
+    study_folder = StudyFolder(study, options.folder)
+    cells = {comparison: list_cells(study, comparison) for comparison in options.only}
     seeds = study.seeds if options.seeds is None else options.seeds
     if not set(seeds) <= set(study.seeds):
         raise ValueError(f"--seeds must be some of {study.seeds}, got {seeds}.")
-    todo = {workshop.cell_file(cell): cell for each in cells.values() for cell in each if cell.seed in seeds}
+    todo = {study_folder.cell_file(cell): cell for each in cells.values() for cell in each if cell.seed in seeds}
     num_done = sum(file.exists() for file in todo)
     end = time.monotonic() + options.seconds
     with without_load_reports(), tqdm(total=len(todo), initial=num_done, desc="cells") as bar:
-        for figure, own in cells.items():
+        for comparison, own in cells.items():
             for cell in own:
-                file = workshop.cell_file(cell)
+                file = study_folder.cell_file(cell)
                 if file in todo and not file.exists() and time.monotonic() < end:
                     bar.set_postfix_str(f"{cell.claim}, {cell.arm.name}, seed {cell.seed}")
-                    run_cell(cell, workshop, EXAMINATIONS[cell.claim])
+                    run_cell(cell, study_folder, EVALUATIONS[cell.claim])
                     bar.update()
-            write_records(figure, own, workshop, options.records)
+            write_records(comparison, own, study_folder, options.records)
 
 
 @contextlib.contextmanager
@@ -93,13 +97,13 @@ def without_load_reports() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def write_records(figure: str, cells: list[Cell], workshop: Workshop, folder: Path) -> None:
-    """Writes a figure's record, tables and plot from the cells that are done, if any are."""
-    done = [record for record in (read_cell(cell, workshop) for cell in cells) if record is not None]
-    tqdm.write(f"{figure}: {len(done)} of {len(cells)} cells done")
+def write_records(comparison: str, cells: list[Cell], study_folder: StudyFolder, folder: Path) -> None:
+    """Writes a comparison's record, tables and plot from the cells that are done, if any are."""
+    done = [record for record in (read_cell(cell, study_folder) for cell in cells) if record is not None]
+    tqdm.write(f"{comparison}: {len(done)} of {len(cells)} cells done")
     if done:
         arms = list(dict.fromkeys(cell.arm.name for cell in cells))
-        write_figure(folder, figure, dataclasses.asdict(workshop.study), arms, done, len(cells))
+        write_comparison(folder, comparison, dataclasses.asdict(study_folder.study), arms, done, len(cells))
 
 
 if __name__ == "__main__":

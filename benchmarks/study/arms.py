@@ -1,31 +1,31 @@
 """An arm made ready: TVTSv2 started from its seed's mini-CLIP, with its batches, losses, masks and parameter rules."""
 
-from benchmarks.study.cells import Workshop
+from benchmarks.study.cells import StudyFolder
 from benchmarks.study.embedder import Embedder
 from benchmarks.study.models import parameter_rules, start_from_clip
 from benchmarks.study.settings import SOURCES, Arm, Study
-from benchmarks.study.training_loop import Source, Trainee
+from benchmarks.study.training_loop import Source, TrainingRun
 
 
-def make_trainee(
-    workshop: Workshop, seed: int, arm: Arm, num_clip_steps: int | None = None
-) -> tuple[Trainee, Embedder]:
-    """The arm's model before its first step, ready to be trained and to be examined.
+def make_run(
+    study_folder: StudyFolder, seed: int, arm: Arm, num_clip_steps: int | None = None
+) -> tuple[TrainingRun, Embedder]:
+    """The arm's model before its first step, ready to be trained and to be evaluated.
 
     Args:
         num_clip_steps: of mini-CLIP, instead of the settings'.
     """
-    study = workshop.study
-    clip = workshop.clip(seed, arm.width, num_clip_steps)
+    study = study_folder.study
+    clip = study_folder.clip(seed, arm.width, num_clip_steps)
     model = start_from_clip(clip, study, arm, seed)
-    embedder = Embedder(model, workshop.start(clip).tokenizer)
-    sources = make_sources(workshop, seed, arm, embedder)
-    return Trainee(model, sources, study.post, parameter_rules(study, arm), arm), embedder
+    embedder = Embedder(model, study_folder.start(clip).tokenizer)
+    sources = make_sources(study_folder, seed, arm, embedder)
+    return TrainingRun(model, sources, study.post, parameter_rules(study, arm), arm), embedder
 
 
-def make_sources(workshop: Workshop, seed: int, arm: Arm, embedder: Embedder) -> list[Source]:
+def make_sources(study_folder: StudyFolder, seed: int, arm: Arm, embedder: Embedder) -> list[Source]:
     """The arm's training batches: narrated in speech, captioned, or captioned with two events in their order."""
-    study, world = workshop.study, workshop.world(seed)
+    study, world = study_folder.study, study_folder.world(seed)
     texts_of = {
         "narrated": lambda: world.narrated.narrate(seed, study.world.chatter_ratio),
         "captioned": lambda: world.captioned.say("caption", seed),

@@ -1,4 +1,4 @@
-"""Cells: one arm with one seed, trained and examined, a file each. What is done is never run again.
+"""Cells: one arm with one seed, trained and evaluated, a file each. What is done is never run again.
 
 In the study's folder:
 
@@ -42,7 +42,7 @@ class Cell:
     seed: int
 
 
-class Workshop:
+class StudyFolder:
     """What the cells of a study share: worlds, tokenizers, mini-CLIPs; and where cells lie."""
 
     def __init__(self, study: Study, folder: Path):
@@ -101,14 +101,14 @@ class Workshop:
         return self.folder / "cells" / cell.claim / f"{name}-seed{cell.seed}-{digest}.json"
 
 
-def run_cell(cell: Cell, workshop: Workshop, examine: Callable[[Workshop, int, Arm], dict]) -> None:
+def run_cell(cell: Cell, study_folder: StudyFolder, evaluate: Callable[[StudyFolder, int, Arm], dict]) -> None:
     """Runs a cell and writes its record, whole or not at all.
 
     Args:
-        examine: trains and measures; returns `figures` and whatever else belongs in the record.
+        evaluate: trains and evaluates; returns `metrics` and whatever else belongs in the record.
     """
     start = time.process_time()
-    content = examine(workshop, cell.seed, cell.arm)
+    content = evaluate(study_folder, cell.seed, cell.arm)
     record = {
         "claim": cell.claim,
         "arm": dataclasses.asdict(cell.arm),
@@ -117,12 +117,12 @@ def run_cell(cell: Cell, workshop: Workshop, examine: Callable[[Workshop, int, A
         "device": describe_device("cpu"),
         **content,
     }
-    write_record(workshop.cell_file(cell), record)
+    write_record(study_folder.cell_file(cell), record)
 
 
-def read_cell(cell: Cell, workshop: Workshop) -> dict | None:
+def read_cell(cell: Cell, study_folder: StudyFolder) -> dict | None:
     """The record of a cell, None if it is not done."""
-    file = workshop.cell_file(cell)
+    file = study_folder.cell_file(cell)
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 

@@ -1,4 +1,4 @@
-"""The four claims: how an arm of each is trained and examined.
+"""The four claims: how an arm of each is trained and evaluated.
 
 language: language supervision distortion; what tuning the text tower does to registers seen and unseen.
 sorting: whether sorting teaches time.
@@ -8,9 +8,9 @@ size: three widths at equal compute.
 
 from collections.abc import Callable
 
-from benchmarks.study.arms import count_patches, make_trainee
-from benchmarks.study.cells import Workshop
-from benchmarks.study.examination import examine_drift, examine_language, examine_time, sorting_accuracy
+from benchmarks.study.arms import count_patches, make_run
+from benchmarks.study.cells import StudyFolder
+from benchmarks.study.evaluation import evaluate_drift, evaluate_language, evaluate_time, sorting_accuracy
 from benchmarks.study.models import make_post_model
 from benchmarks.study.settings import Arm, Study
 from benchmarks.study.step_costs import activation_bytes, read_step_costs
@@ -21,60 +21,60 @@ from training.masking import count_masked_patches
 NUM_TOKENS = 12  # of a transcript, on average; for the ratio of compute only
 
 
-def examine_language_arm(workshop: Workshop, seed: int, arm: Arm) -> dict:
+def evaluate_language_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
     """Registers, linear probe, drift."""
-    world, start = workshop.world(seed), workshop.start(workshop.clip(seed))
+    world, start = study_folder.world(seed), study_folder.start(study_folder.clip(seed))
     embedder, training = start, {}
     if arm.trains:
-        trainee, embedder = make_trainee(workshop, seed, arm)
-        training = {"training": trainee.train(workshop.study.claims["language"].num_steps)}
-    return {"figures": examine_language(embedder, world) | examine_drift(embedder, start, world), **training}
+        run, embedder = make_run(study_folder, seed, arm)
+        training = {"training": run.train(study_folder.study.claims["language"].num_steps)}
+    return {"metrics": evaluate_language(embedder, world) | evaluate_drift(embedder, start, world), **training}
 
 
-def examine_sorting_arm(workshop: Workshop, seed: int, arm: Arm) -> dict:
+def evaluate_sorting_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
     """Order, direction of motion, plain retrieval, and the sorter itself."""
-    world = workshop.world(seed)
+    world = study_folder.world(seed)
     if not arm.trains:
-        return {"figures": examine_time(workshop.start(workshop.clip(seed)), world)}
-    trainee, embedder = make_trainee(workshop, seed, arm)
-    training = trainee.train(workshop.study.claims["sorting"].num_steps)
-    figures = examine_time(embedder, world)
+        return {"metrics": evaluate_time(study_folder.start(study_folder.clip(seed)), world)}
+    run, embedder = make_run(study_folder, seed, arm)
+    training = run.train(study_folder.study.claims["sorting"].num_steps)
+    metrics = evaluate_time(embedder, world)
     if arm.sorts:
-        figures["sorter"] = sorting_accuracy(embedder, world.test_narrated)
-    return {"figures": figures, "training": training}
+        metrics["sorter"] = sorting_accuracy(embedder, world.test_narrated)
+    return {"metrics": metrics, "training": training}
 
 
-def examine_masking_arm(workshop: Workshop, seed: int, arm: Arm) -> dict:
+def evaluate_masking_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
     """Language at equal steps, and after as many steps as take the time that mask 0 takes for these."""
-    world, num_steps = workshop.world(seed), workshop.study.claims["masking"].num_steps
-    costs = read_step_costs(workshop)
+    world, num_steps = study_folder.world(seed), study_folder.study.claims["masking"].num_steps
+    costs = read_step_costs(study_folder)
     own = costs["milliseconds_per_step"][arm.name]
     num_steps_in_time = round(num_steps * costs["milliseconds_per_step"][costs["reference"]] / own)
     moments = {"equal_steps": num_steps, "equal_time": num_steps_in_time}
-    trainee, embedder = make_trainee(workshop, seed, arm)
-    figures = {}
+    run, embedder = make_run(study_folder, seed, arm)
+    metrics = {}
     for moment in sorted(moments, key=moments.get):
-        training = trainee.train(moments[moment])
-        figures |= {f"{moment}/{name}": value for name, value in examine_language(embedder, world).items()}
-    figures |= {
+        training = run.train(moments[moment])
+        metrics |= {f"{moment}/{name}": value for name, value in evaluate_language(embedder, world).items()}
+    metrics |= {
         "num_steps_at_equal_time": num_steps_in_time,
         "milliseconds_per_step": own,
-        "activation_mib": activation_bytes(embedder.model, trainee.sources[0].next_batch()) / 2**20,
+        "activation_mib": activation_bytes(embedder.model, run.sources[0].next_batch()) / 2**20,
     }
-    return {"figures": figures, "training": training}
+    return {"metrics": metrics, "training": training}
 
 
-def examine_size_arm(workshop: Workshop, seed: int, arm: Arm) -> dict:
+def evaluate_size_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
     """Language before and after post-pretraining, both stages with the compute of the settings' width."""
-    study, world = workshop.study, workshop.world(seed)
+    study, world = study_folder.study, study_folder.world(seed)
     num_clip_steps, num_steps = steps_at_equal_compute(study, arm)
-    start = workshop.start(workshop.clip(seed, arm.width, num_clip_steps))
-    before = examine_language(start, world)
-    trainee, embedder = make_trainee(workshop, seed, arm, num_clip_steps)
-    training = trainee.train(num_steps)
+    start = study_folder.start(study_folder.clip(seed, arm.width, num_clip_steps))
+    before = evaluate_language(start, world)
+    run, embedder = make_run(study_folder, seed, arm, num_clip_steps)
+    training = run.train(num_steps)
     return {
-        "figures": {f"start/{name}": value for name, value in before.items()}
-        | examine_language(embedder, world)
+        "metrics": {f"start/{name}": value for name, value in before.items()}
+        | evaluate_language(embedder, world)
         | {"num_clip_steps": num_clip_steps, "num_steps": num_steps}
         | {"thousand_parameters": sum(each.numel() for each in embedder.model.parameters()) / 1000},
         "training": training,
@@ -101,9 +101,9 @@ def _step_flops(study: Study, width: int, mask_ratio: float) -> int:
 
 
 # How a cell of each claim is run.
-EXAMINATIONS: dict[str, Callable[[Workshop, int, Arm], dict]] = {
-    "language": examine_language_arm,
-    "sorting": examine_sorting_arm,
-    "masking": examine_masking_arm,
-    "size": examine_size_arm,
+EVALUATIONS: dict[str, Callable[[StudyFolder, int, Arm], dict]] = {
+    "language": evaluate_language_arm,
+    "sorting": evaluate_sorting_arm,
+    "masking": evaluate_masking_arm,
+    "size": evaluate_size_arm,
 }

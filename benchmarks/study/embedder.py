@@ -1,4 +1,4 @@
-"""Normalised embeddings of a model as it is, whether mini-CLIP or TVTSv2.
+"""Normalized embeddings of a model as it is, whether mini-CLIP or TVTSv2.
 
 Axes: V clips, D width of embeddings.
 """

@@ -8,7 +8,7 @@ from scipy.stats import t as students_t
 COVERAGE = 0.95
 
 
-def summarise(values: list[float]) -> dict:
+def summarize(values: list[float]) -> dict:
     """`mean`, `half_width` of its 95 % interval (None for one value) and the number of `seeds`."""
     values = np.asarray(values, dtype=float)
     if not len(values):
@@ -20,7 +20,7 @@ def summarise(values: list[float]) -> dict:
     return {"mean": round(float(values.mean()), 4), "half_width": half_width, "seeds": len(values)}
 
 
-def summarise_differences(own: dict[int, float], reference: dict[int, float]) -> dict | None:
-    """As `summarise`, of own minus reference seed by seed, over the seeds that both have; None without any."""
+def summarize_differences(own: dict[int, float], reference: dict[int, float]) -> dict | None:
+    """As `summarize`, of own minus reference seed by seed, over the seeds that both have; None without any."""
     shared = sorted(own.keys() & reference.keys())
-    return summarise([own[seed] - reference[seed] for seed in shared]) if shared else None
+    return summarize([own[seed] - reference[seed] for seed in shared]) if shared else None

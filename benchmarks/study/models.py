@@ -60,10 +60,10 @@ def make_post_model(study: Study, width: int, vocab_size: int = 8) -> TVTSv2ForP
 
 
 def start_from_clip(clip: Path, study: Study, arm: Arm, seed: int) -> TVTSv2ForPreTraining:
-    """A TVTSv2 with the weights of a CLIP folder, what is new as initialised.
+    """Return a TVTSv2 with the weights of a CLIP folder, what is new as initialized.
 
-    An arm's `random_time_attention` gives time attention random instead of zero queries, keys and values, and an output
-    weight of zeros instead of ones: the model starts as CLIP all the same, and can learn whom to attend to.
+    An arm's `random_time_attention` is the configuration's `temporal_attention_init="identity"`: the model starts as
+    CLIP all the same, and its queries and keys have gradients.
 
     Args:
         clip: written by `CLIPModel.save_pretrained`.
@@ -73,14 +73,9 @@ def start_from_clip(clip: Path, study: Study, arm: Arm, seed: int) -> TVTSv2ForP
     torch.manual_seed(seed)
     kind = TVTSv2ForPreTraining if arm.stop_gradient else SortingTeachesText
     config = _post_config(study, shared.projection_dim, shared.text_config.vocab_size)
-    model = use_fast_linear(kind.from_pretrained(clip, config=config))
     if arm.random_time_attention:
-        with torch.no_grad():
-            for layer in model.vision_model.encoder.layers:
-                for name in ("q_proj", "k_proj", "v_proj"):
-                    torch.nn.init.xavier_uniform_(getattr(layer.temporal_attn, name).weight)
-                layer.temporal_attn.out_proj.weight.zero_()
-    return model
+        config.vision_config.temporal_attention_init = "identity"
+    return use_fast_linear(kind.from_pretrained(clip, config=config))
 
 
 class SortingTeachesText(TVTSv2ForPreTraining):

@@ -1,8 +1,8 @@
-"""A figure as a picture: a panel a table, a mark an arm, whiskers the 95 % interval over seeds."""
+"""Plots of a comparison: one panel per table, one mark per arm, whiskers for the 95 % interval over seeds."""
 
 from pathlib import Path
 
-from benchmarks.study.figures import FIGURES
+from benchmarks.study.comparisons import COMPARISONS
 
 COLORS = ("#4a5568", "#2f6fde", "#c0392b", "#1b7f4d", "#b7791f", "#6b46c1", "#2c7a7b", "#97266d")
 PANEL_INCHES = (8.0, 2.3)
@@ -13,17 +13,17 @@ def draw(name: str, summary: dict[str, dict], path: Path) -> None:
     """Writes a PNG.
 
     Args:
-        summary: as `tables.summarise_cells` returns it.
+        summary: as `tables.summarize_cells` returns it.
     """
     from matplotlib.figure import Figure
 
-    tables = FIGURES[name].tables
+    tables = COMPARISONS[name].tables
     picture = Figure(figsize=(PANEL_INCHES[0], PANEL_INCHES[1] * len(tables) + 0.4), layout="constrained")
     panels = picture.subplots(len(tables), 1, squeeze=False)[:, 0]
     for axes, (title, columns) in zip(panels, tables.items(), strict=True):
-        for number, (arm, figures) in enumerate(summary.items()):
+        for number, (arm, metrics) in enumerate(summary.items()):
             offset = WIDTH_OF_ARMS * ((number + 0.5) / len(summary) - 0.5)
-            shown = [(place + offset, figures[name]) for place, (_, name) in enumerate(columns) if name in figures]
+            shown = [(place + offset, metrics[name]) for place, (_, name) in enumerate(columns) if name in metrics]
             axes.errorbar(
                 [place for place, _ in shown],
                 [value["mean"] for _, value in shown],

@@ -1,16 +1,18 @@
-"""The record of a figure: every setting, every cell, and the tables and the picture made from them."""
+"""The record of a comparison: every setting, every cell, and the tables and the picture made from them."""
 
 import platform
 from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.records import COMPLETE, PARTIAL, write_record
-from benchmarks.study.figures import FIGURES
+from benchmarks.study.comparisons import COMPARISONS
 from benchmarks.study.plots import draw
-from benchmarks.study.tables import markdown, summarise_cells
+from benchmarks.study.tables import markdown, summarize_cells
 
 
-def write_figure(folder: Path, name: str, study: dict, arms: list[str], cells: list[dict], num_planned: int) -> dict:
+def write_comparison(
+    folder: Path, name: str, study: dict, arms: list[str], cells: list[dict], num_planned: int
+) -> dict:
     """Writes <name>.json, <name>.md and <name>.png; returns the record.
 
     Args:
@@ -25,7 +27,7 @@ def write_figure(folder: Path, name: str, study: dict, arms: list[str], cells: l
         "cells_planned": num_planned,
         "intervals": "mean over seeds, half width of the 95 % interval by Student's t",
         "reference_arm": arms[0],
-        "summary": summarise_cells(cells, arms),
+        "summary": summarize_cells(cells, arms),
         "study": study,
         "cells": cells,
         "versions": {"python": platform.python_version()}
@@ -42,9 +44,9 @@ def _page(name: str, record: dict) -> str:
         f"`{record['command']}`: {record['cells_done']} of {record['cells_planned']} cells ({record['state']}). "
         "Mean over seeds ± half of the 95 % interval (Student's t)."
     ]
-    for title, columns in FIGURES[name].tables.items():
-        lines += [f"**{title}**", markdown(record["summary"], columns, FIGURES[name].decimals)]
+    for title, columns in COMPARISONS[name].tables.items():
+        lines += [f"**{title}**", markdown(record["summary"], columns, COMPARISONS[name].decimals)]
     lines += [f"Differences from *{record['reference_arm']}*, paired by seed, ± half of their 95 % interval:"]
-    for title, columns in FIGURES[name].tables.items():
-        lines += [f"**{title}**", markdown(record["summary"], columns, FIGURES[name].decimals, differences=True)]
+    for title, columns in COMPARISONS[name].tables.items():
+        lines += [f"**{title}**", markdown(record["summary"], columns, COMPARISONS[name].decimals, differences=True)]
     return "\n\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Language registers: one event, several ways to say it. Each names colour, shape, motion (if any) and place.
+"""Language registers: one event, several ways to say it. Each names color, shape, motion (if any) and place.
 
 | register | such as |
 |---|---|

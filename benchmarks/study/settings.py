@@ -71,7 +71,7 @@ class Arm:
     name: in tables. trains: False is mini-CLIP as it was. num_tuned_blocks: of the text tower, the last ones.
     tunes_rest_of_text: its embeddings, final norm and projection too, as in the release. sources: which batches take
     turns. sorts: with the sorting loss. stop_gradient: the sorting loss leaves the text tower alone.
-    random_time_attention: starts it at random instead of as the paper says (see `models.start_from_clip`).
+    random_time_attention: starts it with `temporal_attention_init="identity"` (see `models.start_from_clip`).
     mask_ratio: of patches. width: instead of the model settings'. contrastive_loss_weight: 1 is the gradient of the
     joined batch; the release trains with 1 / W on W processes. adam_epsilon: PyTorch's; the release has 1e-6.
     """
@@ -97,20 +97,20 @@ class Arm:
 
 @dataclass(frozen=True)
 class Claim:
-    """What is compared. num_steps: of post-pretraining. figures: names of arms by figure, the reference first."""
+    """What is compared. num_steps: of post-pretraining. comparisons: name -> arms, the reference first."""
 
     num_steps: int
     arms: list[Arm]
-    figures: dict[str, list[str]]
+    comparisons: dict[str, list[str]]
 
     def __post_init__(self):
         names = [arm.name for arm in self.arms]
         if len(set(names)) < len(names):
             raise ValueError(f"Two arms have one name: {names}.")
-        for figure, shown in self.figures.items():
+        for comparison, shown in self.comparisons.items():
             unknown = [name for name in shown if name not in names]
             if unknown or not shown:
-                raise ValueError(f"Figure {figure!r} shows arms {unknown or shown}, there are {names}.")
+                raise ValueError(f"Comparison {comparison!r} shows arms {unknown or shown}, there are {names}.")
 
 
 @dataclass(frozen=True)

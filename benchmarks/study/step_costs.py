@@ -11,23 +11,23 @@ import numpy as np
 import torch
 
 from benchmarks.records import describe_device, write_record
-from benchmarks.study.arms import make_trainee
-from benchmarks.study.cells import Cell, Workshop
+from benchmarks.study.arms import make_run
+from benchmarks.study.cells import Cell, StudyFolder
 
 NUM_ROUNDS = 15
 NUM_WARM_UP_ROUNDS = 3
 
 
-def read_step_costs(workshop: Workshop) -> dict:
+def read_step_costs(study_folder: StudyFolder) -> dict:
     """`milliseconds_per_step` of every arm (the median), and the name of the `reference`; measured if it was not yet.
 
     Times are wall-clock times: run this on a quiet machine. They lie beside the cells, in `step_costs-<digest>.json`.
     """
-    claim = workshop.study.claims["masking"]
-    file = workshop.cell_file(Cell("masking", claim.arms[0], workshop.study.seeds[0]))
+    claim = study_folder.study.claims["masking"]
+    file = study_folder.cell_file(Cell("masking", claim.arms[0], study_folder.study.seeds[0]))
     file = file.with_name(f"step_costs-{file.stem.rpartition('-')[2]}.json")
     if not file.exists():
-        milliseconds = measure_milliseconds(workshop)
+        milliseconds = measure_milliseconds(study_folder)
         record = {
             "reference": claim.arms[0].name,
             "milliseconds_per_step": {name: float(np.median(each)) for name, each in milliseconds.items()},
@@ -38,15 +38,15 @@ def read_step_costs(workshop: Workshop) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def measure_milliseconds(workshop: Workshop) -> dict[str, list[float]]:
+def measure_milliseconds(study_folder: StudyFolder) -> dict[str, list[float]]:
     """Times of single steps, by arm."""
-    seed, arms = workshop.study.seeds[0], workshop.study.claims["masking"].arms
-    trainees = {arm.name: make_trainee(workshop, seed, arm)[0] for arm in arms}
-    milliseconds = {name: [] for name in trainees}
+    seed, arms = study_folder.study.seeds[0], study_folder.study.claims["masking"].arms
+    runs = {arm.name: make_run(study_folder, seed, arm)[0] for arm in arms}
+    milliseconds = {name: [] for name in runs}
     for number in range(NUM_WARM_UP_ROUNDS + NUM_ROUNDS):
-        for name, trainee in trainees.items():
+        for name, run in runs.items():
             start = time.perf_counter()
-            trainee.step()
+            run.step()
             if number >= NUM_WARM_UP_ROUNDS:
                 milliseconds[name].append(round(1000 * (time.perf_counter() - start), 3))
     return milliseconds

@@ -1,11 +1,11 @@
-"""From cells to a figure's record: every number's mean over seeds with its interval, and Markdown tables of them."""
+"""From cells to a comparison's record: every metric's mean over seeds with its interval, and Markdown tables."""
 
 from collections.abc import Sequence
 
-from benchmarks.study.intervals import summarise, summarise_differences
+from benchmarks.study.intervals import summarize, summarize_differences
 
 
-def summarise_cells(cells: list[dict], arms: Sequence[str]) -> dict[str, dict]:
+def summarize_cells(cells: list[dict], arms: Sequence[str]) -> dict[str, dict]:
     """Per arm and number: mean, interval, and the difference from the first arm, seed by seed.
 
     Args:
@@ -14,21 +14,21 @@ def summarise_cells(cells: list[dict], arms: Sequence[str]) -> dict[str, dict]:
     """
     by_arm: dict[str, dict[str, dict[int, float]]] = {arm: {} for arm in arms}
     for cell in cells:
-        for name, value in cell["figures"].items():
+        for name, value in cell["metrics"].items():
             by_arm[cell["arm"]["name"]].setdefault(name, {})[cell["seed"]] = value
     base = by_arm[arms[0]]
     return {
         arm: {
-            name: summarise(list(values.values())) | _difference(values, base.get(name), arm == arms[0])
-            for name, values in figures.items()
+            name: summarize(list(values.values())) | _difference(values, base.get(name), arm == arms[0])
+            for name, values in metrics.items()
         }
-        for arm, figures in by_arm.items()
-        if figures
+        for arm, metrics in by_arm.items()
+        if metrics
     }
 
 
 def _difference(values: dict[int, float], base: dict[int, float] | None, is_base: bool) -> dict:
-    difference = None if is_base or base is None else summarise_differences(values, base)
+    difference = None if is_base or base is None else summarize_differences(values, base)
     return {} if difference is None else {"difference": difference}
 
 
@@ -42,8 +42,8 @@ def markdown(
         differences: from the first arm instead, in signs; the first arm has no line.
     """
     lines = ["| | " + " | ".join(head for head, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for arm, figures in list(summary.items())[1 if differences else 0 :]:
-        shown = [figures.get(name) for _, name in columns]
+    for arm, metrics in list(summary.items())[1 if differences else 0 :]:
+        shown = [metrics.get(name) for _, name in columns]
         if differences:
             shown = [number and number.get("difference") for number in shown]
         lines.append(f"| {arm} | " + " | ".join(_show(number, decimals, differences) for number in shown) + " |")

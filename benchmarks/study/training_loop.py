@@ -28,7 +28,7 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> torch.Tens
 
 
 def to_pixels(frames: np.ndarray) -> torch.Tensor:
-    """float32 (B, T, 3, S, S), normalised, of uint8 (B, T, S, S, 3)."""
+    """float32 (B, T, 3, S, S), normalized, of uint8 (B, T, S, S, 3)."""
     pixels = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 1, 4, 2, 3))).float().div_(255)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
     return pixels.sub_(mean).div_(std)
@@ -169,7 +169,7 @@ def _means_of_parts(values: list[float], num_parts: int = 10) -> list[float]:
     return [round(float(part.mean()), 4) for part in parts]
 
 
-class Trainee:
+class TrainingRun:
     """A model with its optimizer and its batches; sources take turns, an optimizer step each.
 
     Args:

@@ -2,7 +2,7 @@
 
 Axes: V clips, E events of a clip, T frames of a clip, S height and width in pixels.
 
-The combinations of colour, shape, motion and place are divided once: those of the test clips occur in no training clip
+The combinations of color, shape, motion and place are divided once: those of the test clips occur in no training clip
 and in no sentence that a model is trained on.
 """
 
@@ -160,7 +160,7 @@ class World:
 
 
 def _draw_events(first: Facts, num: int, choices: list[Facts], rng: np.random.Generator) -> tuple[Facts, ...]:
-    """Events in one place, no colour and no shape twice: any two moments of a video differ by sight and by word."""
+    """Events in one place, no color and no shape twice: any two moments of a video differ by sight and by word."""
     events = [first]
     while len(events) < num:
         other = choices[rng.integers(len(choices))]

@@ -1,4 +1,4 @@
-"""The study in miniature: every figure at its smallest, and what its conclusions rest on."""
+"""The study in miniature: every comparison at its smallest, and what its conclusions rest on."""
 
 import dataclasses
 import json
@@ -11,15 +11,15 @@ import torch
 import yaml
 
 import benchmarks.study.__main__ as study_main
-from benchmarks.study.arms import make_trainee
-from benchmarks.study.cells import Cell, Workshop
+from benchmarks.study.arms import make_run
+from benchmarks.study.cells import Cell, StudyFolder
 from benchmarks.study.claims import steps_at_equal_compute
+from benchmarks.study.comparisons import COMPARISONS
 from benchmarks.study.drawing import DIRECTIONS, ICONS
 from benchmarks.study.embedder import Embedder
-from benchmarks.study.examination import direction_accuracy, order_accuracy, sentences
-from benchmarks.study.figures import FIGURES
-from benchmarks.study.intervals import summarise, summarise_differences
-from benchmarks.study.measures import linear_cka, neighbours_kept, recall_at_1, recognition
+from benchmarks.study.evaluation import direction_accuracy, order_accuracy, sentences
+from benchmarks.study.intervals import summarize, summarize_differences
+from benchmarks.study.metrics import linear_cka, neighbors_kept, recall_at_1, recognition
 from benchmarks.study.models import start_from_clip
 from benchmarks.study.registers import (
     MOTIONS,
@@ -53,8 +53,8 @@ def done(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def workshop(done) -> Workshop:
-    return Workshop(read_study(SMALLEST), done)
+def study_folder(done) -> StudyFolder:
+    return StudyFolder(read_study(SMALLEST), done)
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,13 @@ def run_again(done: Path, *options: str) -> None:
     study_main.main(["--config", str(SMALLEST), "--folder", str(done), "--records", str(done / "records"), *options])
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_figure_has_every_number_of_its_tables_with_an_interval(name, done):
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_comparison_has_every_number_of_its_tables_with_an_interval(name, done):
     record = json.loads((done / "records" / f"{name}.json").read_text())
     assert record["state"] == "complete"
     assert (done / "records" / f"{name}.png").stat().st_size > 5000
     last_arm = list(record["summary"])[-1]
-    for columns in FIGURES[name].tables.values():
+    for columns in COMPARISONS[name].tables.values():
         for _, number in columns:
             assert record["summary"][last_arm][number]["seeds"] == 2, number
             assert record["summary"][last_arm][number]["half_width"] is not None
@@ -81,20 +81,20 @@ def test_figure_has_every_number_of_its_tables_with_an_interval(name, done):
 
 def test_tables_show_what_cells_hold(done):
     cells = [json.loads(file.read_text()) for file in (done / "cells" / "language").glob("full-*.json")]
-    mean = np.mean([cell["figures"]["retrieval/asr"] for cell in cells])
+    mean = np.mean([cell["metrics"]["retrieval/asr"] for cell in cells])
     row = re.search(r"^\| full \| ([\d.]+) ± ", (done / "records" / "language.md").read_text(), re.MULTILINE)
     assert float(row[1]) == pytest.approx(mean, abs=0.051)
 
 
 def test_the_start_has_not_drifted_and_training_has(done):
-    figures = {
-        name: json.loads(next((done / "cells" / "language").glob(f"{name}-seed0-*.json")).read_text())["figures"]
+    metrics = {
+        name: json.loads(next((done / "cells" / "language").glob(f"{name}-seed0-*.json")).read_text())["metrics"]
         for name in ("start", "full")
     }
     for register in REGISTERS:
-        assert figures["start"][f"cosine/{register}"] == pytest.approx(1, abs=1e-6)
-        assert figures["start"][f"neighbours/{register}"] == 1
-        assert figures["full"][f"cosine/{register}"] < 0.9999
+        assert metrics["start"][f"cosine/{register}"] == pytest.approx(1, abs=1e-6)
+        assert metrics["start"][f"neighbors/{register}"] == 1
+        assert metrics["full"][f"cosine/{register}"] < 0.9999
 
 
 def test_a_lost_cell_is_run_again_to_the_same_numbers_and_no_other_is(done):
@@ -103,7 +103,7 @@ def test_a_lost_cell_is_run_again_to_the_same_numbers_and_no_other_is(done):
     lost = next(file for file in files if file.name.startswith("sorting-seed1"))
     lost.unlink()
     run_again(done, "--only", "sorting")
-    assert json.loads(lost.read_text())["figures"] == json.loads(before[lost][0])["figures"]
+    assert json.loads(lost.read_text())["metrics"] == json.loads(before[lost][0])["metrics"]
     assert all(file.stat().st_mtime_ns == before[file][1] for file in files if file != lost)
 
 
@@ -119,27 +119,27 @@ def test_a_run_without_time_begins_nothing_and_says_partial(done):
     assert record["summary"]["sorting"]["order"]["half_width"] is None  # one seed has no interval
 
 
-def test_a_cell_that_breaks_off_leaves_nothing(workshop, monkeypatch):
-    def break_off(workshop, seed, arm):
+def test_a_cell_that_breaks_off_leaves_nothing(study_folder, monkeypatch):
+    def break_off(study_folder, seed, arm):
         raise KeyboardInterrupt
 
     cell = Cell("language", Arm("never done"), SEED)
-    monkeypatch.setitem(study_main.EXAMINATIONS, "language", break_off)
-    before = sorted(workshop.folder.rglob("*"))
+    monkeypatch.setitem(study_main.EVALUATIONS, "language", break_off)
+    before = sorted(study_folder.folder.rglob("*"))
     with pytest.raises(KeyboardInterrupt):
-        study_main.run_cell(cell, workshop, study_main.EXAMINATIONS["language"])
-    assert sorted(workshop.folder.rglob("*")) == before
+        study_main.run_cell(cell, study_folder, study_main.EVALUATIONS["language"])
+    assert sorted(study_folder.folder.rglob("*")) == before
 
 
-def test_another_setting_is_another_cell(workshop):
+def test_another_setting_is_another_cell(study_folder):
     cell = Cell("language", Arm("full"), SEED)
-    files = {workshop.cell_file(cell)}
+    files = {study_folder.cell_file(cell)}
     for change in ({"mask_ratio": 0.4}, {"num_tuned_blocks": 2}, {"sorts": False}):
-        files.add(workshop.cell_file(Cell("language", dataclasses.replace(cell.arm, **change), SEED)))
-    files.add(workshop.cell_file(Cell("language", cell.arm, 1)))
-    longer = dataclasses.replace(workshop.study.claims["language"], num_steps=3)
-    study = dataclasses.replace(workshop.study, claims=workshop.study.claims | {"language": longer})
-    files.add(Workshop(study, workshop.folder).cell_file(cell))
+        files.add(study_folder.cell_file(Cell("language", dataclasses.replace(cell.arm, **change), SEED)))
+    files.add(study_folder.cell_file(Cell("language", cell.arm, 1)))
+    longer = dataclasses.replace(study_folder.study.claims["language"], num_steps=3)
+    study = dataclasses.replace(study_folder.study, claims=study_folder.study.claims | {"language": longer})
+    files.add(StudyFolder(study, study_folder.folder).cell_file(cell))
     assert len(files) == 6
 
 
@@ -155,11 +155,11 @@ def test_another_setting_is_another_cell(workshop):
     ],
     ids=lambda value: value.name if isinstance(value, Arm) else "",
 )
-def test_frozen_text_stays_bit_equal_and_the_rest_moves(workshop, arm, frozen):
-    trainee, _ = make_trainee(workshop, SEED, arm)
-    before = {name: each.detach().clone() for name, each in trainee.model.named_parameters()}
-    trainee.train(3)
-    after = dict(trainee.model.named_parameters())
+def test_frozen_text_stays_bit_equal_and_the_rest_moves(study_folder, arm, frozen):
+    run, _ = make_run(study_folder, SEED, arm)
+    before = {name: each.detach().clone() for name, each in run.model.named_parameters()}
+    run.train(3)
+    after = dict(run.model.named_parameters())
     stayed = {name for name in before if torch.equal(before[name], after[name])}
     expected = {name for name in before if re.fullmatch(frozen, name)}
     # A key's bias cannot move (softmax cancels it); time attention starts at a saddle (see training's notes).
@@ -167,13 +167,13 @@ def test_frozen_text_stays_bit_equal_and_the_rest_moves(workshop, arm, frozen):
     assert stayed - exempt == expected - exempt
 
 
-def test_weight_of_contrast_scales_its_gradient_and_not_that_of_sorting(workshop):
+def test_weight_of_contrast_scales_its_gradient_and_not_that_of_sorting(study_folder):
     gradients = []
     for weight in (1.0, 1 / 80):
-        trainee, _ = make_trainee(workshop, SEED, Arm("x", contrastive_loss_weight=weight, adam_epsilon=1e-6))
-        trainee.train(1)
-        assert trainee.optimizer.defaults["eps"] == 1e-6
-        model = trainee.model
+        run, _ = make_run(study_folder, SEED, Arm("x", contrastive_loss_weight=weight, adam_epsilon=1e-6))
+        run.train(1)
+        assert run.optimizer.defaults["eps"] == 1e-6
+        model = run.model
         gradients.append((model.text_projection.weight.grad.clone(), model.sorter.head.weight.grad.clone()))
     (text, sorter), (weighted_text, weighted_sorter) = gradients
     # Only the contrastive loss reaches the text tower, only the sorting loss the sorter.
@@ -181,48 +181,48 @@ def test_weight_of_contrast_scales_its_gradient_and_not_that_of_sorting(workshop
     assert torch.equal(weighted_sorter, sorter) and sorter.abs().max() > 0
 
 
-def test_cells_of_a_seed_start_from_the_same_clip(workshop):
-    clip = workshop.clip(SEED)
-    one, other = (start_from_clip(clip, workshop.study, arm, SEED) for arm in (Arm("a"), Arm("b", mask_ratio=0.0)))
+def test_cells_of_a_seed_start_from_the_same_clip(study_folder):
+    clip = study_folder.clip(SEED)
+    one, other = (start_from_clip(clip, study_folder.study, arm, SEED) for arm in (Arm("a"), Arm("b", mask_ratio=0.0)))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-    loaded = workshop.start(clip).model.state_dict()
+    loaded = study_folder.start(clip).model.state_dict()
     shared = [name for name in one.state_dict() if name in loaded]
     assert len(shared) > 40
     assert all(torch.equal(one.state_dict()[name], loaded[name]) for name in shared)
 
 
-def test_without_stop_gradient_the_values_are_the_same_and_sorting_reaches_the_text(workshop):
+def test_without_stop_gradient_the_values_are_the_same_and_sorting_reaches_the_text(study_folder):
     gradients, losses = [], []
     for stops in (True, False):
-        trainee, _ = make_trainee(workshop, SEED, Arm("x", stop_gradient=stops, num_tuned_blocks=2))
-        outputs = trainee.model(**trainee.sources[0].next_batch())
+        run, _ = make_run(study_folder, SEED, Arm("x", stop_gradient=stops, num_tuned_blocks=2))
+        outputs = run.model(**run.sources[0].next_batch())
         losses.append(outputs.sorting_loss.item())
         outputs.sorting_loss.backward()
-        gradient = trainee.model.text_projection.weight.grad
+        gradient = run.model.text_projection.weight.grad
         gradients.append(None if gradient is None else gradient.abs().max().item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert not gradients[0]
     assert gradients[1] > 0
 
 
-def test_random_time_attention_starts_as_the_specified_one_does(workshop):
-    batch = make_trainee(workshop, SEED, Arm("x"))[0].sources[0].next_batch()["pixel_values_videos"]
+def test_random_time_attention_starts_as_the_specified_one_does(study_folder):
+    batch = make_run(study_folder, SEED, Arm("x"))[0].sources[0].next_batch()["pixel_values_videos"]
     arms = (Arm("specified"), Arm("random", random_time_attention=True))
-    models = [start_from_clip(workshop.clip(SEED), workshop.study, arm, SEED).eval() for arm in arms]
+    models = [start_from_clip(study_folder.clip(SEED), study_folder.study, arm, SEED).eval() for arm in arms]
     one, other = (model.get_video_features(batch).pooler_output for model in models)
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     assert models[1].vision_model.encoder.layers[0].temporal_attn.q_proj.weight.abs().max() > 0
 
 
-def test_a_source_too_small_for_a_batch_says_so(workshop, world):
-    tokenizer = workshop.start(workshop.clip(SEED)).tokenizer
+def test_a_source_too_small_for_a_batch_says_so(study_folder, world):
+    tokenizer = study_folder.start(study_folder.clip(SEED)).tokenizer
     texts = world.narrated.say(SPOKEN, SEED)
     with pytest.raises(ValueError, match="8 samples never fill a batch of 9"):
         Source(world.narrated, texts, tokenizer, batch_size=9, num_patches=4, mask_ratio=0.5, seed=0)
 
 
-def test_batches_go_through_all_clips_and_shuffle_transcripts(workshop, world):
-    tokenizer = workshop.start(workshop.clip(SEED)).tokenizer
+def test_batches_go_through_all_clips_and_shuffle_transcripts(study_folder, world):
+    tokenizer = study_folder.start(study_folder.clip(SEED)).tokenizer
     texts = world.narrated.say(SPOKEN, SEED)
     source = Source(world.narrated, texts, tokenizer, batch_size=4, num_patches=4, mask_ratio=0.5, seed=0)
     batches = [source.next_batch() for _ in range(2)]
@@ -236,16 +236,16 @@ def test_batches_go_through_all_clips_and_shuffle_transcripts(workshop, world):
     assert not all(batch["sorting_labels"].equal(torch.arange(4).expand(4, 4)) for batch in batches)
 
 
-def test_masking_saves_memory_for_the_backward_pass(workshop):
+def test_masking_saves_memory_for_the_backward_pass(study_folder):
     needed = []
     for ratio in (0.0, 0.75):
-        trainee, _ = make_trainee(workshop, SEED, Arm("x", mask_ratio=ratio))
-        needed.append(activation_bytes(trainee.model, trainee.sources[0].next_batch()))
+        run, _ = make_run(study_folder, SEED, Arm("x", mask_ratio=ratio))
+        needed.append(activation_bytes(run.model, run.sources[0].next_batch()))
     assert needed[1] < 0.8 * needed[0]
 
 
-def test_a_wider_model_pays_with_steps(workshop):
-    own = workshop.study
+def test_a_wider_model_pays_with_steps(study_folder):
+    own = study_folder.study
     assert steps_at_equal_compute(own, Arm("same", width=16)) == (own.clip.num_steps, own.claims["size"].num_steps)
     study = read_study(CONFIGS / "small.yaml")
     narrow, wide = (steps_at_equal_compute(study, Arm("x", width=width)) for width in (32, 96))
@@ -386,7 +386,7 @@ def test_an_oracle_knows_directions_and_who_sees_none_does_not(world):
     assert direction_accuracy(Blind(), world.test) == 50
 
 
-def test_an_oracle_retrieves_and_recognises_everything(world):
+def test_an_oracle_retrieves_and_recognizes_everything(world):
     oracle = Oracle()
     videos = oracle.clips(world.test)
     texts = oracle.texts(sentences([facts for (facts,) in world.test.events], "caption"))
@@ -409,17 +409,17 @@ def test_drift_does_not_see_rotations_where_it_should_not():
     before /= np.linalg.norm(before, axis=1, keepdims=True)
     rotated = before @ np.linalg.qr(rng.normal(size=(6, 6)))[0]
     assert linear_cka(3 * rotated, before) == pytest.approx(1)
-    assert neighbours_kept(rotated, before) == 1
+    assert neighbors_kept(rotated, before) == 1
     other = rng.normal(size=(40, 6))
     assert linear_cka(other, before) < 0.4
-    assert neighbours_kept(other, before) < 0.5
+    assert neighbors_kept(other, before) < 0.5
 
 
-def test_linear_cka_is_the_centred_kernels_cosine():
+def test_linear_cka_is_the_centered_kernels_cosine():
     rng = np.random.default_rng(1)
     one, other = rng.normal(size=(2, 7, 3))
-    centre = np.eye(7) - 1 / 7
-    kernels = [centre @ each @ each.T @ centre for each in (one, other)]
+    center = np.eye(7) - 1 / 7
+    kernels = [center @ each @ each.T @ center for each in (one, other)]
     expected = np.sum(kernels[0] * kernels[1]) / np.linalg.norm(kernels[0]) / np.linalg.norm(kernels[1])
     assert linear_cka(one, other) == pytest.approx(expected)
 
@@ -428,7 +428,7 @@ def test_linear_cka_is_the_centred_kernels_cosine():
 def test_intervals_are_students(num, quantile):
     """97.5 % quantiles as in the tables of every textbook."""
     values = np.random.default_rng(num).normal(50, 3, num)
-    summary = summarise(list(values))
+    summary = summarize(list(values))
     assert summary["seeds"] == num
     assert summary["mean"] == pytest.approx(values.mean(), abs=1e-4)
     assert summary["half_width"] == pytest.approx(quantile * values.std(ddof=1) / num**0.5, rel=3e-4)
@@ -436,8 +436,8 @@ def test_intervals_are_students(num, quantile):
 
 def test_differences_are_paired_by_seed():
     own, reference = {0: 10.0, 1: 20.0, 2: 30.0}, {2: 29.0, 1: 19.0, 0: 9.0, 7: 0.0}
-    assert summarise_differences(own, reference) == {"mean": 1.0, "half_width": 0.0, "seeds": 3}
-    assert summarise_differences({5: 1.0}, reference) is None
+    assert summarize_differences(own, reference) == {"mean": 1.0, "half_width": 0.0, "seeds": 3}
+    assert summarize_differences({5: 1.0}, reference) is None
 
 
 @pytest.mark.parametrize(
@@ -447,9 +447,12 @@ def test_differences_are_paired_by_seed():
         ({"sedes": [1]}, "unknown keys .'sedes'."),
         ({"seeds": [0, "one"]}, "seeds.1. must be int"),
         ({"seeds": 3}, "seeds must be a list"),
-        ({"claims": {"language": {"num_steps": 1, "arms": [{"name": "a", "tuned": 1}], "figures": {}}}}, "tuned"),
-        ({"claims": {"language": {"num_steps": 1, "arms": [{"name": "a"}], "figures": {"drift": ["b"]}}}}, "'b'"),
-        ({"claims": {"language": {"num_steps": 1, "arms": [{"name": "a", "sources": ["x"]}], "figures": {}}}}, "'x'"),
+        ({"claims": {"language": {"num_steps": 1, "arms": [{"name": "a", "tuned": 1}], "comparisons": {}}}}, "tuned"),
+        ({"claims": {"language": {"num_steps": 1, "arms": [{"name": "a"}], "comparisons": {"drift": ["b"]}}}}, "'b'"),
+        (
+            {"claims": {"language": {"num_steps": 1, "arms": [{"name": "a", "sources": ["x"]}], "comparisons": {}}}},
+            "'x'",
+        ),
     ],
 )
 def test_settings_say_what_is_wrong(tmp_path, change, message):
@@ -459,17 +462,17 @@ def test_settings_say_what_is_wrong(tmp_path, change, message):
         read_study(file)
 
 
-def test_a_figure_that_the_study_has_not_is_named(tmp_path):
+def test_a_comparison_that_the_study_has_not_is_named(tmp_path):
     file = tmp_path / "study.yaml"
     content = yaml.safe_load(SMALLEST.read_text())
     del content["claims"]["size"]
     file.write_text(yaml.safe_dump(content))
-    with pytest.raises(ValueError, match="no figure 'size'"):
+    with pytest.raises(ValueError, match="no comparison 'size'"):
         study_main.main(["--config", str(file), "--folder", str(tmp_path), "--only", "size"])
 
 
-def test_averaged_frames_stand_for_a_clip_of_mini_clip(workshop, world):
-    start = workshop.start(workshop.clip(SEED))
+def test_averaged_frames_stand_for_a_clip_of_mini_clip(study_folder, world):
+    start = study_folder.start(study_folder.clip(SEED))
     frames = [dataclasses.replace(world.test, frames=world.test.frames[:, [t]]) for t in range(4)]
     mean = np.mean([start.clips(each) for each in frames], axis=0)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)

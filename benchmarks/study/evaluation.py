@@ -1,17 +1,17 @@
-"""What a model of the study is examined in: language per register, drift of its texts, and time.
+"""What a model of the study is evaluated in: language per register, drift of its texts, and time.
 
-Every examination returns figures by name. Test sentences are the same for every model of a seed.
+Every function returns metrics by name. Test sentences are the same for every model of a seed.
 """
 
 import numpy as np
 import torch
 
 from benchmarks.study.embedder import BATCH_SIZE, Embedder
-from benchmarks.study.measures import (
+from benchmarks.study.metrics import (
     linear_cka,
     linear_probe,
     mean_cosine,
-    neighbours_kept,
+    neighbors_kept,
     recall_at_1,
     recognition,
     share_above,
@@ -22,7 +22,7 @@ from benchmarks.study.world import CLASSES, Clips, World
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 
 TEXT_SEED = 12345
-RECOGNISED = ("color", "shape", "motion")
+RECOGNIZED = ("color", "shape", "motion")
 OPPOSITES = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 
@@ -32,26 +32,26 @@ def sentences(facts: list[Facts], register: str) -> list[str]:
     return [REGISTERS[register](each, rng) for each in facts]
 
 
-def examine_language(embedder: Embedder, world: World) -> dict[str, float]:
+def evaluate_language(embedder: Embedder, world: World) -> dict[str, float]:
     """Zero-shot retrieval and recognition per register and their means over unseen ones, and linear probes.
 
-    Retrieval asks for the held-out combinations; a class to recognise is the mean of a sentence for each combination.
+    Retrieval asks for the held-out combinations; a class to recognize is the mean of a sentence for each combination.
     """
     videos, train = embedder.clips(world.test), embedder.clips(world.probe)
-    figures = {}
+    metrics = {}
     every = [*world.test_facts, *world.train_facts]
     asked = _in_order_of_clips(world)
     for register in REGISTERS:
         texts = embedder.texts(sentences(every, register))
-        figures[f"retrieval/{register}"] = recall_at_1(texts[asked], videos)
-        for fact in RECOGNISED:
+        metrics[f"retrieval/{register}"] = recall_at_1(texts[asked], videos)
+        for fact in RECOGNIZED:
             labels = np.array([CLASSES[fact].index(getattr(each, fact)) for each in every])
-            figures[f"{fact}/{register}"] = recognition(videos, world.test.labels(fact), texts, labels)
-    for kind in ("retrieval", *RECOGNISED):
-        figures[f"{kind}/unseen"] = float(np.mean([figures[f"{kind}/{register}"] for register in UNSEEN]))
-    for fact in RECOGNISED:
-        figures[f"probe/{fact}"] = linear_probe(train, world.probe.labels(fact), videos, world.test.labels(fact))
-    return figures
+            metrics[f"{fact}/{register}"] = recognition(videos, world.test.labels(fact), texts, labels)
+    for kind in ("retrieval", *RECOGNIZED):
+        metrics[f"{kind}/unseen"] = float(np.mean([metrics[f"{kind}/{register}"] for register in UNSEEN]))
+    for fact in RECOGNIZED:
+        metrics[f"probe/{fact}"] = linear_probe(train, world.probe.labels(fact), videos, world.test.labels(fact))
+    return metrics
 
 
 def _in_order_of_clips(world: World) -> np.ndarray:
@@ -59,36 +59,36 @@ def _in_order_of_clips(world: World) -> np.ndarray:
     return np.array([world.test_facts.index(facts) for (facts,) in world.test.events])
 
 
-def examine_drift(embedder: Embedder, start: Embedder, world: World) -> dict[str, float]:
+def evaluate_drift(embedder: Embedder, start: Embedder, world: World) -> dict[str, float]:
     """How far the embeddings of held-out sentences moved from the start's, per register.
 
-    `cosine`: mean between a sentence's embeddings before and after (1: the same direction). `cka`: linear centred
-    kernel alignment of both sets (1: the same up to a rotation and a scale). `neighbours`: share of a sentence's 10
+    `cosine`: mean between a sentence's embeddings before and after (1: the same direction). `cka`: linear centered
+    kernel alignment of both sets (1: the same up to a rotation and a scale). `neighbors`: share of a sentence's 10
     nearest among the register's sentences that are still among its 10 nearest.
     """
-    figures = {}
-    measures = {"cosine": mean_cosine, "cka": linear_cka, "neighbours": neighbours_kept}
+    metrics = {}
+    functions = {"cosine": mean_cosine, "cka": linear_cka, "neighbors": neighbors_kept}
     for register in REGISTERS:
         texts = sentences(world.test_facts, register)
         now, before = embedder.texts(texts), start.texts(texts)
-        figures |= {f"{name}/{register}": measure(now, before) for name, measure in measures.items()}
-    for name in measures:
-        figures[f"{name}/unseen"] = float(np.mean([figures[f"{name}/{register}"] for register in UNSEEN]))
-    return figures
+        metrics |= {f"{name}/{register}": function(now, before) for name, function in functions.items()}
+    for name in functions:
+        metrics[f"{name}/unseen"] = float(np.mean([metrics[f"{name}/{register}"] for register in UNSEEN]))
+    return metrics
 
 
-def examine_time(embedder: Embedder, world: World) -> dict[str, float]:
+def evaluate_time(embedder: Embedder, world: World) -> dict[str, float]:
     """How much of time a model's embeddings hold.
 
     `order`: "first A, then B" above the same words with A and B exchanged (chance 50). `which_first`: linear probe for
-    the colour of a two-event clip's first event (50: knows both colours, not their order). `direction`: a caption above
+    the color of a two-event clip's first event (50: knows both colors, not their order). `direction`: a caption above
     the same with the opposite motion (chance 50). `probe/motion`: linear probe (chance 25). `retrieval/…`: plain
     R@1 in a register, and of two-event clips by their caption.
     """
     ordered, videos = embedder.clips(world.test_ordered), embedder.clips(world.test)
     right, _ = zip(*world.test_ordered.say_order(TEXT_SEED), strict=True)
     probe = embedder.clips(world.probe_ordered), world.probe_ordered.labels("color")
-    figures = {
+    metrics = {
         "order": order_accuracy(embedder, world.test_ordered),
         "which_first": linear_probe(*probe, ordered, world.test_ordered.labels("color")),
         "retrieval/ordered": recall_at_1(embedder.texts(list(right)), ordered),
@@ -97,10 +97,10 @@ def examine_time(embedder: Embedder, world: World) -> dict[str, float]:
     asked = _in_order_of_clips(world)
     for register in (SPOKEN, "caption"):
         texts = embedder.texts(sentences(world.test_facts, register))
-        figures[f"retrieval/{register}"] = recall_at_1(texts[asked], videos)
+        metrics[f"retrieval/{register}"] = recall_at_1(texts[asked], videos)
     motions = embedder.clips(world.probe), world.probe.labels("motion")
-    figures["probe/motion"] = linear_probe(*motions, videos, world.test.labels("motion"))
-    return figures
+    metrics["probe/motion"] = linear_probe(*motions, videos, world.test.labels("motion"))
+    return metrics
 
 
 def order_accuracy(embedder: Embedder, clips: Clips) -> float:

@@ -1,4 +1,4 @@
-"""The study's figures: which claim's cells each is made of, and its tables: title -> columns (head, figure's name)."""
+"""The study's comparisons: which claim's cells each is made of, and its tables, title -> columns (head, metric)."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ _REGISTERS = (*REGISTERS, "unseen")
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What a figure shows. decimals: in tables."""
+class Comparison:
+    """Tables of one claim's metrics, arm by arm. decimals: in tables."""
 
     claim: str
     tables: dict[str, tuple[tuple[str, str], ...]]
@@ -20,7 +20,7 @@ def _per_register(name: str) -> tuple[tuple[str, str], ...]:
     return tuple((register.replace("_", "-"), f"{name}/{register}") for register in _REGISTERS)
 
 
-_PROBES = (("colour", "probe/color"), ("shape", "probe/shape"), ("motion", "probe/motion"))
+_PROBES = (("color", "probe/color"), ("shape", "probe/shape"), ("motion", "probe/motion"))
 
 
 def _summary(moment: str) -> tuple[tuple[str, str], ...]:
@@ -39,19 +39,19 @@ _LANGUAGE = {
     "Zero-shot recognition of the motion, top-1 of 4, per register": _per_register("motion"),
     "Linear probe, top-1": _PROBES,
 }
-FIGURES: dict[str, Figure] = {
-    "language": Figure("language", _LANGUAGE),
-    "blocks": Figure("language", {"By tuned blocks of the text tower": _summary("")}),
-    "drift": Figure(
+COMPARISONS: dict[str, Comparison] = {
+    "language": Comparison("language", _LANGUAGE),
+    "blocks": Comparison("language", {"By tuned blocks of the text tower": _summary("")}),
+    "drift": Comparison(
         "language",
         {
             "Cosine to the start's embedding of the same sentence": _per_register("cosine"),
             "Linear CKA with the start's embeddings": _per_register("cka"),
-            "Nearest neighbours kept": _per_register("neighbours"),
+            "Nearest neighbors kept": _per_register("neighbors"),
         },
         decimals=3,
     ),
-    "sorting": Figure(
+    "sorting": Comparison(
         "sorting",
         {
             "Time, percent": (
@@ -68,7 +68,7 @@ FIGURES: dict[str, Figure] = {
             ),
         },
     ),
-    "masking": Figure(
+    "masking": Comparison(
         "masking",
         {
             "Cost of a step": (
@@ -80,7 +80,7 @@ FIGURES: dict[str, Figure] = {
             "At equal time": _summary("equal_time/"),
         },
     ),
-    "size": Figure(
+    "size": Comparison(
         "size",
         {
             "Equal compute": (

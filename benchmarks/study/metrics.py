@@ -10,7 +10,7 @@ from benchmarks.evaluation.protocols.recognition_metrics import label_ranks
 from training.evaluation import retrieval_ranks
 
 PROBE_PENALTY = 1e-2
-NUM_NEIGHBOURS = 10
+NUM_NEIGHBORS = 10
 
 
 def recall_at_1(texts: np.ndarray, videos: np.ndarray) -> float:
@@ -50,7 +50,7 @@ def mean_cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def linear_cka(one: np.ndarray, other: np.ndarray) -> float:
-    """Linear centred kernel alignment of two (N, D) sets of embeddings of the same things, in [0, 1].
+    """Linear centered kernel alignment of two (N, D) sets of embeddings of the same things, in [0, 1].
 
     Source: Kornblith et al., "Similarity of Neural Network Representations Revisited", 2019.
     """
@@ -59,12 +59,12 @@ def linear_cka(one: np.ndarray, other: np.ndarray) -> float:
     return float(shared / np.sqrt(np.square(one.T @ one).sum() * np.square(other.T @ other).sum()))
 
 
-def neighbours_kept(now: np.ndarray, before: np.ndarray, num_neighbours: int = NUM_NEIGHBOURS) -> float:
-    """Mean share, in [0, 1], of the nearest neighbours by cosine that two (N, D) sets have in common."""
+def neighbors_kept(now: np.ndarray, before: np.ndarray, num_neighbors: int = NUM_NEIGHBORS) -> float:
+    """Mean share, in [0, 1], of the nearest neighbors by cosine that two (N, D) sets have in common."""
     nearest = []
     for embeds in (now, before):
         similarities = embeds @ embeds.T
         np.fill_diagonal(similarities, -np.inf)
-        nearest.append(np.argsort(-similarities, axis=1, kind="stable")[:, :num_neighbours])
+        nearest.append(np.argsort(-similarities, axis=1, kind="stable")[:, :num_neighbors])
     shared = [len(np.intersect1d(one, other)) for one, other in zip(*nearest, strict=True)]
-    return float(np.mean(shared) / num_neighbours)
+    return float(np.mean(shared) / num_neighbors)
