@@ -12,9 +12,16 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from .format_codecs_tvtsv2 import SKIPPING_CODECS
 from .reader_container_tvtsv2 import OpenVideo, decoder_max_pixels
-from .reader_packets_tvtsv2 import PacketReader, PacketTable, Run, UncertainTable, codec_of, needed_packets
+from .reader_packets_tvtsv2 import (
+    SKIPPING_CODECS,
+    PacketReader,
+    PacketTable,
+    Run,
+    UncertainTable,
+    codec_of,
+    needed_packets,
+)
 
 # Codecs that a second decoder decodes in the same way from the stream's parameters alone.
 PARALLEL_CODECS = frozenset({"av1", "h264", "hevc", "vp8", "vp9"})

@@ -13,10 +13,24 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from .format_av1_tvtsv2 import needed_parts
-from .format_codecs_tvtsv2 import HEADERS
-from .format_headers_tvtsv2 import HeaderFacts, UnusualStream
+from .format_av1_tvtsv2 import Av1Headers, needed_parts
+from .format_headers_tvtsv2 import HeaderFacts, MjpegHeaders, ProresHeaders, UnusualStream, Vp8Headers, Vp9Headers
+from .format_nal_tvtsv2 import H264Headers, HevcHeaders
 from .reader_container_tvtsv2 import OpenVideo, check_encryption
+
+# The codecs that are read by packet table; all others, MPEG-1, 2 and 4 Part 2 among them, are decoded sequentially.
+HEADERS = {
+    "av1": Av1Headers,
+    "h264": H264Headers,
+    "hevc": HevcHeaders,
+    "mjpeg": MjpegHeaders,
+    "prores": ProresHeaders,
+    "vp8": Vp8Headers,
+    "vp9": Vp9Headers,
+}
+
+# Those of which skipping frames that no other refers to leaves all others untouched.
+SKIPPING_CODECS = frozenset({"av1", "h264", "hevc", "vp8"})
 
 # Packets are kept in memory up to this many bytes; packets of larger streams are read again by seeking. Frames of a
 # sequential decode are kept up to the same size.

@@ -20,7 +20,7 @@ from tests.support.paths import ROOT, SHARED_CLIPS
 from tests.support.video_files import decode_all, draw_frame, write_video
 
 DECODED_THROUGH = {"avi_mpeg4_bframes", "flv", "wmv", "gif", "mpeg2_program", "leading_pictures_first"}
-DECODED_THROUGH |= {"h264_reorder_depth_found_late"}
+DECODED_THROUGH |= {"h264_reorder_depth_found_late", "mpeg1", "mpeg2_ts", "mpeg4_mp4", "avi_mpeg4"}
 
 
 def everything(metadata):
@@ -61,9 +61,8 @@ def test_frames_are_those_of_a_full_decode(odd_files, monkeypatch, name, num_thr
     if seeks:  # as in long files
         monkeypatch.setattr(packet_table, "MAX_KEPT_BYTES", 0)
     metadata = check_read(path, images, range(len(images)), num_threads=num_threads)
-    # FFmpeg finds no position in this program stream, so that its packets cannot be read a second time.
-    is_sequential = name in DECODED_THROUGH or (name == "mpeg1" and seeks)
-    assert metadata.reading_method == ("sequential" if is_sequential else "packet_table"), metadata.sequential_reason
+    expected = "sequential" if name in DECODED_THROUGH else "packet_table"
+    assert metadata.reading_method == expected, metadata.sequential_reason
     generator = random.Random(name)
     for _ in range(6):
         # Few frames far apart make short runs; unsorted and repeated ones have to come as asked.

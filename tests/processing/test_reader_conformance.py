@@ -22,11 +22,9 @@ CHOICES = {
 }
 
 # Files that are read by packet table all the same: their parts decode alike wherever decoding starts.
-READ_BY_TABLE = {"headers_once_mjpeg_avi", "headers_once_mjpeg_mov", "headers_once_mpeg2video_mkv"}
-READ_BY_TABLE |= {"headers_once_mpeg2video_ts", "splice_mjpeg_avi", "splice_mjpeg_mov", "splice_libvpx-vp9_webm"}
-READ_BY_TABLE |= {"splice_with_itself_mp4_0", "splice_with_itself_mkv_12", "lost_packet_libx265", "lost_packet_mpeg4"}
-READ_BY_TABLE |= {"lost_packet_mpeg2video", "lost_packet_libvpx-vp9"}
-
+READ_BY_TABLE = {"headers_once_mjpeg_avi", "headers_once_mjpeg_mov", "splice_mjpeg_avi", "splice_mjpeg_mov"}
+READ_BY_TABLE |= {"splice_libvpx-vp9_webm", "lost_packet_libx265", "lost_packet_libvpx-vp9"}
+READ_BY_TABLE |= {"splice_with_itself_mp4_0", "splice_with_itself_mkv_12"}
 READ_BY_TABLE |= {"splice_libsvtav1_mp4", "splice_libsvtav1_mkv"}
 
 RECORDED_FAULTS = [
