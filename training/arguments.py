@@ -225,6 +225,6 @@ def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
         for path in known.config or [DEFAULT_CONFIG]:
             parser.set_defaults(**read_config(path))
         *groups, _ = parser.parse_args_into_dataclasses(args=command_line)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:  # settings of a library that is not installed, such as DeepSpeed
         parser.error(str(error))
     return tuple(groups)

@@ -22,6 +22,17 @@ FIXED = {
     "ignore_data_skip": (False, "a resumed run would train on the same videos again"),
 }
 
+# The least that these may be; torch and transformers look at some of them only when training has begun, or never.
+LEAST = {
+    "dataloader_num_workers": 0,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0,
+    "max_grad_norm": 0,
+    "per_device_eval_batch_size": 1,
+    "per_device_train_batch_size": 1,
+    "weight_decay": 0,
+}
+
 
 @dataclass
 class VideoTrainingArguments(TrainingArguments):
@@ -42,6 +53,14 @@ class VideoTrainingArguments(TrainingArguments):
         for name, (value, reason) in FIXED.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name} must be {value}, got {getattr(self, name)}: {reason}.")
+        for name, least in LEAST.items():
+            if not least <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be at least {least} and finite, got {getattr(self, name)}.")
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ValueError(f"max_steps must be at least 1, or -1 for num_train_epochs, got {self.max_steps}.")
+        for name in ("num_train_epochs", "save_steps"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be more than 0 and finite, got {getattr(self, name)}.")
         for name in ("split_batches", "dispatch_batches"):
             if getattr(self.accelerator_config, name):
                 raise ValueError(f"accelerator_config's {name} must not be set: every process loads its own batches.")
