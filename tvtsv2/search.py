@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     if bool(arguments.texts) + (arguments.video is not None) + arguments.interactive != 1:
         raise ArgumentError('Give either texts, an example or --interactive: tvtsv2 search STORE "a text"')
+    if not all(text.strip() for text in arguments.texts):
+        raise ArgumentError("A text to look for must not be blank.")
     if arguments.top < 1:
         raise ArgumentError(f"--top must be at least 1, got {arguments.top}.")
 
@@ -139,8 +141,13 @@ def _table(results: list[dict]) -> str:
     for result in results:
         moment = f"{_clock(result['start_seconds'])} - {_clock(result['end_seconds'])}"
         thumbnail = f"  {result['thumbnail']}" if result.get("thumbnail") else ""
-        lines.append(f"{result['score']:6.3f}  {moment:18}  {result['path']}{thumbnail}")
+        lines.append(f"{result['score']:6.3f}  {moment:18}  {_on_one_line(result['path'])}{thumbnail}")
     return "\n".join(lines)
+
+
+def _on_one_line(name: str) -> str:
+    """Return a file name without characters that break a line, or that a terminal obeys."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in name)
 
 
 def _clock(seconds: float) -> str:

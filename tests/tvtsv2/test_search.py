@@ -15,7 +15,7 @@ from modeling_tvtsv2 import TVTSv2Model
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
 from tvtsv2.main import main
-from tvtsv2.search import distinct_moments
+from tvtsv2.search import _table, distinct_moments
 from tvtsv2.store import nearest
 from tvtsv2.store.embedding_store import EmbeddingStore, StoreWriter
 from tvtsv2.store.nearest import find_nearest, measure_recall
@@ -97,6 +97,7 @@ def test_other_weights_are_refused(folder, tmp_path, capsys):
     [
         (["store"], "Give either", 2),
         (["store", "red", "--video", "x.mp4"], "Give either", 2),
+        (["store", "red", " "], "blank", 2),
         (["store", "red", "--top", "0"], "at least 1", 2),
         (["videos", "red"], "no store", 1),
         (["store", "red", "--where", "seconds < 1"], "video_seconds", 1),
@@ -128,6 +129,11 @@ def test_of_overlapping_moments_the_best_is_kept():
     rows = [{"path": path, "start_seconds": start, "end_seconds": end} for path, start, end in spans]
     assert distinct_moments(rows, one_per_video=False) == [rows[0], rows[2], rows[3], rows[4]]
     assert distinct_moments(rows, one_per_video=True) == [rows[0], rows[2]]
+
+
+def test_names_of_files_stay_on_their_line():
+    hit = {"path": "a\nb\x1b[2J\u202e é.mp4", "score": 0.5, "start_seconds": 0, "end_seconds": 1}
+    assert _table([hit]).splitlines()[1:] == [" 0.500  0:00.0 - 0:01.0     a\\nb\\x1b[2J\\u202e é.mp4"]
 
 
 def test_a_store_becomes_one_parquet_file(folder, tmp_path):
