@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tvtsv2.reading.video_list import list_videos
 
     prepare()
-    entries = list_videos(arguments.videos, root=arguments.root, column=arguments.column)
+    entries = list_videos(arguments.videos, root=arguments.root, column=arguments.column, complete=arguments.sync)
     # Processes wait for each other at the end, for as long as the slowest share takes. Without `cpu`, Accelerate takes
     # torchrun's processes on a CPU for strangers to each other.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))

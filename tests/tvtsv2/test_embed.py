@@ -16,14 +16,16 @@ import torch
 
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor, read_video
+from processing.video_files import FoundVideos
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
+from tvtsv2.errors import ArgumentError
 from tvtsv2.main import main
 from tvtsv2.models.model_loading import load_processor
 from tvtsv2.models.video_embedding import VideoEmbedder
 from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, result_of
 from tvtsv2.reading.segment_reading import Segment, Windows, plan_reads, read_whole, read_windows
-from tvtsv2.reading.video_list import VideoEntry
+from tvtsv2.reading.video_list import VideoEntry, list_videos
 from tvtsv2.store.embedding_store import EmbeddingStore
 from tvtsv2.store.work_queue import WorkQueue
 
@@ -563,3 +565,14 @@ def test_a_model_with_a_missing_weight_is_refused(model_folder, videos, tmp_path
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     assert embed(folder, videos, tmp_path / "store") == 1
     assert "missing: visual_projection.weight" in capsys.readouterr().err
+
+
+def test_sync_refuses_a_list_of_videos_that_is_not_whole(tmp_path):
+    write_video(tmp_path / "clip.mp4", num_frames=12)
+    with pytest.raises(ArgumentError, match="is one video"):
+        list_videos(tmp_path / "clip.mp4", complete=True)
+    found = FoundVideos(["clip.mp4"], {"unreadable folder": ["closed"]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tvtsv2.reading.video_list.find_videos", lambda folder: found)
+        with pytest.raises(ValueError, match=r"closed, which cannot be read"):
+            list_videos(tmp_path, complete=True)

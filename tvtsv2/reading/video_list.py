@@ -27,7 +27,9 @@ class VideoEntry:
         return status.st_size, status.st_mtime_ns
 
 
-def list_videos(source: str | Path, *, root: str | Path | None = None, column: str = "path") -> list[VideoEntry]:
+def list_videos(
+    source: str | Path, *, root: str | Path | None = None, column: str = "path", complete: bool = False
+) -> list[VideoEntry]:
     """Return the videos of a folder (searched through, by file name suffix), of a list file, or one video file.
 
     What is left out of a folder (hidden files, dangling links, links to folders) is named on stderr.
@@ -36,6 +38,8 @@ def list_videos(source: str | Path, *, root: str | Path | None = None, column: s
         source: A folder; a video file; a .txt file with a path a line; or a .csv or .tsv file with a header.
         root: What the paths of a list are relative to; None: the list's folder.
         column: The table's column of paths.
+        complete: Refuse a single video and a folder of which a part cannot be read, because the result decides what is
+            removed from a store.
 
     Raises:
         ValueError, FileNotFoundError: There is no such source, it names no videos, or it is no readable list.
@@ -45,6 +49,9 @@ def list_videos(source: str | Path, *, root: str | Path | None = None, column: s
         if root is not None:
             raise ArgumentError(f"--root belongs to a list file, but {source} is a folder.")
         found = find_videos(source)
+        if complete and "unreadable folder" in found.left_out:
+            unreadable = found.left_out["unreadable folder"][0]
+            raise ValueError(f"--sync would remove the videos of {source / unreadable}, which cannot be read.")
         if found.left_out:
             print(found.describe_left_out(), file=sys.stderr)
         if not found.names:
@@ -53,6 +60,8 @@ def list_videos(source: str | Path, *, root: str | Path | None = None, column: s
     if not source.is_file():
         raise FileNotFoundError(f"There is no folder, list file or video {source}.")
     if is_video_name(source.name):
+        if complete:
+            raise ArgumentError(f"--sync compares the store with a folder or a list, but {source} is one video.")
         return [VideoEntry(source.name, source)]
     root = source.parent if root is None else Path(root)
     names = list(dict.fromkeys(_read_names(source, column)))
