@@ -54,8 +54,9 @@ class VideoTrainingArguments(TrainingArguments):
             if getattr(self, name) != value:
                 raise ValueError(f"{name} must be {value}, got {getattr(self, name)}: {reason}.")
         for name, least in LEAST.items():
-            if not least <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be at least {least} and finite, got {getattr(self, name)}.")
+            value = getattr(self, name)  # None: run_finetune.py fills it in
+            if value is not None and not least <= value < float("inf"):
+                raise ValueError(f"{name} must be at least {least} and finite, got {value}.")
         if self.max_steps < 1 and self.max_steps != -1:
             raise ValueError(f"max_steps must be at least 1, or -1 for num_train_epochs, got {self.max_steps}.")
         for name in ("num_train_epochs", "save_steps"):
