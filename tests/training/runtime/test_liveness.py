@@ -41,7 +41,7 @@ def test_a_worker_that_is_dead_or_stuck_ends_the_run(tmp_path, number, message, 
         train(tmp_path, samples, **settings | {"max_steps": 1, "save_strategy": "steps", "save_steps": 1})
         samples.signal = number
         settings["resume_from"] = str(tmp_path / "checkpoint-1")
-    with pytest.raises(DataLoadingError, match=message):
+    with pytest.raises(DataLoadingError, match=message), loading_errors_explained(2.0):
         train(tmp_path, samples, **settings)
     assert not multiprocessing.active_children()  # a stopped one would keep this process from ending
 
@@ -51,7 +51,7 @@ def test_a_worker_s_death_is_no_failed_checkpoint(tmp_path, monkeypatch):
         raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
 
     monkeypatch.setattr(Trainer, "_save_checkpoint", fail)
-    with pytest.raises(DataLoadingError, match="is killed by signal"):
+    with pytest.raises(DataLoadingError, match="is killed by signal"), loading_errors_explained(2.0):
         train(tmp_path, make_samples(8), max_steps=1, save_strategy="steps", save_steps=1)
 
 
@@ -65,5 +65,5 @@ def test_evaluation_does_not_wait_for_ever_either(tmp_path):
     samples = Samples(make_samples(8))
     samples.signal = signal.SIGSTOP
     settings = {"eval_strategy": "steps", "eval_steps": 1, "dataloader_num_workers": 1, "dataloader_timeout": 2.0}
-    with pytest.raises(DataLoadingError, match=r"timed out"):
+    with pytest.raises(DataLoadingError, match=r"timed out"), loading_errors_explained(2.0):
         train(tmp_path, make_samples(8), eval_dataset=samples, max_steps=2, **settings)
