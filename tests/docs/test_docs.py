@@ -54,7 +54,7 @@ def place(tmp_path_factory):
     presets = {name: TVTSv2Config.from_preset(name) for name in ("tiny", "b16", "h14")} | {"b32": golden_config("B")}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr(TVTSv2Config, "from_preset", presets.__getitem__)
+        patch.setattr(TVTSv2Config, "from_preset", lambda name, **fields: presets[name])
         patch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         patch.setenv("HF_TOKEN", "hf_for_the_stand_in")

@@ -1,5 +1,7 @@
 """What callers may pass to the models, and what they get back."""
 
+import logging
+
 import pytest
 import torch
 
@@ -128,6 +130,7 @@ def test_attentions_of_both_kinds_are_returned(implementation):
 def test_text_attentions_come_from_eager_attention(tiny_model, tiny_batch, caplog):
     ids = tiny_batch["input_ids"][:, 0]
     tiny_model.set_attn_implementation("sdpa")
+    logging.Logger.warning_once.cache_clear()  # another test of this process may have had the warning
     with propagating_transformers_log():
         assert tiny_model.get_text_features(ids, output_attentions=True).attentions == ()
     assert "under eager attention only, not under 'sdpa'; call model.set_attn_implementation" in caplog.text

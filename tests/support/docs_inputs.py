@@ -29,7 +29,8 @@ def make_inputs(place: Path) -> None:
     _make_annotations(place)
     _make_narrated_videos(place)
     # Commands name the recipes by their place in the repository.
-    (place / "training").symlink_to(ROOT / "training")
+    for folder in ("training", "benchmarks"):
+        (place / folder).symlink_to(ROOT / folder)
 
 
 def _make_models(place: Path) -> None:

@@ -141,7 +141,7 @@ def clip_folder(tmp_path_factory):
 
 def test_model_starts_from_a_clip(clip_folder, monkeypatch):
     folder, clip = clip_folder
-    monkeypatch.setattr(pretraining_setup.TVTSv2Config, "from_preset", lambda name: make_tiny_config())
+    monkeypatch.setattr(pretraining_setup.TVTSv2Config, "from_preset", lambda name, **fields: make_tiny_config())
     state = build_model(ModelArguments(clip_checkpoint=str(folder))).state_dict()
     taken = {name: value for name, value in clip.state_dict().items() if name in state}
     assert len(taken) > 30
@@ -151,7 +151,7 @@ def test_model_starts_from_a_clip(clip_folder, monkeypatch):
 
 def test_a_checkpoint_of_another_depth_is_no_start(clip_folder, monkeypatch):
     deeper = make_tiny_config(text={"num_hidden_layers": 2})
-    monkeypatch.setattr(pretraining_setup.TVTSv2Config, "from_preset", lambda name: deeper)
+    monkeypatch.setattr(pretraining_setup.TVTSv2Config, "from_preset", lambda name, **fields: deeper)
     with pytest.raises(ValueError, match=r"is no CLIP of preset 'b32': missing \['text_model\.encoder\.layers\.1"):
         build_model(ModelArguments(preset="b32", clip_checkpoint=str(clip_folder[0])))
 

@@ -97,9 +97,12 @@ def test_frames_show_the_span_of_the_transcripts(corpus, video_processor):
                 span.start_seconds + (t + 1.05) * length + 0.25,
             )
             shown = {e.color for e in script.events if e.start_seconds < end and e.end_seconds > begin}
+            if "black" in shown:
+                continue  # the outline of every shape is black, too
             close = {
                 color: ((frame.float() - torch.tensor(rgb, dtype=torch.float32)).abs().amax(-1) < 40).sum()
                 for color, rgb in COLORS.items()
+                if color != "black"
             }
             matches.append(max(close, key=close.get) in shown)
     assert np.mean(matches) > 0.9  # a blinking shape is invisible at times
