@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu_check                                      # at most six minutes on one GPU
     python -m benchmarks.gpu_check --parts golden towers --seconds 120
-    python -m benchmarks.gpu_check --device cpu --small --output /tmp/rehearsal.json
+    python -m benchmarks.gpu_check --device cpu --small --output rehearsal.json
 
 Writes one JSON record after each result. Each part runs in its own process under a time limit, so that no failure stops
 the next part. A part that the record holds as done is skipped: the same command continues an interrupted check.
