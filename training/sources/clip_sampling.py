@@ -11,7 +11,7 @@ import torch
 
 from processing import TVTSv2VideoProcessor, VideoReadingError, VideoWindowError
 from training.sources.clip_spans import ClipSpan, draw_span, fixed_spans
-from training.transcripts.words import TimedWord, split_words, words_in_window
+from training.transcripts.words import TimedWord, count_words, words_in_window
 
 MAX_DRAWS = 20
 
@@ -46,7 +46,7 @@ def choose_span(
             spans = (draw_span(duration, num_clips, generator) for _ in range(MAX_DRAWS))
         for span in spans:
             transcripts = [words_in_window(words, *window) for window in span.windows()]
-            if min(len(split_words(transcript)) for transcript in transcripts) >= min_words:
+            if min(map(count_words, transcripts)) >= min_words:
                 return span, transcripts
     except ValueError as error:
         raise TranscriptError(f"{place}: {error}") from error

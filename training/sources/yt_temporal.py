@@ -67,7 +67,7 @@ def _read_annotation_file(file: Path, place: str) -> tuple[float, list[TimedWord
         if file.stat().st_size > MAX_ANNOTATION_BYTES:
             raise ValueError(f"larger than {MAX_ANNOTATION_BYTES >> 20} MiB")
         annotation = json.loads(file.read_bytes())
-        return read_duration(annotation), read_annotation(annotation, MAX_ALIGNED_WORDS)
+        return read_duration(annotation), read_annotation(annotation, MAX_ALIGNED_WORDS)[0]
     except FileNotFoundError as error:
         raise TranscriptError(f"{place}: there is no annotation {file}") from error
     except (ValueError, OSError, RecursionError) as error:

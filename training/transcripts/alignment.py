@@ -34,8 +34,11 @@ def read_duration(annotation: Mapping) -> float:
     return float(duration)
 
 
-def read_annotation(annotation: Mapping, max_words: int | None = None) -> list[TimedWord]:
-    """Return the cleaned-up words of a YT-Temporal annotation, each at the time of the heard word it belongs to.
+def read_annotation(annotation: Mapping, max_words: int | None = None) -> tuple[list[TimedWord], int]:
+    """Return the cleaned-up words of a YT-Temporal annotation, and how many heard words were left out.
+
+    Each cleaned-up word has the time of the heard word that it belongs to; heard words without text or time are left
+    out.
 
     Args:
         annotation: `{"subtitles": [{"word", "time"}, …], "denoised": [{"cleanasr"}, …]}`. Where nothing was cleaned
@@ -43,38 +46,47 @@ def read_annotation(annotation: Mapping, max_words: int | None = None) -> list[T
         max_words: the most that are aligned, `words.MAX_WORDS` unless given; the time it takes is proportional.
 
     Raises:
-        ValueError: a part is missing or of another type, the message names it; or there are too many words.
+        ValueError: a part is missing or of another type, the message names it; no heard word has text and time; or
+            there are too many words.
     """
-    heard = clean_subtitles(_part(annotation, "subtitles", list))
+    heard, broken = clean_subtitles(_part(annotation, "subtitles", list))
+    if broken and not heard:
+        raise broken[0]
     denoised = _part(annotation, "denoised", list) if "denoised" in annotation else []
     cleaned = [word for passage in denoised for word in _part(passage, "cleanasr", str).split()]
     check_num_words(max(len(heard), len(cleaned)), max_words)
     if not cleaned:
-        return heard
+        return heard, len(broken)
     aligned = align_clean_text([word.word for word in heard], cleaned)
-    return [TimedWord(text, word.time) for text, word in zip(aligned, heard, strict=True)]
+    return [TimedWord(text, word.time) for text, word in zip(aligned, heard, strict=True)], len(broken)
 
 
-def clean_subtitles(subtitles: Sequence[Mapping]) -> list[TimedWord]:
-    """Return the heard words in order of time, encodings repaired, without HTML entities and empty words.
+def clean_subtitles(subtitles: Sequence[Mapping]) -> tuple[list[TimedWord], list[ValueError]]:
+    """Return the heard words in order of time, and what is wrong with entries that have no text or no time.
+
+    Encodings are repaired; HTML entities and empty words are left out.
 
     A word that begins like an entity ("&") or ends like one (";") is dropped as a whole.
 
     Source: released code, as far as its golden numbers tell.
     """
-    words = []
+    words, broken = [], []
     for entry in subtitles:
-        word, time = _part(entry, "word", str), float(_part(entry, "time", int | float))
+        try:
+            word, time = _part(entry, "word", str), float(_part(entry, "time", int | float))
+            if not math.isfinite(time):
+                raise ValueError(f"the time of {word!r} is {time}; it must be a number of seconds")
+        except (ValueError, OverflowError) as error:
+            broken.append(error)
+            continue
         if word.startswith("&") or word.endswith(";"):
             continue
-        if not math.isfinite(time):
-            raise ValueError(f"the time of {word!r} is {time}; it must be a number of seconds")
         # Plain ASCII needs no repair, and ftfy's look at it would take longer than all the rest.
         if not (word.isascii() and word.isprintable() and "&" not in word):
             word = ftfy.fix_text(word)
         if word.strip():
             words.append(TimedWord(word.strip(), time))
-    return sorted(words, key=lambda word: word.time)
+    return sorted(words, key=lambda word: word.time), broken
 
 
 def _part(container: object, key: str, kind: type):

@@ -1,11 +1,12 @@
 """Timed words of the JSON that speech recognizers write.
 
-Known are OpenAI's Whisper and its API, whisperX, whisper-timestamped, faster-whisper, whisper.cpp, and the speech
-recognition pipeline of transformers.
+Known are OpenAI's Whisper and its API, whisperX, whisper-timestamped, faster-whisper, whisper.cpp, the speech
+recognition pipeline of transformers, and AssemblyAI.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 from training.transcripts.subtitles import MAX_SECONDS
 from training.transcripts.words import SECONDS_PER_WORD, Segment, TimedWord, clean_text, split_words, spread
@@ -13,6 +14,8 @@ from training.transcripts.words import SECONDS_PER_WORD, Segment, TimedWord, cle
 # What faster-whisper's segments and words are as tuples, which JSON makes lists.
 _SEGMENT_FIELDS = ("id", "seek", "start", "end", "text", "tokens", "avg_logprob", "compression_ratio", "no_speech_prob")
 _WORD_FIELDS = ("start", "end", "word", "probability")
+_SEGMENT_LISTS = ("segments", "utterances", "sentences")
+MAX_SECONDS_PER_WORD = 20  # as the median of a file; AssemblyAI's whole milliseconds, taken for seconds, exceed it
 MAX_WORD_CHARACTERS = 4  # of scripts without blanks; a longer text is more than a word
 
 
@@ -20,7 +23,7 @@ def is_recognition(content: object) -> bool:
     """Return whether a JSON document is of a kind that `read_recognition` reads."""
     if isinstance(content, list):
         return bool(content) and all(isinstance(entry, list | Mapping) for entry in content)
-    return isinstance(content, Mapping) and bool({"segments", "chunks", "transcription", "words"} & content.keys())
+    return isinstance(content, Mapping) and bool({*_SEGMENT_LISTS, "chunks", "transcription", "words"} & content.keys())
 
 
 def read_recognition(content: Mapping | list) -> tuple[list[TimedWord], bool, int]:
@@ -30,12 +33,13 @@ def read_recognition(content: Mapping | list) -> tuple[list[TimedWord], bool, in
         ValueError: nothing of it has text and possible times.
     """
     reader = _Reader()
-    if isinstance(content, list):
-        reader.read_segments(content, "segment")
-    elif content.get("words"):  # OpenAI's API, with or without segments beside them
-        reader.read_words(content["words"], 0.0, "word")
-    elif "segments" in content:
-        reader.read_segments(content["segments"], "segment")
+    segments = (
+        content if isinstance(content, list) else next((content[x] for x in _SEGMENT_LISTS if x in content), None)
+    )
+    if not isinstance(content, list) and content.get("words"):  # OpenAI's API and AssemblyAI, beside segments or not
+        reader.read_words(_in_seconds(content["words"]), 0.0, "word")
+    elif segments is not None:
+        reader.read_segments(_in_seconds(segments), "segment")
     elif "chunks" in content:
         reader.read_pieces([_chunk(chunk) for chunk in reader.objects(content["chunks"], "chunk", Mapping)], "chunk")
     else:
@@ -117,6 +121,28 @@ class _Reader:
         else:
             return True
         return False
+
+
+def _in_seconds(entries: object) -> object:
+    """Return words or segments with their times in seconds: whole numbers too far apart for that are milliseconds."""
+    if not isinstance(entries, list):
+        return entries
+    timed = [entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get("text"), str)]
+    spans = [(entry.get("start"), entry.get("end"), len(split_words(entry["text"]))) for entry in timed]
+    spans = [span for span in spans if all(type(number) in (int, float) for number in span)]
+    if not spans or any(start % 1 or end % 1 for start, end, _ in spans):
+        return entries
+    if median((end - start) / max(1, num_words) for start, end, num_words in spans) <= MAX_SECONDS_PER_WORD:
+        return entries
+    return [_from_milliseconds(entry) for entry in entries]
+
+
+def _from_milliseconds(entry: object) -> object:
+    if not isinstance(entry, Mapping):
+        return entry
+    times = {name: entry[name] / 1000 for name in ("start", "end") if type(entry.get(name)) in (int, float)}
+    words = entry.get("words")
+    return {**entry, **times, "words": [*map(_from_milliseconds, words)] if isinstance(words, list) else words}
 
 
 def _is_time(value: object) -> bool:

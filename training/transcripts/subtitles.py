@@ -23,6 +23,7 @@ _TIME = rf"(?:(\d{{1,4}}){_COLON})?(\d{{1,2}}){_COLON}(\d{{1,2}})(?:\s?[.,\uff0c
 _ARROW = r"(?:(?:[-\u2010-\u2015]\s?){1,2}>|\u2192)"
 _CUE_TIMES = re.compile(rf"\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s.*)?$")
 _LOOKS_LIKE_TIMES = re.compile(rf"\s*-?[\d:]*\d:[\d:.,-]+\s*{_ARROW}")
+_FRACTION = re.compile(r"\d\s?[.,\uff0c]\s?\d")
 _WORD_TIME = re.compile(rf"<{_TIME}>")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|</>|<[\d:.,]+>|\{\\[^{}]*\}|\{/?[biusBIUS]\}|\\[Nh]")
 _READING = re.compile(r"<rt>[^<]*(?:</rt>)?")  # how the characters before are pronounced
@@ -70,14 +71,11 @@ def _split_cues(text: str) -> tuple[list[Cue], list[str]]:
     lines = text.split("\n")
     is_webvtt = text.lstrip().startswith("WEBVTT")
     places = [index for index, line in enumerate(lines) if _CUE_TIMES.match(line) or _LOOKS_LIKE_TIMES.match(line)]
-    numbers = [_number_above(lines, place) for place in places]
-    counts = [int(lines[number]) for number in numbers if number is not None]
-    # Texts that are numbers are no numbering: the first cue lacks its own, and they need not rise.
-    rises = all(before < after for before, after in pairwise(counts))
-    is_numbered = 2 * len(counts) > len(numbers) and (numbers[0] is not None or rises)
-    ends = [
-        number if number is not None and is_numbered else place for place, number in zip(places, numbers, strict=True)
-    ]
+    is_numbered = _is_numbered(lines, places)
+    if not is_webvtt:
+        places = _drop_spoken_times(lines, places, is_numbered)
+    numbers = [_number_above(lines, place) if is_numbered else None for place in places]
+    ends = [place if number is None else number for place, number in zip(places, numbers, strict=True)]
     cues, broken = [], []
     for place, end in zip(places, [*ends[1:], len(lines)], strict=False):
         content = lines[place + 1 : max(place + 1, end)]
@@ -90,6 +88,31 @@ def _split_cues(text: str) -> tuple[list[Cue], list[str]]:
         else:
             cues.append(Cue(*times, [line for line in content if line.strip()]))
     return cues, broken
+
+
+def _is_numbered(lines: Sequence[str], places: Sequence[int]) -> bool:
+    """Return whether the cues have numbers; texts that are numbers need not rise, and the first cue lacks its own."""
+    numbers = [_number_above(lines, place) for place in places]
+    counts = [int(lines[number]) for number in numbers if number is not None]
+    rises = all(before < after for before, after in pairwise(counts))
+    begins_numbered = numbers[:1] != [None]
+    return 2 * len(counts) + begins_numbered > len(numbers) and (begins_numbered or rises)
+
+
+def _drop_spoken_times(lines: Sequence[str], places: list[int], is_numbered: bool) -> list[int]:
+    """Return the lines of times without those that are text, such as "1:30 --> 2:30", by two of three signs.
+
+    The line has text directly above it, no number in a file with numbers, or no fractions in a file with fractions.
+    """
+    have_fractions = [bool(_FRACTION.search(lines[place])) for place in places]
+    most_have = 2 * sum(have_fractions) > len(places)
+    kept = []
+    for place, has_fractions in zip(places, have_fractions, strict=True):
+        number = _number_above(lines, place) if is_numbered else None
+        follows_text = place > 0 and number is None and bool(lines[place - 1].strip())
+        if follows_text + (is_numbered and number is None) + (most_have and not has_fractions) < 2:
+            kept.append(place)
+    return kept
 
 
 def _number_above(lines: Sequence[str], place: int) -> int | None:

@@ -62,7 +62,8 @@ def _parse(text: str, suffix: str) -> Transcript:
         return Transcript(spoken_words(words), is_spread, num_dropped)
     content = json.loads(text)
     if isinstance(content, Mapping) and "subtitles" in content:
-        return Transcript(read_annotation(content), is_spread=False)
+        words, num_dropped = read_annotation(content)
+        return Transcript(words, is_spread=False, num_dropped=num_dropped)
     if is_recognition(content):
         words, is_spread, num_dropped = read_recognition(content)
         return Transcript(spoken_words(words), is_spread, num_dropped)

@@ -23,6 +23,9 @@ _UNSPACED = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
     "\uff66-\uff9f\U00020000-\U0003ffff"
 )
+# Thai, Lao, Tibetan, Myanmar, Khmer: letters, where the other scripts' characters are syllables or more
+_IS_LETTER = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")
+LETTERS_PER_WORD = 3  # of these scripts, marks not counted
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 # Zero-width blanks, direction marks, byte order marks, soft hyphens; not the joiners inside Persian and Indic words.
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
@@ -62,6 +65,13 @@ def split_words(text: str) -> list[str]:
     if text.isascii():
         return text.split()
     return [word for token in text.split() for word in _split_token(token)]
+
+
+def count_words(text: str) -> int:
+    """Return how many words a text has; in scripts of letters without blanks, three letters count as one."""
+    words = split_words(text)
+    num_letters = sum(bool(_IS_LETTER.match(word)) for word in words)
+    return len(words) - num_letters + -(-num_letters // LETTERS_PER_WORD)
 
 
 def _split_token(token: str) -> list[str]:

@@ -116,7 +116,7 @@ def test_deterministic_items_stay(corpus, video_processor):
     assert item["frames"].shape == (12, 32, 32, 3)
     annotation = json.loads(source.videos.paths(2)[1].read_text())
     start = annotation["info"]["duration"] / 2 - 9.5
-    heard = [word for word in clean_subtitles(annotation["subtitles"]) if start <= word.time < start + 4]
+    heard = [word for word in clean_subtitles(annotation["subtitles"])[0] if start <= word.time < start + 4]
     assert abs(len(item["transcripts"][0].split()) - len(heard)) <= 3
 
 
@@ -142,7 +142,7 @@ def test_spans_with_silent_clips_are_drawn_again(broken, video_processor):
     [
         (lambda a: a.pop("info"), "'info' of type Mapping"),
         (lambda a: a["info"].update(duration=9.0), "too short for 4 clips"),
-        (lambda a: a["subtitles"].append({"word": "late"}), "'time' of type number"),
+        (lambda a: a.update(subtitles=[{"word": "late"}]), "'time' of type number"),
     ],
 )
 def test_broken_annotations_name_list_and_line(broken, video_processor, change, message):

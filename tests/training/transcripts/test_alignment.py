@@ -44,7 +44,7 @@ def test_alignment_is_the_releases(case):
 
 
 def test_cleaning_is_the_releases():
-    cleaned = clean_subtitles(GOLDEN["subtitles"]["raw"])
+    cleaned = clean_subtitles(GOLDEN["subtitles"]["raw"])[0]
     assert [asdict(word) for word in cleaned] == GOLDEN["subtitles"]["clean"]
 
 
@@ -95,7 +95,7 @@ def test_annotation_puts_cleaned_words_at_heard_times():
         ],
         "denoised": [{"cleanasr": "The red"}, {"cleanasr": " star. "}],
     }
-    words = read_annotation(annotation)
+    words, _ = read_annotation(annotation)
     # The path starts at both first words, so "The" falls to the "um" before it.
     assert words == [TimedWord("The", 0.5), TimedWord("", 1.0), TimedWord("red", 1.5), TimedWord("star.", 2.0)]
     assert words_in_window(words, 1.5, 2.0) == "red"
@@ -105,8 +105,14 @@ def test_annotation_puts_cleaned_words_at_heard_times():
 
 @pytest.mark.parametrize("denoised", [{}, {"denoised": []}, {"denoised": [{"cleanasr": " "}]}])
 def test_without_cleaned_text_the_heard_words_count(denoised):
-    words = read_annotation({"subtitles": [{"word": "hi", "time": 3.0}, {"word": "all", "time": 2.0}], **denoised})
+    words, _ = read_annotation({"subtitles": [{"word": "hi", "time": 3.0}, {"word": "all", "time": 2.0}], **denoised})
     assert words == [TimedWord("all", 2.0), TimedWord("hi", 3.0)]
+
+
+def test_odd_entries_lose_no_other():
+    odd = [{"word": "no time"}, {"time": 4.0}, None, {"word": "late", "time": 10**400}]
+    words, num_dropped = read_annotation({"subtitles": [*odd, {"word": "hi", "time": 3.0}]})
+    assert words == [TimedWord("hi", 3.0)] and num_dropped == len(odd)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from training.transcripts.recognition_json import is_recognition, read_recogniti
 WORDS = [{"word": " Hello", "start": 0.5, "end": 0.9}, {"word": " there", "start": 1.5, "end": 2.0}]
 TIMED = [("Hello", 0.5), ("there", 1.5)]
 SEGMENT = {"id": 0, "start": 0.5, "end": 2.5, "text": " Hello there"}
+MILLISECONDS = [{"text": "Hello", "start": 500, "end": 900}, {"text": "there", "start": 1500, "end": 2000}]
+UTTERANCE = {"speaker": "A", "start": 500, "end": 2500, "text": "Hello there"}
 SPREAD = [("Hello", 0.5), ("there", 1.5)]
 
 
@@ -40,6 +42,8 @@ def read(content):
                                {"offsets": {"from": 1500, "to": 2000}, "text": " there"}]},
             id="whisper.cpp, words",
         ),
+        pytest.param({"words": MILLISECONDS, "utterances": [], "audio_duration": 3}, id="AssemblyAI"),
+        pytest.param({"utterances": [UTTERANCE | {"words": MILLISECONDS}]}, id="AssemblyAI, utterances"),
     ],
 )  # fmt: skip
 def test_word_times(content):
@@ -54,10 +58,17 @@ def test_word_times(content):
         pytest.param([SEGMENT], id="faster-whisper"),
         pytest.param({"chunks": [{"timestamp": [0.5, 2.5], "text": " Hello there"}]}, id="transformers"),
         pytest.param({"transcription": [{"offsets": {"from": 500, "to": 2500}, "text": " Hello there"}]}, id="cpp"),
+        pytest.param([UTTERANCE], id="AssemblyAI, utterances without words"),
     ],
 )
 def test_segment_times_are_spread(content):
     assert read(content) == (SPREAD, True, 0)
+
+
+def test_whole_seconds_stay_seconds():
+    assert read([{"start": 0, "end": 4, "text": "Hello there"}])[0] == [("Hello", 0), ("there", 2)]
+    words = [{"text": "Hello", "start": 1_200_500, "end": 1_200_900}, {"text": "x", "start": None, "end": 5}]
+    assert read({"words": words})[0] == [("Hello", 1200.5), ("x", 1200.5)]
 
 
 def test_words_without_times_begin_with_the_word_before():

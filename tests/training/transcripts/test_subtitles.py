@@ -71,6 +71,16 @@ RIGHT = {
     "cues out of order": (f"{TWO}\n{ONE}", "hello there bye now"),
     "two cues at once": (f"{ONE}\n{ONE.replace('hello there', 'said Bob')}", "hello there said Bob"),
     "an arrow in the text": (ONE.replace("there", "File --> Open"), "hello File --> Open"),
+    "times in the text": (
+        f"{ONE}1:30 --> 2:30\n\n{TWO}from\n00:00:07,000 --> 00:00:08,000\n",
+        "hello there 1:30 --> 2:30 bye now from 00:00:07,000 --> 00:00:08,000",
+    ),
+    "times in the text, below an empty line": (f"{ONE}\n1:30 --> 2:30\n\n{TWO}", "hello there 1:30 --> 2:30 bye now"),
+    "times in the text of a file without numbers": (
+        "00:01.0 --> 00:02.0\n1:30 --> 2:30\n\n00:03.0 --> 00:04.0\nyes",
+        "1:30 --> 2:30 yes",
+    ),
+    "a number left out": (f"{ONE}\n{TWO}\n{TWO[2:].replace(':05', ':06')}", "hello there bye now bye now"),
     "digits left out": ("1\n0:0:1,5 --> 0:0:2\nhi", "hi"),
     "long fractions": ("WEBVTT\n\n0:00:01.234000 --> 0:00:02.500000\nhi there", "hi there"),
     "a second byte order mark": (f"\ufeff{ONE}\n\ufeff{TWO}", "hello there bye now"),

@@ -2,7 +2,15 @@
 
 import pytest
 
-from training.transcripts.words import TimedWord, clean_text, join_words, split_words, spoken_words, words_in_window
+from training.transcripts.words import (
+    TimedWord,
+    clean_text,
+    count_words,
+    join_words,
+    split_words,
+    spoken_words,
+    words_in_window,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,6 +30,11 @@ from training.transcripts.words import TimedWord, clean_text, join_words, split_
 )
 def test_split(text, words):
     assert split_words(text) == words
+
+
+def test_letters_of_scripts_without_blanks_are_no_words():
+    counts = {"so it goes": 3, "今天很好。": 4, "สวัสดีครับ": 3, "กินข้าว OK": 3, "မင်္ဂလာပါ": 2, "": 0}
+    assert {text: count_words(text) for text in counts} == counts
 
 
 def test_joining_gives_the_text_again():
