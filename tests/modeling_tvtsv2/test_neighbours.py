@@ -155,7 +155,7 @@ def test_checkpointing_trains_every_adapter(model_class, use_reentrant):
         inputs["return_loss"] = True
     if model_class is TVTSv2ForVideoClassification:
         inputs["labels"] = torch.tensor([0, 2])
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": use_reentrant})
     adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)).train()
     if use_reentrant:
         adapted.enable_input_require_grads()
@@ -195,7 +195,7 @@ def test_a_tower_is_trained_by_trainer(model_class, tmp_path, checkpointing):
         tmp_path,
         max_steps=1,
         learning_rate=0.1,
-        gradient_checkpointing=checkpointing,
+        activation_checkpointing=checkpointing,
         loss=lambda outputs, labels, num_items_in_batch: outputs.pooler_output.square().mean(),
     )
     assert any(not torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

@@ -153,7 +153,7 @@ def test_checkpointing_gives_the_same_gradients(model_class, use_reentrant):
     model = make_model(model_class, std=0.02).train()
     for enabled in (False, True):
         if enabled:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": use_reentrant})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": use_reentrant})
         model.zero_grad()
         scalar_of(model, inputs).backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
