@@ -1,6 +1,9 @@
 """Configurations of TVTSv2 models: the architecture and how new weights start."""
 
+import functools
+
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPTextConfig, CLIPVisionConfig
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -74,7 +77,23 @@ _PRESETS: dict[str, dict] = {
 }
 
 
-@strict
+def _strict(config_class: type) -> type:
+    """Apply `strict`, as transformers' configurations do, and raise its errors as ValueErrors of one sentence."""
+    config_class = strict(config_class)
+    strict_init = config_class.__init__  # type: ignore[misc]
+
+    @functools.wraps(strict_init)
+    def init(self, *args, **kwargs):
+        try:
+            strict_init(self, *args, **kwargs)
+        except StrictDataclassError as error:
+            raise ValueError(f"{type(self).__name__}: {error.__cause__}") from error
+
+    config_class.__init__ = init  # type: ignore[misc]
+    return config_class
+
+
+@_strict
 class TVTSv2TextConfig(CLIPTextConfig):
     """The text tower: CLIP's fields and defaults; `eos_token_id` is always the id of the token that is pooled."""
 
@@ -82,7 +101,7 @@ class TVTSv2TextConfig(CLIPTextConfig):
     base_config_key = "text_config"
 
 
-@strict
+@_strict
 class TVTSv2VisionConfig(CLIPVisionConfig):
     """The video tower: CLIP's fields and defaults, and the fields of its temporal parts.
 
@@ -140,7 +159,7 @@ class TVTSv2VisionConfig(CLIPVisionConfig):
         return (self.image_size // self.patch_size) ** 2
 
 
-@strict
+@_strict
 class TVTSv2Config(PreTrainedConfig):
     """A TVTSv2 model: two towers, their common space, and the transcript sorter of pre-training.
 

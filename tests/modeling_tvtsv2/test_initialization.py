@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from huggingface_hub.errors import StrictDataclassClassValidationError  # transformers' type for such errors
 from transformers import CLIPConfig, CLIPModel
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining, TVTSv2Model
@@ -165,5 +164,5 @@ def test_the_sorter_can_start_as_released():
 
 @pytest.mark.parametrize(("field", "part"), [("temporal_attention_init", "vision"), ("sorter_init", "whole")])
 def test_unknown_starts_are_refused(field, part):
-    with pytest.raises(StrictDataclassClassValidationError, match=rf'{field} must be ".*" or ".*", got \'zero\''):
+    with pytest.raises(ValueError, match=rf'{field} must be ".*" or ".*", got \'zero\''):
         make_tiny_config(**({"vision": {field: "zero"}} if part == "vision" else {field: "zero"}))
