@@ -14,6 +14,10 @@ import numpy as np
 # Bytes kept of a header for `HeaderBits`; no header that is read is longer.
 HEAD_BYTES = 24
 
+# Markers of the segments of a JPEG image.
+JPEG_SCAN, JPEG_TABLES = b"\xda", {b"\xc4", b"\xdb"}
+JPEG_FRAMES = {bytes([marker]) for marker in range(0xC0, 0xD0)} - {b"\xc4", b"\xc8", b"\xcc"}
+
 
 class UnusualStream(Exception):
     """The packets hold something whose effect on the decoded frames is not certain; the message says what."""
@@ -194,10 +198,18 @@ class MjpegHeaders:
 
     def add(self, data: memoryview, is_keyframe: bool) -> None:
         """Note the next packet; decoding may start at it if it brings its own tables."""
-        data = bytes(data)
+        data, segments, position = bytes(data), set(), 2
         if not data.startswith(b"\xff\xd8") or data.count(b"\xff\xd8\xff") != 1:
             raise UnusualStream("a packet does not hold exactly one image")
-        self.is_start.append(b"\xff\xdb" in data and b"\xff\xc4" in data)
+        while JPEG_SCAN not in segments:
+            marker, size = data[position : position + 2], int.from_bytes(data[position + 2 : position + 4], "big")
+            if marker[:1] != b"\xff" or size < 2:
+                raise UnusualStream("the segments of an image do not add up")
+            segments.add(marker[1:])
+            position += 2 + size
+        if not segments & JPEG_FRAMES:
+            raise UnusualStream("an image has no frame header")
+        self.is_start.append(segments >= JPEG_TABLES)
 
     def finish(self) -> HeaderFacts:
         """Return the facts of the stream."""

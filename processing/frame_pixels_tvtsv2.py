@@ -138,6 +138,7 @@ def read_file_frames(
     windows: Sequence[tuple[float, float]] | None,
     settings: FrameSettings,
     num_threads: int | None = None,
+    on_file_clock: bool = False,
 ) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
     """Return frames (T, H, W, 3) uint8 and metadata: of each window of a file, or of the whole file."""
     reader = _FileFrames(settings)
@@ -145,15 +146,15 @@ def read_file_frames(
     if windows is None:
         read = [read_video(video, reader.sample, **options)]
     else:
-        read = read_windows(video, windows, reader.sample, **options)
+        read = read_windows(video, windows, reader.sample, on_file_clock=on_file_clock, **options)
     return [(torch.from_numpy(frames), metadata) for frames, metadata in read]
 
 
 def read_training_frames(
-    video: Any, span: tuple[float, float], settings: FrameSettings, generator: np.random.Generator
+    video: Any, span: tuple[float, float], settings: FrameSettings, generator: np.random.Generator, on_file_clock: bool
 ) -> torch.Tensor:
     """Return frames (T, H, W, 3) uint8 drawn from a span [start, end) in seconds, all with one random crop."""
-    reader = _FileFrames(settings, generator, span)
+    reader = _FileFrames(settings, generator, span, on_file_clock)
     frames, _ = read_video(video, reader.sample, num_threads=1, **reader.options())
     return torch.from_numpy(frames)
 
@@ -165,9 +166,13 @@ class _FileFrames:
     """
 
     def __init__(
-        self, settings: FrameSettings, generator: np.random.Generator | None = None, span: tuple | None = None
+        self,
+        settings: FrameSettings,
+        generator: np.random.Generator | None = None,
+        span: tuple[float, float] = (0.0, float("inf")),
+        on_file_clock: bool = False,
     ):
-        self.settings, self.generator, self.span = settings, generator, span
+        self.settings, self.generator, self.span, self.on_file_clock = settings, generator, span, on_file_clock
         self.geometry: FrameGeometry | None = None
 
     def sample(self, metadata: VideoFileMetadata) -> Sequence[int]:
@@ -175,7 +180,7 @@ class _FileFrames:
         if self.generator is None:
             indices = self.settings.sample_indices(metadata)
         else:
-            span = metadata.frame_span(*self.span)
+            span = metadata.frame_span(*self.span, on_file_clock=self.on_file_clock)
             indices = random_interval_indices(*span, self.settings.num_frames, self.generator)
         self.geometry = geometry_for(metadata.height, metadata.width, self.settings, self.generator)
         return indices

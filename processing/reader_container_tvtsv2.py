@@ -15,7 +15,17 @@ from typing import BinaryIO
 import av
 from av.stream import Discard, Disposition
 
-from .reader_head_tvtsv2 import HostileHead, check_sample_counts, declared_size, image_demuxer, name_format
+from .reader_head_tvtsv2 import (
+    ENCRYPTED,
+    MAX_OGG_PAGE,
+    HostileHead,
+    check_head,
+    declared_size,
+    ends_as_ogg,
+    image_demuxer,
+    is_scrambled,
+    name_format,
+)
 
 # Container formats that cannot make FFmpeg open a second file. Raw streams and NUT are left out: no timestamps.
 ALLOWED_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,asf"
@@ -112,14 +122,22 @@ class OpenVideo:
 def check_encryption(side_data_type: str, video: OpenVideo) -> None:
     """Raise `VideoReadingError` where a packet's side data says that the packet is encrypted."""
     if side_data_type == "encryption_info":
-        raise video.error("it is encrypted; decrypt it first.")
+        raise video.error(f"{ENCRYPTED}.")
+
+
+def check_scrambling(video: OpenVideo) -> None:
+    """Raise `VideoReadingError` for a transport stream of which packets are scrambled; reads the file once."""
+    if video.container.format.name == "mpegts":
+        with _raw_file(video.openable) as file:
+            if is_scrambled(file, video.stream.id):
+                raise video.error(f"{ENCRYPTED}.")
 
 
 def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
     """Whether the file says that it is longer than it is.
 
-    Looks at the container's index of packets and, for Matroska and RIFF files, at the size they begin with. Transport
-    and program streams say nothing: a part of one is one.
+    Looks at the container's index of packets, at the size that Matroska and RIFF files begin with, and at the last page
+    of Ogg files. Transport and program streams say nothing: a part of one is one.
     """
     size = video.container.size
     if size <= 0:
@@ -128,6 +146,9 @@ def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
     if len(entries) > num_packets and any(entry.pos + entry.size > size for entry in entries):
         return True
     with _raw_file(video.openable) as file:
+        if video.container.format.name == "ogg":
+            file.seek(max(0, size - MAX_OGG_PAGE))
+            return not ends_as_ogg(file.read())
         declared = declared_size(file.read(128))
     return declared is not None and declared > size
 
@@ -199,7 +220,7 @@ def _read_head(openable: str | BinaryIO, name: str) -> bytes:
     with _raw_file(openable) as file:
         head = file.read(256)
         try:
-            check_sample_counts(file, file.seek(0, os.SEEK_END))
+            check_head(file, file.seek(0, os.SEEK_END))
         except HostileHead as cause:
             raise VideoReadingError(f"Cannot read video {name!r}: {cause}.") from None
     return head

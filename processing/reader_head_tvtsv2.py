@@ -4,9 +4,12 @@ Only sizes and counts are read, so that a small file cannot make FFmpeg allocate
 """
 
 import io
+import itertools
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
+
+import numpy as np
 
 # Formats by their first bytes; those of the second table hold one image, with the name of FFmpeg's demuxer.
 SIGNATURES = {
@@ -40,6 +43,17 @@ CONTAINERS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"
 AUDIO_CHUNK_SAMPLES = 1024
 
 
+# Matroska: elements on the way to the encryption of a track.
+SEGMENT, TRACKS, TRACK_ENTRY, VIDEO = b"\x18\x53\x80\x67", b"\x16\x54\xae\x6b", b"\xae", b"\xe0"
+CONTENT_ENCODINGS, CONTENT_ENCODING, CONTENT_ENCRYPTION = b"\x6d\x80", b"\x62\x40", b"\x50\x35"
+MAX_ELEMENTS = 10**5
+
+# The largest page of an Ogg file. Source: RFC 3533.
+MAX_OGG_PAGE = 65307
+
+ENCRYPTED = "it is encrypted; decrypt it first"
+
+
 class Box(NamedTuple):
     """A box of an MP4: its type, the position of its content, and the position after it."""
 
@@ -71,8 +85,8 @@ def name_format(head: bytes) -> str | None:
     return name
 
 
-def check_sample_counts(file: BinaryIO, size: int) -> None:
-    """Check that an MP4 or MOV file has at least one byte per sample that its boxes claim; other files pass.
+def check_head(file: BinaryIO, size: int) -> None:
+    """Check that a file is not encrypted and, of MP4 and MOV, has at least one byte per sample that its boxes claim.
 
     Args:
         file: Read from its start.
@@ -80,10 +94,16 @@ def check_sample_counts(file: BinaryIO, size: int) -> None:
 
     Raises:
         HostileHead: A track or all fragments claim more samples than the file has bytes, or than `MAX_SAMPLES`; or a
-            track is encrypted.
+            video track of an MP4, MOV, Matroska or WebM file is encrypted.
     """
-    file.seek(4)
-    if file.read(4) not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof"):
+    file.seek(0)
+    head = file.read(8)
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        for track in _find_elements(file, (0, size), SEGMENT, TRACKS, TRACK_ENTRY):
+            encryption = _find_elements(file, track, CONTENT_ENCODINGS, CONTENT_ENCODING, CONTENT_ENCRYPTION)
+            if any(encryption) and any(_find_elements(file, track, VIDEO)):
+                raise HostileHead(ENCRYPTED)
+    if head[4:] not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof"):
         return
     _Counts(min(size, MAX_SAMPLES)).walk(file, size)
 
@@ -125,7 +145,7 @@ class _Counts:
         elif box.kind == b"stts":
             self.has_unit_steps = first == 1 and third == 1
         elif box.kind == b"stsd" and content[12:16] == b"encv":
-            raise HostileHead("it is encrypted; decrypt it first")
+            raise HostileHead(ENCRYPTED)
         elif box.kind == b"cmvd":
             file.seek(box.start + 4)
             try:
@@ -167,10 +187,57 @@ def declared_size(head: bytes) -> int | None:
         return None
     header_size, position = _ebml_size(head, 4)
     position += header_size or 0
-    if head[position : position + 4] != b"\x18\x53\x80\x67":
+    if head[position : position + 4] != SEGMENT:
         return None
     segment_size, position = _ebml_size(head, position + 4)
     return None if segment_size is None else position + segment_size
+
+
+def _find_elements(file: BinaryIO, within: tuple[int, int], kind: bytes, *path: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the place [start, end) of the content of each Matroska element at the end of a path of kinds."""
+    for found, start, end in itertools.islice(_elements(file, *within), MAX_ELEMENTS):
+        if found == kind:
+            yield from _find_elements(file, (start, end), *path) if path else [(start, end)]
+
+
+def _elements(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    while start < end:
+        file.seek(start)
+        header = file.read(12)
+        kind = header[: max(1, 9 - header[0].bit_length())]
+        size, position = _ebml_size(header, len(kind))
+        content = start + position
+        start = end if size is None else min(content + size, end)
+        yield kind, content, start
+
+
+def ends_as_ogg(tail: bytes) -> bool:
+    """Return whether the last page in the last `MAX_OGG_PAGE` bytes of an Ogg file is whole and ends a stream."""
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    if page[:4] != b"OggS" or len(page) < 27:
+        return False
+    return bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+
+
+def is_scrambled(file: BinaryIO, pid: int) -> bool:
+    """Return whether a packet of a stream of an MPEG transport stream is scrambled.
+
+    Packets of 188 bytes, or of 192 or 204 with what stands around them, are expected without a gap from the first on.
+
+    Source: ISO/IEC 13818-1, section 2.4.3.2.
+    """
+    head = file.read(5 * 204)
+    starts = (
+        (start, size) for size in (188, 192, 204) for start in range(size) if {*head[start : 5 * size : size]} == {0x47}
+    )
+    start, size = next(starts, (0, 188))
+    file.seek(start)
+    while block := file.read(size << 14):
+        packets = np.frombuffer(block, np.uint8, len(block) // size * size).reshape(-1, size)
+        sync, high, low, flags = packets[:, :4].T.astype(np.int64)
+        if (flags[(sync == 0x47) & ((high & 31) << 8 | low == pid)] & 0xC0).any():
+            return True
+    return False
 
 
 def _ebml_size(head: bytes, position: int) -> tuple[int | None, int]:

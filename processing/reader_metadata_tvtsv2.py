@@ -82,8 +82,8 @@ class VideoFileMetadata(VideoMetadata):
         num_undecodable_packets: Packets that the decoder refuses; their frames do not count.
         num_corrupt_frames: Frames that the decoder flags as corrupt, counted in a sequential read.
         is_truncated: The file ends before its container says so. Known for MP4 and MOV with a whole index, for Matroska
-            and WebM that state their size, and for AVI; other containers (MPEG transport and program streams, FLV,
-            ASF, Ogg, GIF) are not checked, and a truncated file mostly reads as a shorter one.
+            and WebM that state their size, for AVI, and for Ogg, whose last page says so. Other containers (MPEG
+            transport and program streams, FLV, ASF, GIF) are not checked; truncated, they mostly read as shorter files.
     """
 
     rotation: int = 0

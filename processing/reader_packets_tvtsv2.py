@@ -36,6 +36,9 @@ SKIPPING_CODECS = frozenset({"av1", "h264", "hevc", "vp8"})
 # sequential decode are kept up to the same size.
 MAX_KEPT_BYTES = 32 * 2**20
 
+# A packet that ends in that many zeros has probably lost its data.
+ZERO_BYTES = 32
+
 # Stands for a decoding time that is missing. Source: FFmpeg, AV_NOPTS_VALUE.
 MISSING = -(2**63)
 
@@ -133,7 +136,10 @@ def _read_packets(video: OpenVideo, headers) -> tuple[np.ndarray, list[av.Packet
             check_encryption(side_data.data_type, video)
             if side_data.data_type not in HARMLESS_SIDE_DATA:
                 raise UncertainTable(f"a packet has side data of the type {side_data.data_type}")
-        headers.add(memoryview(packet), packet.is_keyframe)
+        data = memoryview(packet)
+        if not any(data[-min(ZERO_BYTES, max(1, packet.size // 2)) :]):
+            raise UncertainTable("a packet ends in zeros, as in a file with holes")
+        headers.add(data, packet.is_keyframe)
         dts = MISSING if packet.dts is None else packet.dts
         rows.extend((packet.pts, dts, packet.size, packet.is_discard))
         kept_bytes += packet.size

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
+from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, check_scrambling, is_cut_short, open_video
 from .reader_decoding_tvtsv2 import decode_first_frames, decode_runs
 from .reader_frames_tvtsv2 import ReadRequest, check_indices
 from .reader_metadata_tvtsv2 import VideoFileMetadata, describe
@@ -69,6 +69,7 @@ def read_video(
     request = ReadRequest(sample_indices_fn, frame_transform, apply_rotation, strict)
     open_again = functools.partial(open_video, path, limits, time.monotonic())
     with open_again() as video:
+        check_scrambling(video)
         try:
             return _read_by_table(video, request, num_threads)
         except UncertainTable as error:
@@ -80,6 +81,8 @@ def read_windows(
     path: VideoSource,
     windows: Sequence[tuple[float, float]],
     sample_indices_fn: Callable[..., Sequence[int]],
+    *,
+    on_file_clock: bool = False,
     **options,
 ) -> list[tuple[np.ndarray, VideoFileMetadata]]:
     """Return the frames of many windows of one video, read in one pass.
@@ -91,6 +94,7 @@ def read_windows(
         windows: (start, end) in seconds from the first frame of the video, [start, end), in any order; may overlap.
         sample_indices_fn: Called for each window as if it were a video of its own: `metadata.total_num_frames` counts
             the frames of the window, and the indices returned count from its first frame.
+        on_file_clock: As for `VideoFileMetadata.frame_span`.
         options: The keyword arguments of `read_video`.
 
     Returns:
@@ -109,7 +113,7 @@ def read_windows(
         lengths.clear()
         indices: list[int] = []
         for start_seconds, end_seconds in windows:
-            first, end = metadata.frame_span(start_seconds, end_seconds)
+            first, end = metadata.frame_span(start_seconds, end_seconds, on_file_clock=on_file_clock)
             window = dataclasses.replace(metadata, total_num_frames=end - first, duration=end_seconds - start_seconds)
             chosen = check_indices(sample_indices_fn(metadata=window), end - first)
             indices += [first + index for index in chosen]

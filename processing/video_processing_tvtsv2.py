@@ -136,7 +136,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         return self._make_features(processed, None, settings)
 
     def read_frames(
-        self, video: Any, windows: Sequence[tuple[float, float]] | None = None
+        self, video: Any, windows: Sequence[tuple[float, float]] | None = None, *, on_file_clock: bool = False
     ) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
         """Return uint8 frames of a video file, or of windows of it: a quarter of the bytes of pixel values.
 
@@ -144,6 +144,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
 
         Args:
             video, windows: As for `process_windows`; without windows, the whole video.
+            on_file_clock: As for `VideoFileMetadata.frame_span`.
 
         Returns:
             For the video, or for each window, frames (T, H, W, 3) uint8, resized and cropped but not padded, and
@@ -152,7 +153,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         Raises:
             VideoReadingError, VideoWindowError: As for `process_windows`.
         """
-        return read_file_frames(video, windows, self._settings({}))
+        return read_file_frames(video, windows, self._settings({}), on_file_clock=on_file_clock)
 
     def normalize_frames(self, frames: torch.Tensor) -> torch.Tensor:
         """Return pixel values of frames, computed on the device of the frames.
@@ -235,13 +236,18 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         end_seconds: float = float("inf"),
         *,
         generator: np.random.Generator,
+        on_file_clock: bool = False,
     ) -> torch.Tensor:
         """Return the uint8 frames of `sample_training_clip`, a quarter of the bytes for a loading worker to transfer.
+
+        Args:
+            video, start_seconds, end_seconds, generator: As for `sample_training_clip`.
+            on_file_clock: As for `VideoFileMetadata.frame_span`; for spans that come from transcripts.
 
         Returns:
             `(num_frames, crop_height, crop_width, 3)` uint8, for `normalize_frames`.
         """
-        return read_training_frames(video, (start_seconds, end_seconds), self._settings({}), generator)
+        return read_training_frames(video, (start_seconds, end_seconds), self._settings({}), generator, on_file_clock)
 
     def _settings(self, call: dict) -> FrameSettings:
         limit_threads_after_fork()

@@ -1,37 +1,16 @@
 """Times of a video: clocks that jump, streams that start late, spans and windows."""
 
-from fractions import Fraction
-
-import av
 import numpy as np
 import pytest
 
 from processing import VideoWindowError, interval_midpoint_indices, read_video, read_windows
 from processing import reader_sequential_tvtsv2 as reader_sequential
-from tests.support.video_files import ENCODER_OPTIONS, decode_all, draw_frame, write_video
+from tests.support.container_videos import write_late_video
+from tests.support.video_files import decode_all, write_video
 
 
 def everything(metadata):
     return range(metadata.total_num_frames)
-
-
-def write_late_video(path, start_seconds=3.0):
-    """Eight seconds of silence with a video of 25 frames per second from `start_seconds` on."""
-    with av.open(str(path), "w") as container:
-        audio = container.add_stream("aac", rate=16000, layout="mono")
-        stream = container.add_stream("libx264", rate=25, options=ENCODER_OPTIONS["libx264"] | {"bf": "0"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for start in range(0, 8 * 16000, 1024):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = 16000, start
-            container.mux(audio.encode(frame))
-        for index in range(int((8 - start_seconds) * 25)):
-            frame = av.VideoFrame.from_ndarray(draw_frame(index, 64, 96), format="rgb24").reformat(format="yuv420p")
-            frame.pts, frame.time_base = round(start_seconds * 25) + index, Fraction(1, 25)
-            container.mux(stream.encode(frame))
-        container.mux(audio.encode(None))
-        container.mux(stream.encode(None))
-    return path
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])

@@ -38,9 +38,9 @@ def odd_file(tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize("extension", ["mp4", "mkv", "webm", "avi"])
+@pytest.mark.parametrize("extension", ["mp4", "mkv", "webm", "avi", "ogv"])
 def test_truncated_files_are_errors_unless_asked_for(tmp_path, extension):
-    codec = {"webm": "libvpx-vp9", "avi": "mpeg4"}.get(extension, "libx264")
+    codec = {"webm": "libvpx-vp9", "avi": "mpeg4", "ogv": "libvpx"}.get(extension, "libx264")
     options = {"movflags": "faststart"} if extension == "mp4" else {}
     whole = write_video(tmp_path / f"whole.{extension}", codec=codec, container_options=options)
     path = tmp_path / f"cut.{extension}"

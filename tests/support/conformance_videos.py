@@ -218,6 +218,16 @@ def lost_packet(path: Path, codec: str, suffix: str, options: dict) -> Path:
     return change_packets(path, codec, suffix, damage, num_frames=48, options=options)
 
 
+def zeroed_packet(path: Path, codec: str, suffix: str) -> Path:
+    """One packet in the middle has nothing but its first bytes."""
+
+    def zero(number, packet):
+        return [with_data(packet, bytes(packet)[:9] + bytes(packet.size - 9)) if number == 20 else packet]
+
+    options = {"huffman": "default"} if codec == "mjpeg" else {}
+    return change_packets(path, codec, suffix, zero, num_frames=48, options=options)
+
+
 def splice_sizes(path: Path) -> Path:
     """Join two encodes of different sizes."""
     (first, packets), (second, others) = (
@@ -298,6 +308,10 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
             ("mpeg2video", {"bf": "2"}),
             ("libvpx-vp9", {}),
         )
+    },
+    **{
+        f"zeroed_packet_{codec}": functools.partial(zeroed_packet, codec=codec, suffix=suffix)
+        for codec, suffix in (("mjpeg", ".avi"), ("libx264", ".mp4"), ("libvpx-vp9", ".webm"))
     },
     "two_edits": two_edits,
 }

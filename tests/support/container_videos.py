@@ -1,10 +1,14 @@
-"""Video files whose containers say unusual things: display matrices, edit lists, encryption, repeated frames."""
+"""Video files with unusual containers: display matrices, edit lists, encryption, repeated frames, late tracks."""
 
 import struct
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 
-from tests.support.video_files import write_video
+import av
+import numpy as np
+
+from tests.support.video_files import ENCODER_OPTIONS, draw_frame, write_video
 
 BFRAMES = {"preset": "medium", "x264-params": "bframes=3:b-adapt=0:keyint=12:min-keyint=12:scenecut=0"}
 
@@ -42,10 +46,58 @@ def write_oriented(path: Path, matrix: tuple[int, int, int, int]) -> Path:
 
 
 def write_encrypted(path: Path, scheme: str) -> Path:
-    """A video of which no decoder can make frames without the key."""
+    """A video that says that no decoder can make frames of it without the key: of MP4, WebM or MPEG-TS."""
+    if scheme == "webm":
+        return _write_encrypted_webm(path)
+    if scheme == "scrambled":
+        data = bytearray(write_video(path, container_format="mpegts").read_bytes())
+        video_packets = [start for start in range(0, len(data), 188) if data[start + 1] & 31 == 1]  # PID 256
+        for start in video_packets[10::7]:
+            data[start + 3] |= 0x80
+        path.write_bytes(data)
+        return path
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "01" * 16, "encryption_kid": "02" * 16}
     write_video(path, container_options=options)
     path.write_bytes(path.read_bytes().replace(b"schm\0\0\0\0cenc", b"schm\0\0\0\0" + scheme.encode()))
+    return path
+
+
+def _write_encrypted_webm(path: Path) -> Path:
+    data = write_video(path, container_format="webm", codec="libvpx").read_bytes()
+
+    def element(kind: str, content: bytes) -> bytes:
+        return bytes.fromhex(kind) + (0x10000000 | len(content)).to_bytes(4, "big") + content
+
+    def content_of(start: int) -> tuple[int, int]:
+        width = 9 - data[start].bit_length()
+        size = int.from_bytes(data[start : start + width], "big") & ((1 << 7 * width) - 1)
+        return start + width, start + width + size
+
+    tracks = data.index(b"\x16\x54\xae\x6b", data.index(b"\x16\x54\xae\x6b") + 4)  # behind the table of contents
+    start, end = content_of(tracks + 4)
+    entry, entry_end = content_of(data.index(b"\xae", start) + 1)
+    encryption = element("6d80", element("6240", element("5033", b"\1") + element("5035", element("47e1", b"\5"))))
+    new = element("1654ae6b", element("ae", data[entry:entry_end] + encryption) + data[entry_end:end])
+    path.write_bytes(data[:tracks] + new + data[end:])
+    return path
+
+
+def write_late_video(path: Path, start_seconds: float = 3.0) -> Path:
+    """Eight seconds of silence with a video of 25 frames per second from `start_seconds` on."""
+    with av.open(str(path), "w") as container:
+        audio = container.add_stream("aac", rate=16000, layout="mono")
+        stream = container.add_stream("libx264", rate=25, options=ENCODER_OPTIONS["libx264"] | {"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for start in range(0, 8 * 16000, 1024):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 16000, start
+            container.mux(audio.encode(frame))
+        for index in range(int((8 - start_seconds) * 25)):
+            frame = av.VideoFrame.from_ndarray(draw_frame(index, 64, 96), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = round(start_seconds * 25) + index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(audio.encode(None))
+        container.mux(stream.encode(None))
     return path
 
 

@@ -77,5 +77,7 @@ class ClipDataset(Dataset):
                 video.duration, video.words, self.num_clips, self.min_words, video.place, generator
             )
             window = (span.start_seconds, span.end_seconds)
-        frames = read_clip(self.video_processor, video.file, window, video.place, generator)
+        frames = read_clip(
+            self.video_processor, video.file, window, video.place, generator, on_file_clock=video.on_file_clock
+        )
         return {"frames": frames, "transcripts": transcripts, "video_id": video.video_id}

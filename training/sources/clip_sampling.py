@@ -62,6 +62,8 @@ def read_clip(
     window: tuple[float, float],
     place: str,
     generator: np.random.Generator | None,
+    *,
+    on_file_clock: bool = False,
 ) -> torch.Tensor:
     """Return frames of a window [start, end) in seconds, uint8 (T, H, W, 3), repeated where it has fewer than T.
 
@@ -75,8 +77,10 @@ def read_clip(
         raise VideoReadingError(f"{place}: there is no video {video}")
     try:
         if generator is not None:
-            return video_processor.sample_training_frames(video, *window, generator=generator)
-        ((frames, _),) = video_processor.read_frames(video, [window])
+            return video_processor.sample_training_frames(
+                video, *window, generator=generator, on_file_clock=on_file_clock
+            )
+        ((frames, _),) = video_processor.read_frames(video, [window], on_file_clock=on_file_clock)
     except (VideoReadingError, VideoWindowError) as error:
         raise VideoReadingError(f"{place}: {error}") from error
     num_missing = video_processor.num_frames - len(frames)

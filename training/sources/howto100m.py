@@ -77,7 +77,9 @@ class HowTo100M:
         """
         duration, words = self.words(index)
         video_id = self.table.columns["video_id"][index]
-        return SourceVideo(self.path(index), video_id, f"{self.table.place(index)}, {video_id}", words, duration)
+        return SourceVideo(
+            self.path(index), video_id, f"{self.table.place(index)}, {video_id}", words, duration, on_file_clock=True
+        )
 
 
 def find_entries(captions: Path) -> dict[str, tuple[int, int]]:

@@ -15,9 +15,11 @@ class SourceVideo:
     file: a path, or the video's bytes.
     video_id: names the video within its source.
     place: what errors call it, such as "train.csv, line 7".
-    words: all words spoken, in order of time; seconds count from the video's first frame.
+    words: all words spoken, in order of time; seconds count from the video's first frame, or on the file's clock.
     duration: seconds in which clips may lie.
     caption: None where there are words.
+    on_file_clock: the words' seconds count from the start of the file, as those of transcripts do, also where the
+        video track starts later.
     """
 
     file: Path | bytes
@@ -26,6 +28,7 @@ class SourceVideo:
     words: Sequence[TimedWord] = ()
     duration: float = 0.0
     caption: str | None = None
+    on_file_clock: bool = False
 
 
 class VideoSource(Protocol):

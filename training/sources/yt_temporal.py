@@ -56,7 +56,7 @@ class YTTemporal:
         place = self.table.place(index)
         duration, words = _read_annotation_file(annotation, place)
         name = self.table.columns["Name"][index]
-        return SourceVideo(video, name, f"{place}, {video.stem}", words, duration)
+        return SourceVideo(video, name, f"{place}, {video.stem}", words, duration, on_file_clock=True)
 
 
 def _read_annotation_file(file: Path, place: str) -> tuple[float, list[TimedWord]]:

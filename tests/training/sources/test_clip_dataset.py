@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
+from tests.support.container_videos import write_late_video
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus, plan_narrated_video
 from training.narrated_shapes.scene_drawing import COLORS
 from training.sources.clip_dataset import ClipDataset, ClipKey
 from training.sources.clip_sampling import TranscriptError
 from training.sources.clip_spans import draw_span
+from training.sources.howto100m import HowTo100M
 from training.sources.webvid import WebVid
 from training.sources.yt_temporal import YTTemporal
 from training.transcripts.alignment import clean_subtitles
@@ -267,3 +269,33 @@ def test_windows_with_fewer_frames_than_t_repeat_them(corpus, video_processor):
 def test_impossible_numbers(corpus, video_processor, settings):
     with pytest.raises(ValueError, match="must be at least 1"):
         narrated(corpus, video_processor, **settings)
+
+
+def test_words_and_frames_are_of_one_moment_where_the_video_track_starts_late(tmp_path, video_processor):
+    folder = tmp_path / "videos" / "a"
+    for name in ("data", "annotations"):
+        (folder / name).mkdir(parents=True)
+    path = write_late_video(folder / "data" / "late.mp4")
+    (tmp_path / "list.csv").write_text("Name,video_id\na/late,late\n")
+    words = [{"word": f"word{second}", "time": second} for second in range(8)]
+    annotation = {
+        "info": {"duration": 8.0},
+        "subtitles": words,
+        "denoised": [{"cleanasr": " ".join(word["word"] for word in words)}],
+    }
+    (folder / "annotations" / "late.json").write_text(json.dumps(annotation))
+    captions = {"late": {"start": [0.0], "end": [8.0], "text": ["eight words are spoken in these eight seconds"]}}
+    (tmp_path / "captions.json").write_text(json.dumps(captions))
+    howto = HowTo100M(tmp_path / "list.csv", tmp_path / "captions.json", folder / "data")
+    # The middle clip is [2, 6) s of the file, whose frames begin at 3 s.
+    ((_, metadata),) = video_processor.read_frames(path, [(0.0, 1.0)])
+    end_seconds = 6.0 - metadata.start_seconds
+    ((expected, _),) = video_processor.read_frames(path, [(0.0, end_seconds)])
+    for source in (YTTemporal(tmp_path / "list.csv", tmp_path), howto):
+        dataset = ClipDataset(source, video_processor, num_clips=1, min_words=1, deterministic=True)
+        assert torch.equal(dataset[0]["frames"], expected)
+    draws = [
+        video_processor.sample_training_frames(path, *span, generator=np.random.default_rng(0), on_file_clock=on_clock)
+        for span, on_clock in (((2.0, 6.0), True), ((0.0, end_seconds), False))
+    ]
+    assert torch.equal(*draws)
