@@ -1,11 +1,12 @@
-"""Runs the study, or goes on with it: cells that are done are not run again.
+"""Run the study in miniature, or resume it: an arm with a seed is a run, and finished runs are not repeated.
 
 python -m benchmarks.study                           # every comparison
 python -m benchmarks.study --only language drift     # some: language, blocks, drift, sorting, masking, size
 python -m benchmarks.study --seeds 0 1               # only these: several processes or machines may share a folder
-python -m benchmarks.study --seconds 600             # begin no further cell after that
+python -m benchmarks.study --seconds 600             # begin no further run after that
+python -m benchmarks.study --device cuda             # on a GPU
 
-Cells and mini-CLIPs lie in a folder, a file each; tables, plots and records are made from the cells that are done.
+Runs and mini-CLIPs lie in a folder, a file each; tables, plots and records are made from the runs that are done.
 """
 
 import argparse
@@ -19,10 +20,10 @@ import torch
 from tqdm import tqdm
 from transformers.utils import logging
 
-from benchmarks.study.cells import Cell, StudyFolder, read_cell, run_cell
 from benchmarks.study.claims import EVALUATIONS
 from benchmarks.study.comparisons import COMPARISONS
 from benchmarks.study.records import write_comparison
+from benchmarks.study.runs import Run, StudyFolder, execute_run, read_run
 from benchmarks.study.settings import Study, read_study
 
 CONFIG = Path(__file__).parent / "configs" / "small.yaml"
@@ -36,16 +37,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", nargs="+", choices=list(COMPARISONS), default=list(COMPARISONS), help="these comparisons"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, help="run cells of these only; records show all that is done")
-    parser.add_argument("--folder", type=Path, default=Path("outputs/study"), help="of cells and mini-CLIPs")
+    parser.add_argument("--seeds", nargs="+", type=int, help="train these only; records show all finished runs")
+    parser.add_argument("--folder", type=Path, default=Path("outputs/study"), help="of runs and mini-CLIPs")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where records, tables and plots go")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further cell after that")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further run after that")
+    parser.add_argument("--device", default="cpu", help="that models train on, such as cuda (%(default)s)")
     parser.add_argument("--num_threads", type=int, default=1, help="of torch; the models are too small for more")
     return parser
 
 
-def list_cells(study: Study, comparison: str) -> list[Cell]:
-    """The cells of a comparison, seed by seed.
+def list_runs(study: Study, comparison: str) -> list[Run]:
+    """The runs of a comparison, seed by seed.
 
     Raises:
         ValueError: the study has no such comparison.
@@ -55,7 +57,7 @@ def list_cells(study: Study, comparison: str) -> list[Cell]:
         raise ValueError(f"Study {study.name!r} has no comparison {comparison!r} of claim {claim!r}.")
     arms = {arm.name: arm for arm in study.claims[claim].arms}
     return [
-        Cell(claim, arms[name], seed) for seed in study.seeds for name in study.claims[claim].comparisons[comparison]
+        Run(claim, arms[name], seed) for seed in study.seeds for name in study.claims[claim].comparisons[comparison]
     ]
 
 
@@ -64,21 +66,21 @@ def main(arguments: list[str] | None = None) -> None:
     options = make_parser().parse_args(arguments)
     torch.set_num_threads(options.num_threads)
     study = read_study(options.config)
-    study_folder = StudyFolder(study, options.folder)
-    cells = {comparison: list_cells(study, comparison) for comparison in options.only}
+    study_folder = StudyFolder(study, options.folder, options.device)
+    runs = {comparison: list_runs(study, comparison) for comparison in options.only}
     seeds = study.seeds if options.seeds is None else options.seeds
     if not set(seeds) <= set(study.seeds):
         raise ValueError(f"--seeds must be some of {study.seeds}, got {seeds}.")
-    todo = {study_folder.cell_file(cell): cell for each in cells.values() for cell in each if cell.seed in seeds}
+    todo = {study_folder.run_file(run): run for each in runs.values() for run in each if run.seed in seeds}
     num_done = sum(file.exists() for file in todo)
     end = time.monotonic() + options.seconds
-    with without_load_reports(), tqdm(total=len(todo), initial=num_done, desc="cells") as bar:
-        for comparison, own in cells.items():
-            for cell in own:
-                file = study_folder.cell_file(cell)
+    with without_load_reports(), tqdm(total=len(todo), initial=num_done, desc="runs") as bar:
+        for comparison, own in runs.items():
+            for run in own:
+                file = study_folder.run_file(run)
                 if file in todo and not file.exists() and time.monotonic() < end:
-                    bar.set_postfix_str(f"{cell.claim}, {cell.arm.name}, seed {cell.seed}")
-                    run_cell(cell, study_folder, EVALUATIONS[cell.claim])
+                    bar.set_postfix_str(f"{run.claim}, {run.arm.name}, seed {run.seed}")
+                    execute_run(run, study_folder, EVALUATIONS[run.claim])
                     bar.update()
             write_records(comparison, own, study_folder, options.records)
 
@@ -97,13 +99,13 @@ def without_load_reports() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def write_records(comparison: str, cells: list[Cell], study_folder: StudyFolder, folder: Path) -> None:
-    """Writes a comparison's record, tables and plot from the cells that are done, if any are."""
-    done = [record for record in (read_cell(cell, study_folder) for cell in cells) if record is not None]
-    tqdm.write(f"{comparison}: {len(done)} of {len(cells)} cells done")
+def write_records(comparison: str, runs: list[Run], study_folder: StudyFolder, folder: Path) -> None:
+    """Writes a comparison's record, tables and plot from the runs that are done, if any are."""
+    done = [record for record in (read_run(run, study_folder) for run in runs) if record is not None]
+    tqdm.write(f"{comparison}: {len(done)} of {len(runs)} runs done")
     if done:
-        arms = list(dict.fromkeys(cell.arm.name for cell in cells))
-        write_comparison(folder, comparison, dataclasses.asdict(study_folder.study), arms, done, len(cells))
+        arms = list(dict.fromkeys(run.arm.name for run in runs))
+        write_comparison(folder, comparison, dataclasses.asdict(study_folder.study), arms, done, len(runs))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The four claims: how an arm of each is trained and evaluated.
 
-language: language supervision distortion; what tuning the text tower does to registers seen and unseen.
+language: language supervision distortion; what tuning the text tower does to styles seen and unseen.
 sorting: whether sorting teaches time.
 masking: accuracy over mask ratios at equal steps and at equal time.
 size: three widths at equal compute.
@@ -8,13 +8,12 @@ size: three widths at equal compute.
 
 from collections.abc import Callable
 
-from benchmarks.study.arms import count_patches, make_run
-from benchmarks.study.cells import StudyFolder
 from benchmarks.study.evaluation import evaluate_drift, evaluate_language, evaluate_time, sorting_accuracy
 from benchmarks.study.models import make_post_model
+from benchmarks.study.runs import StudyFolder, count_patches, make_trainer
 from benchmarks.study.settings import Arm, Study
 from benchmarks.study.step_costs import activation_bytes, read_step_costs
-from benchmarks.study.world import NUM_TRANSCRIPTS
+from benchmarks.study.synthetic_videos import NUM_TRANSCRIPTS
 from training.flops import count_step_flops
 from training.masking import count_masked_patches
 
@@ -22,59 +21,59 @@ NUM_TOKENS = 12  # of a transcript, on average; for the ratio of compute only
 
 
 def evaluate_language_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
-    """Registers, linear probe, drift."""
-    world, start = study_folder.world(seed), study_folder.start(study_folder.clip(seed))
+    """Styles, linear probe, drift."""
+    synthetic, start = study_folder.videos(seed), study_folder.start(study_folder.clip(seed))
     embedder, training = start, {}
     if arm.trains:
-        run, embedder = make_run(study_folder, seed, arm)
-        training = {"training": run.train(study_folder.study.claims["language"].num_steps)}
-    return {"metrics": evaluate_language(embedder, world) | evaluate_drift(embedder, start, world), **training}
+        trainer, embedder = make_trainer(study_folder, seed, arm)
+        training = {"training": trainer.train(study_folder.study.claims["language"].num_steps)}
+    return {"metrics": evaluate_language(embedder, synthetic) | evaluate_drift(embedder, start, synthetic), **training}
 
 
 def evaluate_sorting_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
     """Order, direction of motion, plain retrieval, and the sorter itself."""
-    world = study_folder.world(seed)
+    synthetic = study_folder.videos(seed)
     if not arm.trains:
-        return {"metrics": evaluate_time(study_folder.start(study_folder.clip(seed)), world)}
-    run, embedder = make_run(study_folder, seed, arm)
-    training = run.train(study_folder.study.claims["sorting"].num_steps)
-    metrics = evaluate_time(embedder, world)
+        return {"metrics": evaluate_time(study_folder.start(study_folder.clip(seed)), synthetic)}
+    trainer, embedder = make_trainer(study_folder, seed, arm)
+    training = trainer.train(study_folder.study.claims["sorting"].num_steps)
+    metrics = evaluate_time(embedder, synthetic)
     if arm.sorts:
-        metrics["sorter"] = sorting_accuracy(embedder, world.test_narrated)
+        metrics["sorter"] = sorting_accuracy(embedder, synthetic.test_narrated)
     return {"metrics": metrics, "training": training}
 
 
 def evaluate_masking_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
     """Language at equal steps, and after as many steps as take the time that mask 0 takes for these."""
-    world, num_steps = study_folder.world(seed), study_folder.study.claims["masking"].num_steps
+    synthetic, num_steps = study_folder.videos(seed), study_folder.study.claims["masking"].num_steps
     costs = read_step_costs(study_folder)
     own = costs["milliseconds_per_step"][arm.name]
     num_steps_in_time = round(num_steps * costs["milliseconds_per_step"][costs["reference"]] / own)
     moments = {"equal_steps": num_steps, "equal_time": num_steps_in_time}
-    run, embedder = make_run(study_folder, seed, arm)
+    trainer, embedder = make_trainer(study_folder, seed, arm)
     metrics = {}
     for moment in sorted(moments, key=moments.get):
-        training = run.train(moments[moment])
-        metrics |= {f"{moment}/{name}": value for name, value in evaluate_language(embedder, world).items()}
+        training = trainer.train(moments[moment])
+        metrics |= {f"{moment}/{name}": value for name, value in evaluate_language(embedder, synthetic).items()}
     metrics |= {
         "num_steps_at_equal_time": num_steps_in_time,
         "milliseconds_per_step": own,
-        "activation_mib": activation_bytes(embedder.model, run.sources[0].next_batch()) / 2**20,
+        "activation_mib": activation_bytes(embedder.model, trainer.sources[0].next_batch()) / 2**20,
     }
     return {"metrics": metrics, "training": training}
 
 
 def evaluate_size_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
     """Language before and after post-pretraining, both stages with the compute of the settings' width."""
-    study, world = study_folder.study, study_folder.world(seed)
+    study, synthetic = study_folder.study, study_folder.videos(seed)
     num_clip_steps, num_steps = steps_at_equal_compute(study, arm)
     start = study_folder.start(study_folder.clip(seed, arm.width, num_clip_steps))
-    before = evaluate_language(start, world)
-    run, embedder = make_run(study_folder, seed, arm, num_clip_steps)
-    training = run.train(num_steps)
+    before = evaluate_language(start, synthetic)
+    trainer, embedder = make_trainer(study_folder, seed, arm, num_clip_steps)
+    training = trainer.train(num_steps)
     return {
         "metrics": {f"start/{name}": value for name, value in before.items()}
-        | evaluate_language(embedder, world)
+        | evaluate_language(embedder, synthetic)
         | {"num_clip_steps": num_clip_steps, "num_steps": num_steps}
         | {"thousand_parameters": sum(each.numel() for each in embedder.model.parameters()) / 1000},
         "training": training,
@@ -100,7 +99,7 @@ def _step_flops(study: Study, width: int, mask_ratio: float) -> int:
     ).total
 
 
-# How a cell of each claim is run.
+# How a run of each claim is run.
 EVALUATIONS: dict[str, Callable[[StudyFolder, int, Arm], dict]] = {
     "language": evaluate_language_arm,
     "sorting": evaluate_sorting_arm,

@@ -1,10 +1,10 @@
-"""The study's comparisons: which claim's cells each is made of, and its tables, title -> columns (head, metric)."""
+"""The study's comparisons: which claim's runs each is made of, and its tables, title -> columns (head, metric)."""
 
 from dataclasses import dataclass
 
-from benchmarks.study.registers import REGISTERS
+from benchmarks.study.sentences import STYLES
 
-_REGISTERS = (*REGISTERS, "unseen")
+_STYLES = (*STYLES, "unseen")
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Comparison:
     decimals: int = 1
 
 
-def _per_register(name: str) -> tuple[tuple[str, str], ...]:
-    return tuple((register.replace("_", "-"), f"{name}/{register}") for register in _REGISTERS)
+def _per_style(name: str) -> tuple[tuple[str, str], ...]:
+    return tuple((style.replace("_", "-"), f"{name}/{style}") for style in _STYLES)
 
 
 _PROBES = (("color", "probe/color"), ("shape", "probe/shape"), ("motion", "probe/motion"))
@@ -34,9 +34,9 @@ def _summary(moment: str) -> tuple[tuple[str, str], ...]:
 
 
 _LANGUAGE = {
-    "Zero-shot retrieval, text to video R@1 among 144, per register": _per_register("retrieval"),
-    "Zero-shot recognition of the shape, top-1 of 6, per register": _per_register("shape"),
-    "Zero-shot recognition of the motion, top-1 of 4, per register": _per_register("motion"),
+    "Zero-shot retrieval, text to video R@1 among 144, per style": _per_style("retrieval"),
+    "Zero-shot recognition of the shape, top-1 of 6, per style": _per_style("shape"),
+    "Zero-shot recognition of the motion, top-1 of 4, per style": _per_style("motion"),
     "Linear probe, top-1": _PROBES,
 }
 COMPARISONS: dict[str, Comparison] = {
@@ -45,9 +45,9 @@ COMPARISONS: dict[str, Comparison] = {
     "drift": Comparison(
         "language",
         {
-            "Cosine to the start's embedding of the same sentence": _per_register("cosine"),
-            "Linear CKA with the start's embeddings": _per_register("cka"),
-            "Nearest neighbors kept": _per_register("neighbors"),
+            "Cosine to the start's embedding of the same sentence": _per_style("cosine"),
+            "Linear CKA with the start's embeddings": _per_style("cka"),
+            "Nearest neighbors kept": _per_style("neighbors"),
         },
         decimals=3,
     ),

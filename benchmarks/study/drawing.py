@@ -1,4 +1,4 @@
-"""Frames of the study's world, drawn straight into arrays: one colored shape in a place, many frames at once.
+"""Frames of the study's videos, drawn straight into arrays: one colored shape in a place, many frames at once.
 
 Axes: N frames, S height and width in pixels.
 

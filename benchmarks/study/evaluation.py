@@ -1,12 +1,13 @@
-"""What a model of the study is evaluated in: language per register, drift of its texts, and time.
+"""What a model of the study is evaluated in: language per style, drift of its texts, and time.
 
 Every function returns metrics by name. Test sentences are the same for every model of a seed.
 """
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
+from transformers import CLIPModel, PreTrainedTokenizerFast
 
-from benchmarks.study.embedder import BATCH_SIZE, Embedder
 from benchmarks.study.metrics import (
     linear_cka,
     linear_probe,
@@ -16,90 +17,125 @@ from benchmarks.study.metrics import (
     recognition,
     share_above,
 )
-from benchmarks.study.registers import REGISTERS, SPOKEN, UNSEEN, Facts
+from benchmarks.study.sentences import SPOKEN, STYLES, UNSEEN, Attributes
+from benchmarks.study.synthetic_videos import CLASSES, Clips, SyntheticVideos
 from benchmarks.study.training_loop import to_pixels, tokenize
-from benchmarks.study.world import CLASSES, Clips, World
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 
+BATCH_SIZE = 144
 TEXT_SEED = 12345
 RECOGNIZED = ("color", "shape", "motion")
 OPPOSITES = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 
-def sentences(facts: list[Facts], register: str) -> list[str]:
-    """What a register says of each."""
-    rng = np.random.default_rng([TEXT_SEED, list(REGISTERS).index(register)])
-    return [REGISTERS[register](each, rng) for each in facts]
+class Embedder:
+    """Embeddings of length 1, numpy float32; the model is switched to evaluation."""
+
+    def __init__(self, model: CLIPModel | TVTSv2ForPreTraining, tokenizer: PreTrainedTokenizerFast):
+        self.model, self.tokenizer = model, tokenizer
+
+    @torch.no_grad()
+    def texts(self, texts: list[str]) -> np.ndarray:
+        """(len(texts), D)."""
+        self.model.eval()
+        parts = [texts[start : start + BATCH_SIZE] for start in range(0, len(texts), BATCH_SIZE)]
+        embeds = [
+            self.model.get_text_features(tokenize(self.tokenizer, part).to(self.model.device)).pooler_output
+            for part in parts
+        ]
+        return normalize(torch.cat(embeds), dim=-1).cpu().numpy()
+
+    @torch.no_grad()
+    def clips(self, clips: Clips) -> np.ndarray:
+        """(V, D); a CLIP's frame embeddings are averaged."""
+        self.model.eval()
+        embeds = []
+        for start in range(0, len(clips.frames), BATCH_SIZE):
+            pixels = to_pixels(clips.frames[start : start + BATCH_SIZE]).to(self.model.device)
+            if isinstance(self.model, CLIPModel):
+                frames = self.model.get_image_features(pixels.flatten(0, 1)).pooler_output
+                embeds.append(normalize(frames, dim=-1).unflatten(0, pixels.shape[:2]).mean(dim=1))
+            else:
+                embeds.append(self.model.get_video_features(pixels, class_token_only=True).pooler_output)
+        return normalize(torch.cat(embeds), dim=-1).cpu().numpy()
 
 
-def evaluate_language(embedder: Embedder, world: World) -> dict[str, float]:
-    """Zero-shot retrieval and recognition per register and their means over unseen ones, and linear probes.
+def sentences(attributes: list[Attributes], style: str) -> list[str]:
+    """What a style says of each."""
+    rng = np.random.default_rng([TEXT_SEED, list(STYLES).index(style)])
+    return [STYLES[style](each, rng) for each in attributes]
+
+
+def evaluate_language(embedder: Embedder, synthetic: SyntheticVideos) -> dict[str, float]:
+    """Zero-shot retrieval and recognition per style and their means over unseen ones, and linear probes.
 
     Retrieval asks for the held-out combinations; a class to recognize is the mean of a sentence for each combination.
     """
-    videos, train = embedder.clips(world.test), embedder.clips(world.probe)
+    videos, train = embedder.clips(synthetic.test), embedder.clips(synthetic.probe)
     metrics = {}
-    every = [*world.test_facts, *world.train_facts]
-    asked = _in_order_of_clips(world)
-    for register in REGISTERS:
-        texts = embedder.texts(sentences(every, register))
-        metrics[f"retrieval/{register}"] = recall_at_1(texts[asked], videos)
-        for fact in RECOGNIZED:
-            labels = np.array([CLASSES[fact].index(getattr(each, fact)) for each in every])
-            metrics[f"{fact}/{register}"] = recognition(videos, world.test.labels(fact), texts, labels)
+    every = [*synthetic.test_attributes, *synthetic.train_attributes]
+    asked = _in_order_of_clips(synthetic)
+    for style in STYLES:
+        texts = embedder.texts(sentences(every, style))
+        metrics[f"retrieval/{style}"] = recall_at_1(texts[asked], videos)
+        for attribute in RECOGNIZED:
+            labels = np.array([CLASSES[attribute].index(getattr(each, attribute)) for each in every])
+            metrics[f"{attribute}/{style}"] = recognition(videos, synthetic.test.labels(attribute), texts, labels)
     for kind in ("retrieval", *RECOGNIZED):
-        metrics[f"{kind}/unseen"] = float(np.mean([metrics[f"{kind}/{register}"] for register in UNSEEN]))
-    for fact in RECOGNIZED:
-        metrics[f"probe/{fact}"] = linear_probe(train, world.probe.labels(fact), videos, world.test.labels(fact))
+        metrics[f"{kind}/unseen"] = float(np.mean([metrics[f"{kind}/{style}"] for style in UNSEEN]))
+    for attribute in RECOGNIZED:
+        metrics[f"probe/{attribute}"] = linear_probe(
+            train, synthetic.probe.labels(attribute), videos, synthetic.test.labels(attribute)
+        )
     return metrics
 
 
-def _in_order_of_clips(world: World) -> np.ndarray:
-    """int (V,): where the facts of each test clip stand among the world's held-out combinations."""
-    return np.array([world.test_facts.index(facts) for (facts,) in world.test.events])
+def _in_order_of_clips(synthetic: SyntheticVideos) -> np.ndarray:
+    """int (V,): where the attributes of each test clip stand among the held-out combinations."""
+    return np.array([synthetic.test_attributes.index(attributes) for (attributes,) in synthetic.test.events])
 
 
-def evaluate_drift(embedder: Embedder, start: Embedder, world: World) -> dict[str, float]:
-    """How far the embeddings of held-out sentences moved from the start's, per register.
+def evaluate_drift(embedder: Embedder, start: Embedder, synthetic: SyntheticVideos) -> dict[str, float]:
+    """How far the embeddings of held-out sentences moved from the start's, per style.
 
     `cosine`: mean between a sentence's embeddings before and after (1: the same direction). `cka`: linear centered
     kernel alignment of both sets (1: the same up to a rotation and a scale). `neighbors`: share of a sentence's 10
-    nearest among the register's sentences that are still among its 10 nearest.
+    nearest among the style's sentences that are still among its 10 nearest.
     """
     metrics = {}
     functions = {"cosine": mean_cosine, "cka": linear_cka, "neighbors": neighbors_kept}
-    for register in REGISTERS:
-        texts = sentences(world.test_facts, register)
+    for style in STYLES:
+        texts = sentences(synthetic.test_attributes, style)
         now, before = embedder.texts(texts), start.texts(texts)
-        metrics |= {f"{name}/{register}": function(now, before) for name, function in functions.items()}
+        metrics |= {f"{name}/{style}": function(now, before) for name, function in functions.items()}
     for name in functions:
-        metrics[f"{name}/unseen"] = float(np.mean([metrics[f"{name}/{register}"] for register in UNSEEN]))
+        metrics[f"{name}/unseen"] = float(np.mean([metrics[f"{name}/{style}"] for style in UNSEEN]))
     return metrics
 
 
-def evaluate_time(embedder: Embedder, world: World) -> dict[str, float]:
+def evaluate_time(embedder: Embedder, synthetic: SyntheticVideos) -> dict[str, float]:
     """How much of time a model's embeddings hold.
 
     `order`: "first A, then B" above the same words with A and B exchanged (chance 50). `which_first`: linear probe for
     the color of a two-event clip's first event (50: knows both colors, not their order). `direction`: a caption above
     the same with the opposite motion (chance 50). `probe/motion`: linear probe (chance 25). `retrieval/…`: plain
-    R@1 in a register, and of two-event clips by their caption.
+    R@1 in a style, and of two-event clips by their caption.
     """
-    ordered, videos = embedder.clips(world.test_ordered), embedder.clips(world.test)
-    right, _ = zip(*world.test_ordered.say_order(TEXT_SEED), strict=True)
-    probe = embedder.clips(world.probe_ordered), world.probe_ordered.labels("color")
+    ordered, videos = embedder.clips(synthetic.test_ordered), embedder.clips(synthetic.test)
+    right, _ = zip(*synthetic.test_ordered.say_order(TEXT_SEED), strict=True)
+    probe = embedder.clips(synthetic.probe_ordered), synthetic.probe_ordered.labels("color")
     metrics = {
-        "order": order_accuracy(embedder, world.test_ordered),
-        "which_first": linear_probe(*probe, ordered, world.test_ordered.labels("color")),
+        "order": order_accuracy(embedder, synthetic.test_ordered),
+        "which_first": linear_probe(*probe, ordered, synthetic.test_ordered.labels("color")),
         "retrieval/ordered": recall_at_1(embedder.texts(list(right)), ordered),
-        "direction": direction_accuracy(embedder, world.test),
+        "direction": direction_accuracy(embedder, synthetic.test),
     }
-    asked = _in_order_of_clips(world)
-    for register in (SPOKEN, "caption"):
-        texts = embedder.texts(sentences(world.test_facts, register))
-        metrics[f"retrieval/{register}"] = recall_at_1(texts[asked], videos)
-    motions = embedder.clips(world.probe), world.probe.labels("motion")
-    metrics["probe/motion"] = linear_probe(*motions, videos, world.test.labels("motion"))
+    asked = _in_order_of_clips(synthetic)
+    for style in (SPOKEN, "caption"):
+        texts = embedder.texts(sentences(synthetic.test_attributes, style))
+        metrics[f"retrieval/{style}"] = recall_at_1(texts[asked], videos)
+    motions = embedder.clips(synthetic.probe), synthetic.probe.labels("motion")
+    metrics["probe/motion"] = linear_probe(*motions, videos, synthetic.test.labels("motion"))
     return metrics
 
 
@@ -111,9 +147,11 @@ def order_accuracy(embedder: Embedder, clips: Clips) -> float:
 
 def direction_accuracy(embedder: Embedder, clips: Clips) -> float:
     """Percent of clips of one event nearer to their caption than to the same with the opposite motion."""
-    right = [facts for (facts,) in clips.events]
-    wrong = [Facts(each.color, each.shape, OPPOSITES[each.motion], each.place) for each in right]
-    texts = (embedder.texts(sentences(facts, "caption")) for facts in (right, wrong))  # the same choice of words
+    right = [attributes for (attributes,) in clips.events]
+    wrong = [Attributes(each.color, each.shape, OPPOSITES[each.motion], each.place) for each in right]
+    texts = (
+        embedder.texts(sentences(attributes, "caption")) for attributes in (right, wrong)
+    )  # the same choice of words
     return share_above(embedder.clips(clips), *texts)
 
 
@@ -126,6 +164,7 @@ def sorting_accuracy(embedder: Embedder, clips: Clips) -> float:
     right = []
     for start in range(0, len(texts), BATCH_SIZE):
         own = slice(start, start + BATCH_SIZE)
-        logits = model(pixel_values_videos=to_pixels(clips.frames[own]), input_ids=ids[own]).sorting_logits
-        right.append((logits.argmax(dim=-1) == torch.arange(ids.shape[1])).float())
+        pixels = to_pixels(clips.frames[own]).to(model.device)
+        logits = model(pixel_values_videos=pixels, input_ids=ids[own].to(model.device)).sorting_logits
+        right.append((logits.argmax(dim=-1).cpu() == torch.arange(ids.shape[1])).float())
     return 100 * float(torch.cat(right).mean())

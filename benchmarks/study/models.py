@@ -6,7 +6,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from benchmarks.study.settings import Arm, Study
-from benchmarks.study.world import NUM_TRANSCRIPTS
+from benchmarks.study.synthetic_videos import NUM_TRANSCRIPTS
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from modeling_tvtsv2.fast_linear import use_fast_linear
 from training.train_tokenizer import END, PAD, SPECIAL_TOKENS, START
@@ -34,7 +34,7 @@ def _tower_configs(study: Study, width: int, vocab_size: int) -> dict:
     }
     vision = tower | {
         "num_hidden_layers": study.model.num_vision_layers,
-        "image_size": study.world.image_size,
+        "image_size": study.videos.image_size,
         "patch_size": study.model.patch_size,
     }
     return {"text_config": text, "vision_config": vision, "projection_dim": width}
@@ -48,7 +48,7 @@ def make_clip(study: Study, width: int, vocab_size: int) -> CLIPModel:
 def _post_config(study: Study, width: int, vocab_size: int) -> TVTSv2Config:
     config = _tower_configs(study, width, vocab_size)
     config["vision_config"] |= {
-        "num_frames": study.world.num_frames,
+        "num_frames": study.videos.num_frames,
         "temporal_initializer_range": study.post.temporal_initializer_range,
     }
     return TVTSv2Config(**config, num_transcripts=NUM_TRANSCRIPTS, sorter_num_attention_heads=width // HEAD_WIDTH)

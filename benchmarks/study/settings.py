@@ -10,7 +10,7 @@ SOURCES = ("narrated", "captioned", "ordered")
 
 
 @dataclass(frozen=True)
-class WorldSettings:
+class VideoSettings:
     """How much is drawn, and how large.
 
     image_size: pixels. num_frames: of a clip, a multiple of 4. num_stills: mini-CLIP's pictures; num_narrated,
@@ -119,7 +119,7 @@ class Study:
 
     name: str
     seeds: list[int]
-    world: WorldSettings
+    videos: VideoSettings
     model: ModelSettings
     clip: ClipSettings
     post: PostSettings

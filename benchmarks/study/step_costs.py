@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.records import describe_device, write_record
-from benchmarks.study.arms import make_run
-from benchmarks.study.cells import Cell, StudyFolder
+from benchmarks.study.runs import Run, StudyFolder, make_trainer
 
 NUM_ROUNDS = 15
 NUM_WARM_UP_ROUNDS = 3
@@ -21,10 +20,10 @@ NUM_WARM_UP_ROUNDS = 3
 def read_step_costs(study_folder: StudyFolder) -> dict:
     """`milliseconds_per_step` of every arm (the median), and the name of the `reference`; measured if it was not yet.
 
-    Times are wall-clock times: run this on a quiet machine. They lie beside the cells, in `step_costs-<digest>.json`.
+    Times are wall-clock times: run this on a quiet machine. They lie beside the runs, in `step_costs-<digest>.json`.
     """
     claim = study_folder.study.claims["masking"]
-    file = study_folder.cell_file(Cell("masking", claim.arms[0], study_folder.study.seeds[0]))
+    file = study_folder.run_file(Run("masking", claim.arms[0], study_folder.study.seeds[0]))
     file = file.with_name(f"step_costs-{file.stem.rpartition('-')[2]}.json")
     if not file.exists():
         milliseconds = measure_milliseconds(study_folder)
@@ -32,7 +31,7 @@ def read_step_costs(study_folder: StudyFolder) -> dict:
             "reference": claim.arms[0].name,
             "milliseconds_per_step": {name: float(np.median(each)) for name, each in milliseconds.items()},
             "all": milliseconds,
-            "device": describe_device("cpu"),
+            "device": describe_device(study_folder.device),
         }
         write_record(file, record)
     return json.loads(file.read_text(encoding="utf-8"))
@@ -41,12 +40,12 @@ def read_step_costs(study_folder: StudyFolder) -> dict:
 def measure_milliseconds(study_folder: StudyFolder) -> dict[str, list[float]]:
     """Times of single steps, by arm."""
     seed, arms = study_folder.study.seeds[0], study_folder.study.claims["masking"].arms
-    runs = {arm.name: make_run(study_folder, seed, arm)[0] for arm in arms}
-    milliseconds = {name: [] for name in runs}
+    trainers = {arm.name: make_trainer(study_folder, seed, arm)[0] for arm in arms}
+    milliseconds = {name: [] for name in trainers}
     for number in range(NUM_WARM_UP_ROUNDS + NUM_ROUNDS):
-        for name, run in runs.items():
+        for name, trainer in trainers.items():
             start = time.perf_counter()
-            run.step()
+            trainer.step()
             if number >= NUM_WARM_UP_ROUNDS:
                 milliseconds[name].append(round(1000 * (time.perf_counter() - start), 3))
     return milliseconds

@@ -11,9 +11,9 @@ import torch
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
 from benchmarks.study.models import NUM_TEXT_POSITIONS
-from benchmarks.study.registers import WRITTEN
+from benchmarks.study.sentences import WRITTEN
 from benchmarks.study.settings import Arm, ClipSettings, PostSettings
-from benchmarks.study.world import Clips
+from benchmarks.study.synthetic_videos import Clips
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from training.losses import contrastive_loss
 from training.masking import draw_tube_mask
@@ -61,12 +61,12 @@ def train_clip(
     seed: int,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> list[float]:
-    """Trains on pictures and what the written registers say of them, a register drawn for each pair of each batch.
+    """Trains on pictures and what the written styles say of them, a style drawn for each pair of each batch.
 
     Returns the losses of all steps.
     """
     rng = np.random.default_rng([seed, 1])
-    texts = [text for register in WRITTEN for (text,) in stills.say(register, seed)]
+    texts = [text for style in WRITTEN for (text,) in stills.say(style, seed)]
     tokens = tokenize(tokenizer, texts).unflatten(0, (len(WRITTEN), -1))
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -77,10 +77,10 @@ def train_clip(
     model.train()
     for step in range(1, settings.num_steps + 1):
         chosen = next(batches)
-        registers = torch.from_numpy(rng.integers(len(WRITTEN), size=len(chosen)))
-        ids = tokens[registers, torch.from_numpy(chosen)]
-        images = model.get_image_features(to_pixels(stills.frames[chosen])[:, 0]).pooler_output
-        texts = model.get_text_features(_cut(ids, tokenizer.pad_token_id)).pooler_output
+        styles = torch.from_numpy(rng.integers(len(WRITTEN), size=len(chosen)))
+        ids = tokens[styles, torch.from_numpy(chosen)]
+        images = model.get_image_features(to_pixels(stills.frames[chosen])[:, 0].to(model.device)).pooler_output
+        texts = model.get_text_features(_cut(ids, tokenizer.pad_token_id).to(model.device)).pooler_output
         loss = contrastive_loss(images, texts)
         optimizer.zero_grad()
         loss.backward()
@@ -113,6 +113,7 @@ class Source:
     Args:
         clips, texts: V clips and K texts of each, in order of time.
         num_patches: of a frame.
+        device: that batches go to.
     """
 
     def __init__(
@@ -125,7 +126,9 @@ class Source:
         num_patches: int,
         mask_ratio: float,
         seed: int,
+        device: str = "cpu",
     ):
+        self.device = device
         self.clips, self.num_patches, self.mask_ratio = clips, num_patches, mask_ratio
         self.pad = tokenizer.pad_token_id
         self.tokens = tokenize(tokenizer, [text for each in texts for text in each]).unflatten(0, (len(texts), -1))
@@ -144,7 +147,8 @@ class Source:
         if self.mask_ratio:
             masks = [draw_tube_mask(self.num_patches, self.mask_ratio, self.rng) for _ in chosen]
             batch["bool_masked_pos"] = torch.from_numpy(np.stack(masks))
-        return batch | {"input_ids": _cut(ids, self.pad)}
+        batch["input_ids"] = _cut(ids, self.pad)
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
 
 @dataclass
@@ -169,7 +173,7 @@ def _means_of_parts(values: list[float], num_parts: int = 10) -> list[float]:
     return [round(float(part.mean()), 4) for part in parts]
 
 
-class TrainingRun:
+class StudyTrainer:
     """A model with its optimizer and its batches; sources take turns, an optimizer step each.
 
     Args:

@@ -30,7 +30,7 @@ INSTEAD = [
     (
         re.compile(r"benchmarks\.study "),
         ["--seconds", "0"],
-        "takes minutes to hours. Without time it only lists its cells; tests/benchmarks/study runs each claim, small.",
+        "takes minutes to hours. Without time it only lists its runs; tests/benchmarks/study runs each claim, small.",
     ),
 ]
 

@@ -108,6 +108,17 @@ def test_the_recipe_as_released_is_the_paper_s_but_for_what_the_release_does_oth
     assert changes.keys() <= {"adam_epsilon", *weights, "output_dir", "logging_dir", "run_name"}
 
 
+@pytest.mark.parametrize("name", PAPER)
+def test_our_recipe_is_the_paper_s_but_for_the_start_of_time_attention(name):
+    paper, ours = (
+        parse_arguments([str(CONFIGS / f"{each}.yaml"), "--use_cpu", "True"]) for each in (name, f"{name}_ours")
+    )
+    assert vars(ours[0]) == vars(paper[0]) | {"temporal_attention_init": "identity"}
+    assert ours[1] == paper[1] and ours[2].contrastive_loss_weight == 1
+    before, after = paper[2].to_dict(), ours[2].to_dict()
+    assert {key for key in after if before[key] != after[key]} <= {"output_dir", "logging_dir", "run_name"}
+
+
 @pytest.mark.parametrize(("name", "rules"), [("b32", "b"), ("b16", "b"), ("h14", "h14")])
 def test_rules_that_end_the_backward_pass_where_training_begins(name, rules):
     files = [str(CONFIGS / f"{name}.yaml"), str(CONFIGS / "rules" / f"{rules}_embeddings_frozen.yaml")]

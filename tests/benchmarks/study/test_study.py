@@ -11,33 +11,31 @@ import torch
 import yaml
 
 import benchmarks.study.__main__ as study_main
-from benchmarks.study.arms import make_run
-from benchmarks.study.cells import Cell, StudyFolder
 from benchmarks.study.claims import steps_at_equal_compute
 from benchmarks.study.comparisons import COMPARISONS
 from benchmarks.study.drawing import DIRECTIONS, ICONS
-from benchmarks.study.embedder import Embedder
-from benchmarks.study.evaluation import direction_accuracy, order_accuracy, sentences
-from benchmarks.study.intervals import summarize, summarize_differences
+from benchmarks.study.evaluation import Embedder, direction_accuracy, order_accuracy, sentences
 from benchmarks.study.metrics import linear_cka, neighbors_kept, recall_at_1, recognition
 from benchmarks.study.models import start_from_clip
-from benchmarks.study.registers import (
+from benchmarks.study.runs import Run, StudyFolder, make_trainer
+from benchmarks.study.sentences import (
     MOTIONS,
     OTHER_COLORS,
     OTHER_MOTIONS,
     OTHER_PLACES,
     OTHER_SHAPES,
-    REGISTERS,
     SHAPE_NAMES,
     SPOKEN,
+    STYLES,
     UNSEEN,
     WRITTEN,
-    Facts,
+    Attributes,
 )
 from benchmarks.study.settings import Arm, read_study
 from benchmarks.study.step_costs import activation_bytes
+from benchmarks.study.summary import summarize, summarize_differences
+from benchmarks.study.synthetic_videos import CLASSES, SyntheticVideos
 from benchmarks.study.training_loop import Source
-from benchmarks.study.world import CLASSES, World
 
 CONFIGS = Path(study_main.CONFIG).parent
 SMALLEST = CONFIGS / "smallest.yaml"
@@ -58,8 +56,8 @@ def study_folder(done) -> StudyFolder:
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World(read_study(SMALLEST).world, SEED)
+def synthetic() -> SyntheticVideos:
+    return SyntheticVideos(read_study(SMALLEST).videos, SEED)
 
 
 def run_again(done: Path, *options: str) -> None:
@@ -79,26 +77,26 @@ def test_comparison_has_every_number_of_its_tables_with_an_interval(name, done):
     assert str(done) not in json.dumps(record)
 
 
-def test_tables_show_what_cells_hold(done):
-    cells = [json.loads(file.read_text()) for file in (done / "cells" / "language").glob("full-*.json")]
-    mean = np.mean([cell["metrics"]["retrieval/asr"] for cell in cells])
+def test_tables_show_what_runs_hold(done):
+    runs = [json.loads(file.read_text()) for file in (done / "runs" / "language").glob("full-*.json")]
+    mean = np.mean([run["metrics"]["retrieval/asr"] for run in runs])
     row = re.search(r"^\| full \| ([\d.]+) ± ", (done / "records" / "language.md").read_text(), re.MULTILINE)
     assert float(row[1]) == pytest.approx(mean, abs=0.051)
 
 
 def test_the_start_has_not_drifted_and_training_has(done):
     metrics = {
-        name: json.loads(next((done / "cells" / "language").glob(f"{name}-seed0-*.json")).read_text())["metrics"]
+        name: json.loads(next((done / "runs" / "language").glob(f"{name}-seed0-*.json")).read_text())["metrics"]
         for name in ("start", "full")
     }
-    for register in REGISTERS:
-        assert metrics["start"][f"cosine/{register}"] == pytest.approx(1, abs=1e-6)
-        assert metrics["start"][f"neighbors/{register}"] == 1
-        assert metrics["full"][f"cosine/{register}"] < 0.9999
+    for style in STYLES:
+        assert metrics["start"][f"cosine/{style}"] == pytest.approx(1, abs=1e-6)
+        assert metrics["start"][f"neighbors/{style}"] == 1
+        assert metrics["full"][f"cosine/{style}"] < 0.9999
 
 
-def test_a_lost_cell_is_run_again_to_the_same_numbers_and_no_other_is(done):
-    files = sorted((done / "cells").rglob("*.json"))
+def test_a_lost_run_is_repeated_to_the_same_numbers_and_no_other_is(done):
+    files = sorted((done / "runs").rglob("*.json"))
     before = {file: (file.read_text(), file.stat().st_mtime_ns) for file in files}
     lost = next(file for file in files if file.name.startswith("sorting-seed1"))
     lost.unlink()
@@ -108,38 +106,38 @@ def test_a_lost_cell_is_run_again_to_the_same_numbers_and_no_other_is(done):
 
 
 def test_a_run_without_time_begins_nothing_and_says_partial(done):
-    lost = next((done / "cells" / "sorting").glob("sorting-seed1*.json"))
+    lost = next((done / "runs" / "sorting").glob("sorting-seed1*.json"))
     content = lost.read_text()
     lost.unlink()
     run_again(done, "--only", "sorting", "--seconds", "0")
     record = json.loads((done / "records" / "sorting.json").read_text())
     lost.write_text(content)
     run_again(done, "--only", "sorting")
-    assert (record["state"], record["cells_done"], record["cells_planned"]) == ("partial", 3, 4)
+    assert (record["state"], record["runs_done"], record["runs_planned"]) == ("partial", 3, 4)
     assert record["summary"]["sorting"]["order"]["half_width"] is None  # one seed has no interval
 
 
-def test_a_cell_that_breaks_off_leaves_nothing(study_folder, monkeypatch):
+def test_a_run_that_breaks_off_leaves_nothing(study_folder, monkeypatch):
     def break_off(study_folder, seed, arm):
         raise KeyboardInterrupt
 
-    cell = Cell("language", Arm("never done"), SEED)
+    run = Run("language", Arm("never done"), SEED)
     monkeypatch.setitem(study_main.EVALUATIONS, "language", break_off)
     before = sorted(study_folder.folder.rglob("*"))
     with pytest.raises(KeyboardInterrupt):
-        study_main.run_cell(cell, study_folder, study_main.EVALUATIONS["language"])
+        study_main.execute_run(run, study_folder, study_main.EVALUATIONS["language"])
     assert sorted(study_folder.folder.rglob("*")) == before
 
 
-def test_another_setting_is_another_cell(study_folder):
-    cell = Cell("language", Arm("full"), SEED)
-    files = {study_folder.cell_file(cell)}
+def test_another_setting_is_another_run(study_folder):
+    run = Run("language", Arm("full"), SEED)
+    files = {study_folder.run_file(run)}
     for change in ({"mask_ratio": 0.4}, {"num_tuned_blocks": 2}, {"sorts": False}):
-        files.add(study_folder.cell_file(Cell("language", dataclasses.replace(cell.arm, **change), SEED)))
-    files.add(study_folder.cell_file(Cell("language", cell.arm, 1)))
+        files.add(study_folder.run_file(Run("language", dataclasses.replace(run.arm, **change), SEED)))
+    files.add(study_folder.run_file(Run("language", run.arm, 1)))
     longer = dataclasses.replace(study_folder.study.claims["language"], num_steps=3)
     study = dataclasses.replace(study_folder.study, claims=study_folder.study.claims | {"language": longer})
-    files.add(StudyFolder(study, study_folder.folder).cell_file(cell))
+    files.add(StudyFolder(study, study_folder.folder).run_file(run))
     assert len(files) == 6
 
 
@@ -156,10 +154,10 @@ def test_another_setting_is_another_cell(study_folder):
     ids=lambda value: value.name if isinstance(value, Arm) else "",
 )
 def test_frozen_text_stays_bit_equal_and_the_rest_moves(study_folder, arm, frozen):
-    run, _ = make_run(study_folder, SEED, arm)
-    before = {name: each.detach().clone() for name, each in run.model.named_parameters()}
-    run.train(3)
-    after = dict(run.model.named_parameters())
+    trainer, _ = make_trainer(study_folder, SEED, arm)
+    before = {name: each.detach().clone() for name, each in trainer.model.named_parameters()}
+    trainer.train(3)
+    after = dict(trainer.model.named_parameters())
     stayed = {name for name in before if torch.equal(before[name], after[name])}
     expected = {name for name in before if re.fullmatch(frozen, name)}
     # A key's bias cannot move (softmax cancels it); time attention starts at a saddle (see training's notes).
@@ -170,10 +168,10 @@ def test_frozen_text_stays_bit_equal_and_the_rest_moves(study_folder, arm, froze
 def test_weight_of_contrast_scales_its_gradient_and_not_that_of_sorting(study_folder):
     gradients = []
     for weight in (1.0, 1 / 80):
-        run, _ = make_run(study_folder, SEED, Arm("x", contrastive_loss_weight=weight, adam_epsilon=1e-6))
-        run.train(1)
-        assert run.optimizer.defaults["eps"] == 1e-6
-        model = run.model
+        trainer, _ = make_trainer(study_folder, SEED, Arm("x", contrastive_loss_weight=weight, adam_epsilon=1e-6))
+        trainer.train(1)
+        assert trainer.optimizer.defaults["eps"] == 1e-6
+        model = trainer.model
         gradients.append((model.text_projection.weight.grad.clone(), model.sorter.head.weight.grad.clone()))
     (text, sorter), (weighted_text, weighted_sorter) = gradients
     # Only the contrastive loss reaches the text tower, only the sorting loss the sorter.
@@ -181,7 +179,7 @@ def test_weight_of_contrast_scales_its_gradient_and_not_that_of_sorting(study_fo
     assert torch.equal(weighted_sorter, sorter) and sorter.abs().max() > 0
 
 
-def test_cells_of_a_seed_start_from_the_same_clip(study_folder):
+def test_runs_of_a_seed_start_from_the_same_clip(study_folder):
     clip = study_folder.clip(SEED)
     one, other = (start_from_clip(clip, study_folder.study, arm, SEED) for arm in (Arm("a"), Arm("b", mask_ratio=0.0)))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
@@ -194,11 +192,11 @@ def test_cells_of_a_seed_start_from_the_same_clip(study_folder):
 def test_without_stop_gradient_the_values_are_the_same_and_sorting_reaches_the_text(study_folder):
     gradients, losses = [], []
     for stops in (True, False):
-        run, _ = make_run(study_folder, SEED, Arm("x", stop_gradient=stops, num_tuned_blocks=2))
-        outputs = run.model(**run.sources[0].next_batch())
+        trainer, _ = make_trainer(study_folder, SEED, Arm("x", stop_gradient=stops, num_tuned_blocks=2))
+        outputs = trainer.model(**trainer.sources[0].next_batch())
         losses.append(outputs.sorting_loss.item())
         outputs.sorting_loss.backward()
-        gradient = run.model.text_projection.weight.grad
+        gradient = trainer.model.text_projection.weight.grad
         gradients.append(None if gradient is None else gradient.abs().max().item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     assert not gradients[0]
@@ -206,7 +204,7 @@ def test_without_stop_gradient_the_values_are_the_same_and_sorting_reaches_the_t
 
 
 def test_random_time_attention_starts_as_the_specified_one_does(study_folder):
-    batch = make_run(study_folder, SEED, Arm("x"))[0].sources[0].next_batch()["pixel_values_videos"]
+    batch = make_trainer(study_folder, SEED, Arm("x"))[0].sources[0].next_batch()["pixel_values_videos"]
     arms = (Arm("specified"), Arm("random", random_time_attention=True))
     models = [start_from_clip(study_folder.clip(SEED), study_folder.study, arm, SEED).eval() for arm in arms]
     one, other = (model.get_video_features(batch).pooler_output for model in models)
@@ -214,17 +212,17 @@ def test_random_time_attention_starts_as_the_specified_one_does(study_folder):
     assert models[1].vision_model.encoder.layers[0].temporal_attn.q_proj.weight.abs().max() > 0
 
 
-def test_a_source_too_small_for_a_batch_says_so(study_folder, world):
+def test_a_source_too_small_for_a_batch_says_so(study_folder, synthetic):
     tokenizer = study_folder.start(study_folder.clip(SEED)).tokenizer
-    texts = world.narrated.say(SPOKEN, SEED)
+    texts = synthetic.narrated.say(SPOKEN, SEED)
     with pytest.raises(ValueError, match="8 samples never fill a batch of 9"):
-        Source(world.narrated, texts, tokenizer, batch_size=9, num_patches=4, mask_ratio=0.5, seed=0)
+        Source(synthetic.narrated, texts, tokenizer, batch_size=9, num_patches=4, mask_ratio=0.5, seed=0)
 
 
-def test_batches_go_through_all_clips_and_shuffle_transcripts(study_folder, world):
+def test_batches_go_through_all_clips_and_shuffle_transcripts(study_folder, synthetic):
     tokenizer = study_folder.start(study_folder.clip(SEED)).tokenizer
-    texts = world.narrated.say(SPOKEN, SEED)
-    source = Source(world.narrated, texts, tokenizer, batch_size=4, num_patches=4, mask_ratio=0.5, seed=0)
+    texts = synthetic.narrated.say(SPOKEN, SEED)
+    source = Source(synthetic.narrated, texts, tokenizer, batch_size=4, num_patches=4, mask_ratio=0.5, seed=0)
     batches = [source.next_batch() for _ in range(2)]
     spoken = set()
     for batch in batches:
@@ -239,8 +237,8 @@ def test_batches_go_through_all_clips_and_shuffle_transcripts(study_folder, worl
 def test_masking_saves_memory_for_the_backward_pass(study_folder):
     needed = []
     for ratio in (0.0, 0.75):
-        run, _ = make_run(study_folder, SEED, Arm("x", mask_ratio=ratio))
-        needed.append(activation_bytes(run.model, run.sources[0].next_batch()))
+        trainer, _ = make_trainer(study_folder, SEED, Arm("x", mask_ratio=ratio))
+        needed.append(activation_bytes(trainer.model, trainer.sources[0].next_batch()))
     assert needed[1] < 0.8 * needed[0]
 
 
@@ -252,74 +250,85 @@ def test_a_wider_model_pays_with_steps(study_folder):
     assert narrow[1] > 1.5 * study.claims["size"].num_steps > 2.5 * wide[1]
 
 
-def test_the_time_study_has_one_cell_per_arm_and_seed():
-    cells = study_main.list_cells(read_study(CONFIGS / "time.yaml"), "sorting")
-    assert len(cells) == len({(cell.arm.name, cell.seed) for cell in cells}) == 13 * 8
-    assert all(cell.arm.sources == ["narrated"] for cell in cells)
+def test_the_time_study_has_one_run_per_arm_and_seed():
+    runs = study_main.list_runs(read_study(CONFIGS / "time.yaml"), "sorting")
+    assert len(runs) == len({(run.arm.name, run.seed) for run in runs}) == 13 * 8
+    assert all(run.arm.sources == ["narrated"] for run in runs)
 
 
 # What is seen and said
 
 
-def test_held_out_combinations_are_in_no_training_clip(world):
-    held_out = set(world.test_facts)
+def test_held_out_combinations_are_in_no_training_clip(synthetic):
+    held_out = set(synthetic.test_attributes)
     assert len(held_out) == 144
-    kinds = (world.stills, world.narrated, world.captioned, world.ordered, world.probe, world.probe_ordered)
+    kinds = (
+        synthetic.stills,
+        synthetic.narrated,
+        synthetic.captioned,
+        synthetic.ordered,
+        synthetic.probe,
+        synthetic.probe_ordered,
+    )
     for clips in kinds:
-        assert not held_out & {facts for events in clips.events for facts in events}
-    for clips in (world.test, world.test_ordered, world.test_narrated):
-        assert held_out >= {facts for events in clips.events for facts in events}
-    assert sorted(map(str, held_out)) == sorted(str(facts) for (facts,) in world.test.events)
+        assert not held_out & {attributes for events in clips.events for attributes in events}
+    for clips in (synthetic.test, synthetic.test_ordered, synthetic.test_narrated):
+        assert held_out >= {attributes for events in clips.events for attributes in events}
+    assert sorted(map(str, held_out)) == sorted(str(attributes) for (attributes,) in synthetic.test.events)
 
 
-def test_unseen_registers_do_not_leak_into_post_pretraining(world):
+def test_unseen_styles_do_not_leak_into_post_pretraining(synthetic):
     def words(texts) -> set[str]:
         return {word for text in texts for word in re.findall(r"[\w']+", text.lower())}
 
-    every = [*world.test_facts, *world.train_facts]
-    of_register = {register: words(sentences(every, register)) for register in REGISTERS}
-    trained = words(text for each in world.narrated.narrate(SEED, 0.2) for text in each)
-    trained |= words(text for (text,) in world.captioned.say("caption", SEED))
-    trained |= words(right for right, _ in world.ordered.say_order(SEED))
+    every = [*synthetic.test_attributes, *synthetic.train_attributes]
+    of_style = {style: words(sentences(every, style)) for style in STYLES}
+    trained = words(text for each in synthetic.narrated.narrate(SEED, 0.2) for text in each)
+    trained |= words(text for (text,) in synthetic.captioned.say("caption", SEED))
+    trained |= words(right for right, _ in synthetic.ordered.say_order(SEED))
     names = [OTHER_COLORS, OTHER_SHAPES, OTHER_MOTIONS, OTHER_PLACES]
     vocabulary = words(text for table in names for texts in table.values() for text in texts)
-    assert len(vocabulary & of_register["paraphrase"]) > 40
+    assert len(vocabulary & of_style["paraphrase"]) > 40
     assert not vocabulary & trained
-    for register in set(REGISTERS) - {"paraphrase"}:
-        assert not vocabulary & of_register[register]
-    assert not (of_register["passive"] & {"being", "someone", "pushed"}) & trained
+    for style in set(STYLES) - {"paraphrase"}:
+        assert not vocabulary & of_style[style]
+    assert not (of_style["passive"] & {"being", "someone", "pushed"}) & trained
     assert SPOKEN not in WRITTEN
     assert not {SPOKEN, "caption"} & set(UNSEEN)
 
 
-@pytest.mark.parametrize("register", WRITTEN)
-def test_every_written_sentence_tells_its_facts(register):
-    """From the sentence alone the facts can be read, so that no register is at a loss by what it leaves out."""
+@pytest.mark.parametrize("style", WRITTEN)
+def test_every_written_sentence_tells_its_attributes(style):
+    """From the sentence alone the attributes can be read, so that no style is at a loss by what it leaves out."""
     names = {
-        "color": OTHER_COLORS if register == "paraphrase" else {name: (name,) for name in OTHER_COLORS},
-        "shape": OTHER_SHAPES if register == "paraphrase" else SHAPE_NAMES,
-        "place": OTHER_PLACES if register == "paraphrase" else {name: (name,) for name in CLASSES["place"]},
-        "motion": OTHER_MOTIONS if register == "paraphrase" else {name: (*MOTIONS[name], name) for name in DIRECTIONS},
+        "color": OTHER_COLORS if style == "paraphrase" else {name: (name,) for name in OTHER_COLORS},
+        "shape": OTHER_SHAPES if style == "paraphrase" else SHAPE_NAMES,
+        "place": OTHER_PLACES if style == "paraphrase" else {name: (name,) for name in CLASSES["place"]},
+        "motion": OTHER_MOTIONS if style == "paraphrase" else {name: (*MOTIONS[name], name) for name in DIRECTIONS},
     }
-    facts = World(read_study(SMALLEST).world, SEED).test_facts
-    for each, sentence in zip(facts, sentences(facts, register), strict=True):
-        for fact, table in names.items():
+    attributes = SyntheticVideos(read_study(SMALLEST).videos, SEED).test_attributes
+    for each, sentence in zip(attributes, sentences(attributes, style), strict=True):
+        for attribute, table in names.items():
             found = {name for name, said in table.items() if name and any(part in sentence for part in said)}
-            assert getattr(each, fact) in found, (sentence, fact)
-            assert len(found) == 1 or (fact == "motion" and "up" in found), (sentence, fact, found)  # "up" is in "cup"
+            assert getattr(each, attribute) in found, (sentence, attribute)
+            assert len(found) == 1 or (attribute == "motion" and "up" in found), (
+                sentence,
+                attribute,
+                found,
+            )  # "up" is in "cup"
 
 
-def test_shapes_move_where_they_are_said_to(world):
-    for frames, ((facts), *_) in zip(world.test.frames, world.test.events, strict=True):
+def test_shapes_move_where_they_are_said_to(synthetic):
+    for frames, ((attributes), *_) in zip(synthetic.test.frames, synthetic.test.events, strict=True):
         grounds = np.median(frames.reshape(len(frames), -1, 3), axis=1)[:, None, None]
         ink = np.abs(frames - grounds).sum(axis=-1)
         grid = np.arange(frames.shape[1])
         across = (ink.sum(axis=1) * grid).sum(axis=1) / ink.sum(axis=(1, 2))
         along = (ink.sum(axis=2) * grid).sum(axis=1) / ink.sum(axis=(1, 2))
         moved = np.array([across[-1] - across[0], along[-1] - along[0]])
-        wanted = np.array(DIRECTIONS[facts.motion])
-        assert (moved * wanted).sum() > 1.5, facts
-        assert abs((moved * (1 - np.abs(wanted))).sum()) < 1.0, facts
+        wanted = np.array(DIRECTIONS[attributes.motion])
+        assert (moved * wanted).sum() > 1.5, attributes
+        assert abs((moved * (1 - np.abs(wanted))).sum()) < 1.0, attributes
 
 
 def test_icons_are_all_different_also_turned_over():
@@ -329,10 +338,10 @@ def test_icons_are_all_different_also_turned_over():
             assert min(np.abs(icon - turned).sum() for turned in (other, other[::-1], other[:, ::-1])) >= 4
 
 
-def test_moments_of_a_video_differ_by_sight_and_by_word(world):
-    for events in world.narrated.events:
-        assert len({facts.color for facts in events}) == len({facts.shape for facts in events}) == 4
-        assert len({facts.place for facts in events}) == 1
+def test_moments_of_a_video_differ_by_sight_and_by_word(synthetic):
+    for events in synthetic.narrated.events:
+        assert len({attributes.color for attributes in events}) == len({attributes.shape for attributes in events}) == 4
+        assert len({attributes.place for attributes in events}) == 1
 
 
 # What is measured
@@ -343,10 +352,10 @@ class Oracle:
 
     def __init__(self, knows_order: bool = True):
         self.weights = (1.0, 2.0) if knows_order else (1.0, 1.0)
-        self.facts = [(name, value) for name, values in CLASSES.items() for value in values]
+        self.attributes = [(name, value) for name, values in CLASSES.items() for value in values]
 
-    def embed(self, events: list[Facts]) -> np.ndarray:
-        vectors = [[float(getattr(each, name) == value) for name, value in self.facts] for each in events]
+    def embed(self, events: list[Attributes]) -> np.ndarray:
+        vectors = [[float(getattr(each, name) == value) for name, value in self.attributes] for each in events]
         # Pairs, so that a red star and a blue ring are not a blue star and a red ring.
         total = sum(weight * np.outer(v, v).ravel() for weight, v in zip(self.weights, vectors, strict=False))
         return total / np.linalg.norm(total)
@@ -363,43 +372,43 @@ class Oracle:
         return re.split(r", then | and after that | before ", text)
 
     @staticmethod
-    def read(phrase: str) -> Facts:
+    def read(phrase: str) -> Attributes:
         words = set(re.findall(r"\w+", phrase))
         shape = next(name for name, said in SHAPE_NAMES.items() if words & set(said))
         motion = next(name for name in DIRECTIONS if name in words)
         place = next((name for name in CLASSES["place"] if name in words), "")
-        return Facts(next(name for name in CLASSES["color"] if name in words), shape, motion, place)
+        return Attributes(next(name for name in CLASSES["color"] if name in words), shape, motion, place)
 
 
-def test_an_oracle_knows_the_order_and_a_bag_of_words_does_not(world):
-    assert order_accuracy(Oracle(), world.test_ordered) == 100
-    assert order_accuracy(Oracle(knows_order=False), world.test_ordered) == 50
+def test_an_oracle_knows_the_order_and_a_bag_of_words_does_not(synthetic):
+    assert order_accuracy(Oracle(), synthetic.test_ordered) == 100
+    assert order_accuracy(Oracle(knows_order=False), synthetic.test_ordered) == 50
 
 
-def test_an_oracle_knows_directions_and_who_sees_none_does_not(world):
+def test_an_oracle_knows_directions_and_who_sees_none_does_not(synthetic):
     class Blind(Oracle):
         def clips(self, clips):
-            events = [[dataclasses.replace(facts, motion="") for facts in each] for each in clips.events]
+            events = [[dataclasses.replace(attributes, motion="") for attributes in each] for each in clips.events]
             return np.stack([self.embed(each) for each in events])
 
-    assert direction_accuracy(Oracle(), world.test) == 100
-    assert direction_accuracy(Blind(), world.test) == 50
+    assert direction_accuracy(Oracle(), synthetic.test) == 100
+    assert direction_accuracy(Blind(), synthetic.test) == 50
 
 
-def test_an_oracle_retrieves_and_recognizes_everything(world):
+def test_an_oracle_retrieves_and_recognizes_everything(synthetic):
     oracle = Oracle()
-    videos = oracle.clips(world.test)
-    texts = oracle.texts(sentences([facts for (facts,) in world.test.events], "caption"))
+    videos = oracle.clips(synthetic.test)
+    texts = oracle.texts(sentences([attributes for (attributes,) in synthetic.test.events], "caption"))
     assert recall_at_1(texts, videos) == 100
     assert recall_at_1(texts[::-1], videos) < 5
-    labels = world.test.labels("shape")
+    labels = synthetic.test.labels("shape")
     assert recognition(videos, labels, texts, labels) == 100
     assert recognition(videos, (labels + 1) % 6, texts, labels) == 0
 
 
-def test_a_constant_model_gets_nothing_right(world):
+def test_a_constant_model_gets_nothing_right(synthetic):
     same = np.ones((144, 4)) / 2
-    labels = world.test.labels("shape")
+    labels = synthetic.test.labels("shape")
     assert recall_at_1(same, same) == recognition(same, labels, same, labels) == 0
 
 
@@ -471,10 +480,10 @@ def test_a_comparison_that_the_study_has_not_is_named(tmp_path):
         study_main.main(["--config", str(file), "--folder", str(tmp_path), "--only", "size"])
 
 
-def test_averaged_frames_stand_for_a_clip_of_mini_clip(study_folder, world):
+def test_averaged_frames_stand_for_a_clip_of_mini_clip(study_folder, synthetic):
     start = study_folder.start(study_folder.clip(SEED))
-    frames = [dataclasses.replace(world.test, frames=world.test.frames[:, [t]]) for t in range(4)]
+    frames = [dataclasses.replace(synthetic.test, frames=synthetic.test.frames[:, [t]]) for t in range(4)]
     mean = np.mean([start.clips(each) for each in frames], axis=0)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-    np.testing.assert_allclose(start.clips(world.test), mean, atol=1e-5)
+    np.testing.assert_allclose(start.clips(synthetic.test), mean, atol=1e-5)
     assert isinstance(start, Embedder)

@@ -1,21 +1,43 @@
-"""From cells to a comparison's record: every metric's mean over seeds with its interval, and Markdown tables."""
+"""Means over seeds with 95 % intervals (Student's t), differences paired by seed, and Markdown tables of them."""
 
+import math
 from collections.abc import Sequence
 
-from benchmarks.study.intervals import summarize, summarize_differences
+import numpy as np
+from scipy.stats import t as students_t
+
+COVERAGE = 0.95
 
 
-def summarize_cells(cells: list[dict], arms: Sequence[str]) -> dict[str, dict]:
+def summarize(values: list[float]) -> dict:
+    """`mean`, `half_width` of its 95 % interval (None for one value) and the number of `seeds`."""
+    values = np.asarray(values, dtype=float)
+    if not len(values):
+        raise ValueError("There is nothing to take a mean of.")
+    half_width = None
+    if len(values) > 1:
+        error = values.std(ddof=1) / math.sqrt(len(values))
+        half_width = round(float(students_t.ppf((1 + COVERAGE) / 2, len(values) - 1) * error), 4)
+    return {"mean": round(float(values.mean()), 4), "half_width": half_width, "seeds": len(values)}
+
+
+def summarize_differences(own: dict[int, float], reference: dict[int, float]) -> dict | None:
+    """As `summarize`, of own minus reference seed by seed, over the seeds that both have; None without any."""
+    shared = sorted(own.keys() & reference.keys())
+    return summarize([own[seed] - reference[seed] for seed in shared]) if shared else None
+
+
+def summarize_runs(runs: list[dict], arms: Sequence[str]) -> dict[str, dict]:
     """Per arm and number: mean, interval, and the difference from the first arm, seed by seed.
 
     Args:
-        cells: records of cells.
-        arms: their names, in the order wanted; those without a cell are left out.
+        runs: records of runs.
+        arms: their names, in the order wanted; those without a run are left out.
     """
     by_arm: dict[str, dict[str, dict[int, float]]] = {arm: {} for arm in arms}
-    for cell in cells:
-        for name, value in cell["metrics"].items():
-            by_arm[cell["arm"]["name"]].setdefault(name, {})[cell["seed"]] = value
+    for run in runs:
+        for name, value in run["metrics"].items():
+            by_arm[run["arm"]["name"]].setdefault(name, {})[run["seed"]] = value
     base = by_arm[arms[0]]
     return {
         arm: {

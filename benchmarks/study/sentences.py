@@ -1,6 +1,6 @@
-"""Language registers: one event, several ways to say it. Each names color, shape, motion (if any) and place.
+"""Language styles: one event, several ways to say it. Each names color, shape, motion (if any) and place.
 
-| register | such as |
+| style | such as |
 |---|---|
 | asr | um so the red stare moves left uh on the grass |
 | caption | A red star moving left on the grass. |
@@ -10,8 +10,8 @@
 | paraphrase | crimson pentagram drifting westward across meadow |
 
 `asr` is what narrated videos say, and no written source: mini-CLIP is trained on the other five. Of these,
-post-pretraining sees `caption` in some arms and the rest never. The paraphrase register has a vocabulary of its own:
-none of its words occurs in another register.
+post-pretraining sees `caption` in some arms and the rest never. The paraphrase style has a vocabulary of its own:
+none of its words occurs in another style.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ FILLER_RATIO = 0.7  # of the two places in a spoken sentence where a filler may 
 
 
 @dataclass(frozen=True)
-class Facts:
+class Attributes:
     """What one event shows. motion None: a still picture without a trace of motion."""
 
     color: str
@@ -113,51 +113,51 @@ def _choose(options, rng: np.random.Generator):
     return options[rng.integers(len(options))]
 
 
-def _parts(facts: Facts, rng: np.random.Generator) -> dict[str, str]:
-    """The phrases that all registers but the paraphrase share."""
-    does, doing, done = MOTIONS[facts.motion]
-    thing = f"{facts.color} {_choose(SHAPE_NAMES[facts.shape], rng)}"
-    where = _choose(PLACE_PHRASES[facts.place], rng)
+def _parts(attributes: Attributes, rng: np.random.Generator) -> dict[str, str]:
+    """The phrases that all styles but the paraphrase share."""
+    does, doing, done = MOTIONS[attributes.motion]
+    thing = f"{attributes.color} {_choose(SHAPE_NAMES[attributes.shape], rng)}"
+    where = _choose(PLACE_PHRASES[attributes.place], rng)
     return {"thing": thing, "does": does, "doing": doing, "done": done, "where": where}
 
 
-def _caption(facts: Facts, rng: np.random.Generator) -> str:
-    return _choose(CAPTIONS, rng).format(**_parts(facts, rng))
+def _caption(attributes: Attributes, rng: np.random.Generator) -> str:
+    return _choose(CAPTIONS, rng).format(**_parts(attributes, rng))
 
 
-def _alt_text(facts: Facts, rng: np.random.Generator) -> str:
-    own = _parts(facts, rng)
-    parts = [own["thing"], facts.place, *([own["doing"]] if facts.motion else [])]
+def _alt_text(attributes: Attributes, rng: np.random.Generator) -> str:
+    own = _parts(attributes, rng)
+    parts = [own["thing"], attributes.place, *([own["doing"]] if attributes.motion else [])]
     return ", ".join(parts[number] for number in rng.permutation(len(parts)))
 
 
-def _label(facts: Facts, rng: np.random.Generator) -> str:
-    return " ".join(filter(None, (facts.color, facts.shape, facts.motion, facts.place)))
+def _label(attributes: Attributes, rng: np.random.Generator) -> str:
+    return " ".join(filter(None, (attributes.color, attributes.shape, attributes.motion, attributes.place)))
 
 
-def _asr(facts: Facts, rng: np.random.Generator) -> str:
-    own = _parts(facts, rng)
+def _asr(attributes: Attributes, rng: np.random.Generator) -> str:
+    own = _parts(attributes, rng)
     parts = [_choose(SAYINGS, rng).format(**own), own["where"]]
     parts = [f"{_choose(FILLERS, rng)} {part}" if rng.random() < FILLER_RATIO else part for part in parts]
     words = " ".join(parts).split()
     return " ".join(MISHEARINGS[w] if w in MISHEARINGS and rng.random() < MISHEARING_RATIO else w for w in words)
 
 
-def _passive(facts: Facts, rng: np.random.Generator) -> str:
-    return _choose(PASSIVE, rng).format(**_parts(facts, rng))
+def _passive(attributes: Attributes, rng: np.random.Generator) -> str:
+    return _choose(PASSIVE, rng).format(**_parts(attributes, rng))
 
 
-def _paraphrase(facts: Facts, rng: np.random.Generator) -> str:
+def _paraphrase(attributes: Attributes, rng: np.random.Generator) -> str:
     return _choose(PARAPHRASES, rng).format(
-        color=_choose(OTHER_COLORS[facts.color], rng),
-        shape=_choose(OTHER_SHAPES[facts.shape], rng),
-        doing=_choose(OTHER_MOTIONS[facts.motion], rng),
-        where=_choose(OTHER_PLACES[facts.place], rng),
+        color=_choose(OTHER_COLORS[attributes.color], rng),
+        shape=_choose(OTHER_SHAPES[attributes.shape], rng),
+        doing=_choose(OTHER_MOTIONS[attributes.motion], rng),
+        where=_choose(OTHER_PLACES[attributes.place], rng),
     )
 
 
-# The wording depends on the facts and on chance, on nothing else.
-REGISTERS: dict[str, Callable[[Facts, np.random.Generator], str]] = {
+# The wording depends on the attributes and on chance, on nothing else.
+STYLES: dict[str, Callable[[Attributes, np.random.Generator], str]] = {
     SPOKEN: _asr,
     "caption": _caption,
     "alt_text": _alt_text,
@@ -165,12 +165,12 @@ REGISTERS: dict[str, Callable[[Facts, np.random.Generator], str]] = {
     "passive": _passive,
     "paraphrase": _paraphrase,
 }
-WRITTEN = tuple(register for register in REGISTERS if register != SPOKEN)  # what mini-CLIP is trained on
+WRITTEN = tuple(style for style in STYLES if style != SPOKEN)  # what mini-CLIP is trained on
 UNSEEN = ("alt_text", "label", "passive", "paraphrase")  # what post-pretraining never sees
 
 
-def say_order(first: Facts, second: Facts, rng: np.random.Generator) -> tuple[str, str]:
+def say_order(first: Attributes, second: Attributes, rng: np.random.Generator) -> tuple[str, str]:
     """A caption of two events in their order, and the same words with the events exchanged."""
-    phrases = ["a {thing} {doing}".format(**_parts(facts, rng)) for facts in (first, second)]
+    phrases = ["a {thing} {doing}".format(**_parts(attributes, rng)) for attributes in (first, second)]
     template = _choose(("First {}, then {}.", "{} and after that {}.", "{} before {}."), rng)
     return template.format(*phrases), template.format(*reversed(phrases))

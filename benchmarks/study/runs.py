@@ -1,0 +1,174 @@
+"""Runs: one arm with one seed, trained and evaluated, a file each. What is done is never run again.
+
+In the study's folder:
+
+    runs/<claim>/<arm>-seed<seed>-<digest>.json    a run; the digest is of all settings that decide it
+    clips/seed<seed>-<digest>/                      a mini-CLIP and its tokenizer; every run of a seed starts from it
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, CLIPModel
+
+from benchmarks.records import describe_device, write_record
+from benchmarks.study.evaluation import Embedder
+from benchmarks.study.models import NUM_TEXT_POSITIONS, make_clip, parameter_rules, start_from_clip
+from benchmarks.study.sentences import WRITTEN
+from benchmarks.study.settings import SOURCES, Arm, ClipSettings, Study
+from benchmarks.study.synthetic_videos import SyntheticVideos
+from benchmarks.study.training_loop import Source, StudyTrainer, train_clip
+from training.train_tokenizer import train_tokenizer
+
+VOCAB_SIZE = 1000  # enough for every word of the study to stay whole
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm of a claim with one seed."""
+
+    claim: str
+    arm: Arm
+    seed: int
+
+
+class StudyFolder:
+    """What the runs of a study share: synthetic videos, tokenizers, mini-CLIPs; and where runs lie."""
+
+    def __init__(self, study: Study, folder: Path, device: str = "cpu"):
+        self.study, self.folder, self.device = study, folder, device
+        self.videos = lru_cache(maxsize=1)(lambda seed: SyntheticVideos(study.videos, seed))  # runs come seed by seed
+
+    def start(self, clip: Path) -> Embedder:
+        """A mini-CLIP as it is."""
+        return Embedder(CLIPModel.from_pretrained(clip).to(self.device), AutoTokenizer.from_pretrained(clip))
+
+    def clip(self, seed: int, width: int | None = None, num_steps: int | None = None) -> Path:
+        """The folder of a mini-CLIP, trained now if it is not there.
+
+        Args:
+            width, num_steps: instead of the settings'.
+        """
+        width = self.study.model.width if width is None else width
+        settings = self.study.clip
+        if num_steps is not None:
+            settings = dataclasses.replace(settings, num_steps=num_steps)
+        identity = [seed, width, *map(dataclasses.asdict, (settings, self.study.videos, self.study.model))]
+        folder = self.folder / "clips" / f"seed{seed}-{_digest(identity)}"
+        if not folder.exists():
+            self._train_clip(folder, seed, width, settings)
+        return folder
+
+    def _train_clip(self, folder: Path, seed: int, width: int, settings: ClipSettings) -> None:
+        partial = folder.with_name(f"{folder.name}.part{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        synthetic = self.videos(seed)
+        texts = [text for style in WRITTEN for (text,) in synthetic.stills.say(style, seed)]
+        texts += [text for each in synthetic.narrated.narrate(seed, self.study.videos.chatter_ratio) for text in each]
+        texts += [text for pair in synthetic.ordered.say_order(seed) for text in pair]
+        tokenizer = train_tokenizer(texts, partial, vocab_size=VOCAB_SIZE, max_length=NUM_TEXT_POSITIONS)
+        torch.manual_seed(seed)
+        model = make_clip(self.study, width, len(tokenizer)).to(self.device)
+        start = time.process_time()
+        losses = train_clip(model, synthetic.stills, tokenizer, settings, seed)
+        model.save_pretrained(partial)
+        log = {"losses": losses, "cpu_seconds": time.process_time() - start}
+        (partial / "training.json").write_text(json.dumps(log), encoding="utf-8")
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+            shutil.rmtree(partial)  # another process was faster
+
+    def run_file(self, run: Run) -> Path:
+        """Where a run's record lies, done or not."""
+        study = dataclasses.asdict(self.study)
+        shared = {name: study[name] for name in ("videos", "model", "clip", "post")}
+        arm = dataclasses.asdict(run.arm)
+        name = re.sub(r"\W+", "-", arm.pop("name")).strip("-")
+        digest = _digest([run.claim, arm, run.seed, study["claims"][run.claim]["num_steps"], shared])
+        return self.folder / "runs" / run.claim / f"{name}-seed{run.seed}-{digest}.json"
+
+
+def make_trainer(
+    study_folder: StudyFolder, seed: int, arm: Arm, num_clip_steps: int | None = None
+) -> tuple[StudyTrainer, Embedder]:
+    """The arm's model before its first step, ready to be trained and to be evaluated.
+
+    Args:
+        num_clip_steps: of mini-CLIP, instead of the settings'.
+    """
+    study = study_folder.study
+    clip = study_folder.clip(seed, arm.width, num_clip_steps)
+    model = start_from_clip(clip, study, arm, seed).to(study_folder.device)
+    embedder = Embedder(model, study_folder.start(clip).tokenizer)
+    sources = make_sources(study_folder, seed, arm, embedder)
+    return StudyTrainer(model, sources, study.post, parameter_rules(study, arm), arm), embedder
+
+
+def make_sources(study_folder: StudyFolder, seed: int, arm: Arm, embedder: Embedder) -> list[Source]:
+    """The arm's training batches: narrated in speech, captioned, or captioned with two events in their order."""
+    study, synthetic = study_folder.study, study_folder.videos(seed)
+    texts_of = {
+        "narrated": lambda: synthetic.narrated.narrate(seed, study.videos.chatter_ratio),
+        "captioned": lambda: synthetic.captioned.say("caption", seed),
+        "ordered": lambda: [[right] for right, _ in synthetic.ordered.say_order(seed)],
+    }
+    return [
+        Source(
+            getattr(synthetic, name),
+            texts_of[name](),
+            embedder.tokenizer,
+            batch_size=study.post.batch_size,
+            num_patches=count_patches(study),
+            mask_ratio=arm.mask_ratio,
+            seed=len(SOURCES) * seed + SOURCES.index(name),
+            device=study_folder.device,
+        )
+        for name in arm.sources
+    ]
+
+
+def count_patches(study: Study) -> int:
+    """Patches of a frame."""
+    return (study.videos.image_size // study.model.patch_size) ** 2
+
+
+def execute_run(run: Run, study_folder: StudyFolder, evaluate: Callable[[StudyFolder, int, Arm], dict]) -> None:
+    """Train and evaluate a run and write its record, whole or not at all.
+
+    Args:
+        evaluate: trains and evaluates; returns `metrics` and whatever else belongs in the record.
+    """
+    start = time.process_time()
+    content = evaluate(study_folder, run.seed, run.arm)
+    record = {
+        "claim": run.claim,
+        "arm": dataclasses.asdict(run.arm),
+        "seed": run.seed,
+        "cpu_seconds": round(time.process_time() - start, 2),
+        "device": describe_device(study_folder.device),
+        **content,
+    }
+    write_record(study_folder.run_file(run), record)
+
+
+def read_run(run: Run, study_folder: StudyFolder) -> dict | None:
+    """The record of a run, None if it is not done."""
+    file = study_folder.run_file(run)
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+
+
+def _digest(content) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
