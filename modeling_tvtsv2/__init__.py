@@ -1,6 +1,6 @@
 """TVTSv2 models: tensors in, tensors out.
 
-Importing this package registers the models with transformers' Auto classes and pipelines. Saving a model copies its
+The import adds the models to transformers' Auto classes and pipelines. Saving a model copies its
 code into the folder, which then loads with `trust_remote_code=True` where this package is not installed.
 """
 

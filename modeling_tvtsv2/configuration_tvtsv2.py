@@ -11,18 +11,8 @@ from transformers.configuration_utils import PreTrainedConfig
 # generated corpus on two CPU cores. It is trained from scratch, hence the wide embeddings of position and time: at the
 # usual standard deviation of 0.02 to 0.04 sorting stays at chance for thousands of steps, and shape and motion do, too.
 _PRESETS: dict[str, dict] = {
-    "b32": {
-        "text_config": {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
-        "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "patch_size": 32},
-        "projection_dim": 512,
-        "sorter_num_attention_heads": 8,
-    },
-    "b16": {
-        "text_config": {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8},
-        "vision_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "patch_size": 16},
-        "projection_dim": 512,
-        "sorter_num_attention_heads": 8,
-    },
+    "b32": {"text_config": {}, "vision_config": {}},  # the defaults
+    "b16": {"text_config": {}, "vision_config": {"patch_size": 16}},
     "h14": {
         "text_config": {
             "hidden_size": 1024,
@@ -53,7 +43,6 @@ _PRESETS: dict[str, dict] = {
             "intermediate_size": 512,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
-            "max_position_embeddings": 77,
             "projection_dim": 128,
             "bos_token_id": 2,
             "eos_token_id": 3,

@@ -1,86 +1,22 @@
-"""TVTSv2: both towers, with what pre-training and classification add, and the two pre-training losses.
+"""TVTSv2: both towers, with what pre-training and classification add.
 
 Axes: B videos, T frames, N patches per frame, K transcripts per video, L text tokens, D width, P projection.
 
 Unlike CLIP in transformers:
 - the video tower takes frames (B, T, 3, H, W) and attends over time, too (video_encoder_tvtsv2.py);
-- similarities are divided by a constant temperature; there is no learned logit scale;
+- similarities are divided by a constant temperature instead of a learned scale;
 - embeddings are returned as projected, not normalized to length 1.
 """
-
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
-from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_tvtsv2 import TVTSv2Config
-from .towers_tvtsv2 import (
-    TVTSv2PreTrainedModel,
-    TVTSv2TextModel,
-    TVTSv2VisionModel,
-    TVTSv2VisionModelOutput,
-)
+from .outputs_tvtsv2 import TVTSv2ForPreTrainingOutput, TVTSv2Output, contrastive_loss, sorting_loss
+from .towers_tvtsv2 import TVTSv2PreTrainedModel, TVTSv2TextModel, TVTSv2VisionModel
 from .transcript_sorter_tvtsv2 import TVTSv2TranscriptSorter
-
-
-@dataclass
-class TVTSv2Output(ModelOutput):
-    """Output of `TVTSv2Model`.
-
-    loss (scalar, with `return_loss=True`): the contrastive loss; text i belongs to video i.
-    logits_per_video (num_videos, num_texts): cosine similarities divided by the temperature.
-    logits_per_text (num_texts, num_videos): the same, transposed.
-    text_embeds (num_texts, P), video_embeds (num_videos, P): projected, not normalized.
-    text_model_output, vision_model_output: what `get_text_features` and `get_video_features` return, the latter with
-        `class_token_only=True`.
-    """
-
-    loss: torch.Tensor | None = None
-    logits_per_video: torch.Tensor | None = None
-    logits_per_text: torch.Tensor | None = None
-    text_embeds: torch.Tensor | None = None
-    video_embeds: torch.Tensor | None = None
-    text_model_output: BaseModelOutputWithPooling | None = None
-    vision_model_output: TVTSv2VisionModelOutput | None = None
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """Return the fields that are set, the towers' outputs as tuples."""
-        return _to_nested_tuple(self)
-
-
-@dataclass
-class TVTSv2ForPreTrainingOutput(ModelOutput):
-    """Output of `TVTSv2ForPreTraining`.
-
-    loss (scalar): `contrastive_loss`, plus `sorting_loss` where there is one.
-    contrastive_loss (scalar): InfoNCE in both directions, summed, over the videos of this call.
-    sorting_loss (scalar or None): the sorter's cross-entropy times `sorting_loss_weight`.
-    text_embeds (B, P): the mean of a video's K transcript embeddings; video_embeds (B, P). Not normalized.
-    sorting_logits (B, K, K) or None: row k scores the places in time of transcript k.
-    text_model_output, vision_model_output: what `get_text_features` returns for the B*K transcripts, and
-        `get_video_features` for the masked videos (with `class_token_only=True` if K = 1).
-    """
-
-    loss: torch.Tensor | None = None
-    contrastive_loss: torch.Tensor | None = None
-    sorting_loss: torch.Tensor | None = None
-    text_embeds: torch.Tensor | None = None
-    video_embeds: torch.Tensor | None = None
-    sorting_logits: torch.Tensor | None = None
-    text_model_output: BaseModelOutputWithPooling | None = None
-    vision_model_output: TVTSv2VisionModelOutput | None = None
-
-    def to_tuple(self) -> tuple[Any, ...]:
-        """Return the fields that are set, the towers' outputs as tuples."""
-        return _to_nested_tuple(self)
-
-
-def _to_nested_tuple(output: ModelOutput) -> tuple[Any, ...]:
-    return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in output.values())
 
 
 class TVTSv2Model(TVTSv2PreTrainedModel):
@@ -133,7 +69,7 @@ class TVTSv2Model(TVTSv2PreTrainedModel):
 
         Args:
             pixel_values_videos: float (B, T, 3, H, W) from the processor; T = 1 is an image.
-            interpolate_pos_encoding: allow more frames or another image size than the model was built for.
+            interpolate_pos_encoding: as for `TVTSv2VisionModel`.
             class_token_only: the same embeddings for less work; `last_hidden_state` then holds the class token alone.
             kwargs: other arguments of `TVTSv2VisionModel`.
         """
@@ -162,7 +98,7 @@ class TVTSv2Model(TVTSv2PreTrainedModel):
         Args:
             input_ids, attention_mask: int64 (num_texts, L).
             pixel_values_videos: float (num_videos, T, 3, H, W).
-            interpolate_pos_encoding: allow more frames or another image size than the model was built for.
+            interpolate_pos_encoding: as for `TVTSv2VisionModel`.
             return_loss: also return the contrastive loss; needs as many texts as videos, in the same order.
             kwargs: `output_hidden_states`, `output_attentions`: returned in the towers' outputs.
         """
@@ -219,7 +155,7 @@ class TVTSv2ForPreTraining(TVTSv2Model):
             bool_masked_pos, num_masked_patches: the tube mask, as for `TVTSv2VisionModel`.
             sorting_labels: int64 (B, K), the place in time of each transcript, 0 first; without it, logits but no
                 sorting loss are returned.
-            interpolate_pos_encoding: allow more frames or another image size than the model was built for.
+            interpolate_pos_encoding: as for `TVTSv2VisionModel`.
             kwargs: `output_hidden_states`, `output_attentions`: returned in the towers' outputs.
 
         Raises:
@@ -316,7 +252,7 @@ class TVTSv2ForVideoClassification(TVTSv2PreTrainedModel):
                 (B, num_labels) of 0 and 1 for `"multi_label_classification"` (binary cross-entropy), float
                 (B, num_labels) for `"regression"` (mean squared error). An unset type is derived from the first labels,
                 as in all classifiers of transformers.
-            interpolate_pos_encoding: allow more frames or another image size than the model was built for.
+            interpolate_pos_encoding: as for `TVTSv2VisionModel`.
             kwargs: `output_hidden_states`, `output_attentions`.
         """
         self._refuse_unknown_arguments(kwargs)
@@ -331,50 +267,6 @@ class TVTSv2ForVideoClassification(TVTSv2PreTrainedModel):
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=video.hidden_states, attentions=video.attentions
         )
-
-
-def contrastive_loss(video_embeds: torch.Tensor, text_embeds: torch.Tensor, temperature: float = 0.05) -> torch.Tensor:
-    """Return InfoNCE in both directions, summed, as a scalar: row i of one side matches row i of the other.
-
-    Args:
-        video_embeds, text_embeds: (B, D), of any length; cosine similarities are taken.
-        temperature: the similarities are divided by it.
-
-    Raises:
-        ValueError: the shapes differ.
-
-    Source: paper, section 3.3, equations for the video-to-text and text-to-video terms; the released code adds the two
-    batch means and does not halve.
-    """
-    if video_embeds.shape != text_embeds.shape or video_embeds.ndim != 2:
-        raise ValueError(
-            f"video_embeds and text_embeds must have the same shape (batch, width), got {tuple(video_embeds.shape)} "
-            f"and {tuple(text_embeds.shape)}."
-        )
-    similarities = nn.functional.normalize(video_embeds, dim=-1) @ nn.functional.normalize(text_embeds, dim=-1).T
-    # float32 from here: at temperature 0.05 logits reach 20, where bfloat16 has steps of 1/8.
-    logits = similarities.float() / temperature
-    own = torch.arange(len(logits), device=logits.device)
-    return nn.functional.cross_entropy(logits, own) + nn.functional.cross_entropy(logits.T, own)
-
-
-def sorting_loss(sorting_logits: torch.Tensor, sorting_labels: torch.Tensor, weight: float = 2.0) -> torch.Tensor:
-    """Return the weighted cross-entropy of the sorter, averaged over all transcripts of all videos, as a scalar.
-
-    Args:
-        sorting_logits: (B, K, num_classes).
-        sorting_labels: int64 (B, K), the place in time (0-based) of each transcript.
-        weight: the loss is multiplied by it. Source: released code (2).
-
-    Raises:
-        ValueError: labels of another shape than (B, K).
-    """
-    if sorting_logits.shape[:-1] != sorting_labels.shape:
-        raise ValueError(
-            f"sorting_labels must be (batch, transcripts) = {tuple(sorting_logits.shape[:-1])}, got "
-            f"{tuple(sorting_labels.shape)}."
-        )
-    return weight * nn.functional.cross_entropy(sorting_logits.flatten(0, 1).float(), sorting_labels.flatten())
 
 
 for _auto_class, _model in (

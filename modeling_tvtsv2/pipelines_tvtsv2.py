@@ -76,7 +76,7 @@ class _VideoPipeline(Pipeline):
         return {"pixel_values_videos": pixels[0].to(self.dtype)}
 
     def _forward(self, model_inputs: list[dict]) -> torch.Tensor:
-        """Return the projected embeddings (B, P), not normalised; images and videos may be mixed."""
+        """Return the projected embeddings (B, P), not normalized; images and videos may be mixed."""
         videos = [item["pixel_values_videos"] for item in model_inputs]
         embeds = [None] * len(videos)
         for shape in {video.shape for video in videos}:
@@ -107,7 +107,7 @@ class _VideoPipeline(Pipeline):
 class TVTSv2ZeroShotVideoClassificationPipeline(_VideoPipeline):
     """Scores of labels that are named when the pipeline is called.
 
-    A label becomes one text per template; the texts' embeddings, normalised, averaged and normalised again, are the
+    A label becomes one text per template; the texts' embeddings, normalized, averaged and normalized again, are the
     label's, and a video's score is its cosine with it. Source: the paper's zero-shot action recognition.
     """
 
@@ -134,20 +134,16 @@ class TVTSv2ZeroShotVideoClassificationPipeline(_VideoPipeline):
         self, candidate_labels=None, templates=None, function_to_apply=None, top_k=None, **unknown
     ) -> tuple[dict, dict, dict]:
         _refuse(unknown, "candidate_labels, templates, function_to_apply, top_k")
-        parameters: dict = {}
-        if candidate_labels is not None:
-            parameters["labels"] = _check_labels(candidate_labels)
-        if templates is not None:
-            parameters["templates"] = _check_templates(templates)
-        if function_to_apply is not None:
-            if function_to_apply not in ("softmax", "none"):
-                raise ValueError(f'function_to_apply must be "softmax" or "none", got {function_to_apply!r}.')
-            parameters["function_to_apply"] = function_to_apply
-        if top_k is not None:
-            if top_k < 1:
-                raise ValueError(f"top_k must be at least 1, got {top_k}.")
-            parameters["top_k"] = top_k
-        return {}, {}, parameters
+        if function_to_apply not in (None, "softmax", "none"):
+            raise ValueError(f'function_to_apply must be "softmax" or "none", got {function_to_apply!r}.')
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}.")
+        return _for_postprocess(
+            labels=None if candidate_labels is None else _check_labels(candidate_labels),
+            templates=None if templates is None else _check_templates(templates),
+            function_to_apply=function_to_apply,
+            top_k=top_k,
+        )
 
     def get_iterator(
         self, inputs, num_workers: int, batch_size: int, preprocess_params, forward_params, postprocess_params
@@ -209,12 +205,15 @@ class TVTSv2VideoFeatureExtractionPipeline(_VideoPipeline):
 
     def _sanitize_parameters(self, normalize=None, return_tensors=None, **unknown) -> tuple[dict, dict, dict]:
         _refuse(unknown, "normalize, return_tensors")
-        parameters = {"normalize": normalize, "return_tensors": return_tensors}
-        return {}, {}, {name: value for name, value in parameters.items() if value is not None}
+        return _for_postprocess(normalize=normalize, return_tensors=return_tensors)
 
     def postprocess(self, embeds: torch.Tensor, normalize: bool = False, return_tensors: bool = False):
         embeds = nn.functional.normalize(embeds, dim=-1) if normalize else embeds
         return embeds if return_tensors else embeds.tolist()
+
+
+def _for_postprocess(**parameters) -> tuple[dict, dict, dict]:
+    return {}, {}, {name: value for name, value in parameters.items() if value is not None}
 
 
 def _refuse(unknown: dict, known: str) -> None:

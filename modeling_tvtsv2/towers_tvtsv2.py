@@ -7,7 +7,6 @@ Attribute names are CLIP's wherever CLIP has the part, so that a CLIP checkpoint
 
 import copy
 import inspect
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -20,15 +19,10 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_tvtsv2 import TVTSv2Config, TVTSv2TextConfig, TVTSv2VisionConfig
+from .outputs_tvtsv2 import TVTSv2VisionModelOutput
 from .transcript_sorter_tvtsv2 import init_sorter_weights
-from .video_encoder_tvtsv2 import (
-    TVTSv2VideoEmbeddings,
-    TVTSv2VideoEncoder,
-    TVTSv2VideoLayer,
-    init_embedding_weights,
-    init_time_attention,
-    kept_patch_indices,
-)
+from .video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings, init_embedding_weights, kept_patch_indices
+from .video_encoder_tvtsv2 import TVTSv2VideoEncoder, TVTSv2VideoLayer, init_time_attention
 
 logger = logging.get_logger(__name__)
 
@@ -50,21 +44,6 @@ _ARGUMENTS_OF_TRANSFORMERS = {
     "use_cache",
 }
 _UNSET_ARGUMENTS_OF_PEFT = {"inputs_embeds"}  # accepted as None
-
-
-@dataclass
-class TVTSv2VisionModelOutput(BaseModelOutputWithPooling):
-    """Output of `TVTSv2VisionModel`.
-
-    last_hidden_state (B, 1 + T*N, D), class token first, and pooler_output (B, D), the class token.
-    hidden_states (with `output_hidden_states=True`): the first block's input and every block's output, each
-        (B, 1 + T*N, D).
-    attentions (with `output_attentions=True`): the weights of each block's space attention, each
-        (B, heads, 1 + T*N, 1 + T*N), zero between tokens that do not attend to each other.
-    temporal_attentions (likewise): the weights of each block's time attention.
-    """
-
-    temporal_attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class TVTSv2PreTrainedModel(CLIPPreTrainedModel):

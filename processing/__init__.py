@@ -1,4 +1,4 @@
-"""Files, arrays and text to the model's tensors; importing it registers the processors with the Auto classes."""
+"""Files, arrays and text to the model's tensors. The import adds the processors to the Auto classes."""
 
 from transformers import AutoProcessor, AutoVideoProcessor
 

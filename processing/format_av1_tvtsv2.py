@@ -57,7 +57,7 @@ class _Frame:
 
 
 class Av1Headers:
-    """Collects the headers of an AV1 stream.
+    """The headers of an AV1 stream.
 
     Args:
         extradata: The stream's `av1C` box, or units.
@@ -71,7 +71,8 @@ class Av1Headers:
 
     def add(self, data: memoryview, is_keyframe: bool) -> None:
         """Note the next packet, which must show one frame and repeat the sequence header, if it has one."""
-        num_shown, is_key, has_sequence = 0, None, False
+        num_shown, has_sequence = 0, False
+        is_key: bool | None = None
         for kind, is_layered, _, payload in _units(data):
             if kind in (FRAME_HEADER, FRAME) and len(payload) and not is_layered:
                 # show_existing_frame 1, or show_existing_frame 0, frame_type 2 bits (00: key), show_frame 1
@@ -84,7 +85,7 @@ class Av1Headers:
                 raise UnusualStream(f"a packet has a unit of type {kind}")
         if num_shown != 1:
             raise UnusualStream("a packet does not show exactly one frame")
-        self.is_start.append(is_key and (has_sequence or (self.sequence is None and self.box_has_sequence)))
+        self.is_start.append(bool(is_key) and (has_sequence or (self.sequence is None and self.box_has_sequence)))
 
     def finish(self) -> HeaderFacts:
         """Return the facts of the stream."""
@@ -126,8 +127,10 @@ def needed_parts(packets: list, are_wanted: list[bool]) -> list[list[slice]] | N
 
 
 def _list_frames(packets: list) -> tuple[list[_Frame], list[list[slice]]]:
-    """All frames in decoding order, and the parts of each packet that belong to none of its frames."""
-    sequence, sequence_bytes, frames, common_parts = None, None, [], []
+    """Return all frames in decoding order, and the parts of each packet that belong to none of its frames."""
+    sequence, sequence_bytes = None, None
+    frames: list[_Frame] = []
+    common_parts: list[list[slice]] = []
     stored: list[int | None] = [None] * len(ALL_SLOTS)
     for number, packet in enumerate(packets):
         common, num_shown, has_frame, lacks_tiles = [], 0, False, False
@@ -136,9 +139,10 @@ def _list_frames(packets: list) -> tuple[list[_Frame], list[list[slice]]]:
                 if is_layered or sequence is None or lacks_tiles or len(frames) == MAX_FRAMES_IN_RUN:
                     raise UnusualStream("an AV1 header has rare fields")
                 header = _read_frame(payload, sequence)
-                references = {stored[slot] for slot in header.references}
+                found = [stored[slot] for slot in header.references]
+                references = {number for number in found if number is not None}
                 # A key frame shown again would be stored anew in all slots.
-                if None in references or (header.is_repeated and any(frames[other].is_key for other in references)):
+                if None in found or (header.is_repeated and any(frames[other].is_key for other in references)):
                     raise UnusualStream("an AV1 header has rare fields")
                 frames.append(_Frame(number, [part], references, header.is_key))
                 for slot in header.stored_in:
@@ -210,7 +214,7 @@ def _read_frame(payload: memoryview, sequence: _Sequence) -> _Header:
 
 
 def _units(data: bytes | memoryview) -> Iterator[tuple[int, bool, slice, memoryview]]:
-    """Kind of each unit of a packet, whether it belongs to a layer, where it lies, and its payload."""
+    """Yield the kind of each unit of a packet, whether it belongs to a layer, where it lies, and its payload."""
     data, position, num_units = memoryview(data), 0, 0
     while position < len(data):
         start, header = position, data[position]

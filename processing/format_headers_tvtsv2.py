@@ -1,4 +1,4 @@
-"""What all readers of coded packets share, facts and readers of bits, and the headers of codecs with simple packets.
+"""Headers of coded packets: readers of bits, order of output, and the codecs with simple packets.
 
 For every codec a class collects the headers of all packets: `Headers(extradata)`, `add(data, is_keyframe)` per packet
 in decoding order, then `finish()`. It accepts what ordinary encoders write. All three raise `UnusualStream` unless each
@@ -24,7 +24,7 @@ class UnusualStream(Exception):
 
 
 class HeaderFacts(NamedTuple):
-    """What the headers of all packets of a stream say, with N packets in decoding order.
+    """Facts from the headers of all packets of a stream, with N packets in decoding order.
 
     Attributes:
         output_order: (N,) packet numbers in the order in which a decoder returns their frames.
@@ -64,7 +64,7 @@ def take_golomb(take: Callable[[int], int]) -> int:
 
 
 class HeaderBits:
-    """Reads the same fields from N headers at once.
+    """Reader of the same fields from N headers at once.
 
     Args:
         heads: The first bytes of each header; longer ones are cut at `HEAD_BYTES`.
@@ -97,7 +97,7 @@ class HeaderBits:
         return np.where(where, values, 0)
 
     def _window(self) -> np.ndarray:
-        """The next 57 bits or more of each header, at the top of 64."""
+        """Return the next 57 bits or more of each header, at the top of 64."""
         columns = (self.position >> 3)[:, None] + np.arange(8)
         window = self.data[self.rows, columns].view(">u8")[:, 0].astype(np.uint64)
         return window << (self.position & 7).astype(np.uint64)
@@ -136,89 +136,67 @@ def output_order(counts: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarra
     return order
 
 
-class Vp8Headers:
-    """Collects the headers of a VP8 stream. Source: RFC 6386, section 9.1."""
+class SimpleHeaders:
+    """The headers of a stream whose packets come in the order of output and are judged one by one.
 
-    def __init__(self, extradata: bytes):
-        self.first_bytes: list[int] = []
+    Args:
+        read_packet: Returns for a packet whether it shows a frame, and whether decoding may start at it.
+        extradata: Not used.
+    """
 
-    def add(self, data: memoryview, is_keyframe: bool) -> None:
-        """Note the next packet."""
-        self.first_bytes.append(data[0])
-
-    def finish(self) -> HeaderFacts:
-        """Return the facts of the stream; alternate references are not shown."""
-        first = np.array(self.first_bytes)
-        return HeaderFacts(np.arange(len(first)), first & 0x10 > 0, first & 1 == 0)
-
-
-class Vp9Headers:
-    """Collects the headers of a VP9 stream. Source: VP9 bitstream specification, section 6.2 and annex B."""
-
-    def __init__(self, extradata: bytes):
-        self.is_shown: list[bool] = []
-        self.is_start: list[bool] = []
-
-    def add(self, data: memoryview, is_keyframe: bool) -> None:
-        """Note the next packet, which must show one frame at most."""
-        headers = [_vp9_header(first) for first in _vp9_first_bytes(data)]
-        num_shown = sum(is_shown for _, is_shown in headers)
-        if num_shown > 1:
-            raise UnusualStream("a packet shows several frames")
-        self.is_shown.append(num_shown == 1)
-        self.is_start.append(headers[0][0])
-
-    def finish(self) -> HeaderFacts:
-        """Return the facts of the stream."""
-        return HeaderFacts(np.arange(len(self.is_shown)), np.array(self.is_shown), np.array(self.is_start))
-
-
-class ProresHeaders:
-    """Counts the packets of a ProRes stream, each a frame by itself."""
-
-    def __init__(self, extradata: bytes):
-        self.num_packets = 0
+    def __init__(self, read_packet: Callable[[memoryview], tuple[bool, bool]], extradata: bytes):
+        self.read_packet = read_packet
+        self.rows: list[tuple[bool, bool]] = []
 
     def add(self, data: memoryview, is_keyframe: bool) -> None:
         """Note the next packet."""
-        if bytes(data[4:8]) != b"icpf":
-            raise UnusualStream("a packet does not start with a ProRes frame")
-        self.num_packets += 1
+        self.rows.append(self.read_packet(data))
 
     def finish(self) -> HeaderFacts:
         """Return the facts of the stream."""
-        return HeaderFacts(np.arange(self.num_packets), *np.ones((2, self.num_packets), bool))
+        is_shown, is_start = np.array(self.rows, bool).T
+        return HeaderFacts(np.arange(len(self.rows)), is_shown, is_start)
 
 
-class MjpegHeaders:
-    """Collects the headers of a Motion JPEG stream. Source: ITU-T T.81, annex B."""
+def read_vp8(data: memoryview) -> tuple[bool, bool]:
+    """Read a VP8 packet; alternate references are not shown. Source: RFC 6386, section 9.1."""
+    return data[0] & 0x10 > 0, data[0] & 1 == 0
 
-    def __init__(self, extradata: bytes):
-        self.is_start: list[bool] = []
 
-    def add(self, data: memoryview, is_keyframe: bool) -> None:
-        """Note the next packet; decoding may start at it if it brings its own tables."""
-        data, segments, position = bytes(data), set(), 2
-        if not data.startswith(b"\xff\xd8") or data.count(b"\xff\xd8\xff") != 1:
-            raise UnusualStream("a packet does not hold exactly one image")
-        while JPEG_SCAN not in segments:
-            marker, size = data[position : position + 2], int.from_bytes(data[position + 2 : position + 4], "big")
-            if marker[:1] != b"\xff" or size < 2:
-                raise UnusualStream("the segments of an image do not add up")
-            segments.add(marker[1:])
-            position += 2 + size
-        if not segments & JPEG_FRAMES:
-            raise UnusualStream("an image has no frame header")
-        self.is_start.append(segments >= JPEG_TABLES)
+def read_vp9(data: memoryview) -> tuple[bool, bool]:
+    """Read a VP9 packet. Source: VP9 bitstream specification, section 6.2 and annex B."""
+    headers = [_vp9_header(first) for first in _vp9_first_bytes(data)]
+    num_shown = sum(is_shown for _, is_shown in headers)
+    if num_shown > 1:
+        raise UnusualStream("a packet shows several frames")
+    return num_shown == 1, headers[0][0]
 
-    def finish(self) -> HeaderFacts:
-        """Return the facts of the stream."""
-        is_start = np.array(self.is_start)
-        return HeaderFacts(np.arange(len(is_start)), np.ones(len(is_start), bool), is_start)
+
+def read_prores(data: memoryview) -> tuple[bool, bool]:
+    """Read a ProRes packet, a frame by itself."""
+    if bytes(data[4:8]) != b"icpf":
+        raise UnusualStream("a packet does not start with a ProRes frame")
+    return True, True
+
+
+def read_mjpeg(data: memoryview) -> tuple[bool, bool]:
+    """Read a Motion JPEG packet; decoding may start at one that brings its tables. Source: ITU-T T.81, annex B."""
+    image, segments, position = bytes(data), set(), 2
+    if not image.startswith(b"\xff\xd8") or image.count(b"\xff\xd8\xff") != 1:
+        raise UnusualStream("a packet does not hold exactly one image")
+    while JPEG_SCAN not in segments:
+        marker, size = image[position : position + 2], int.from_bytes(image[position + 2 : position + 4], "big")
+        if marker[:1] != b"\xff" or size < 2:
+            raise UnusualStream("the segments of an image do not add up")
+        segments.add(marker[1:])
+        position += 2 + size
+    if not segments & JPEG_FRAMES:
+        raise UnusualStream("an image has no frame header")
+    return True, segments >= JPEG_TABLES
 
 
 def _vp9_header(first: int) -> tuple[bool, bool]:
-    """Whether the frame that starts with this byte is a new keyframe, and whether it is shown."""
+    """Return whether the frame that starts with this byte is a new keyframe, and whether it is shown."""
     # frame_marker 2, profile 2 (and a reserved bit for profile 3), show_existing_frame, frame_type, show_frame
     bits = first << 1 if first & 0x30 == 0x30 else first
     shows_existing, is_inter, is_shown = bits & 8, bits & 4, bits & 2
@@ -226,7 +204,7 @@ def _vp9_header(first: int) -> tuple[bool, bool]:
 
 
 def _vp9_first_bytes(data: memoryview) -> list[int]:
-    """The first byte of each frame of a packet; those of one frame where the index at its end is invalid."""
+    """Return the first byte of each frame of a packet; those of one frame where the index at its end is invalid."""
     if data[-1] & 0xE0 != 0xC0:
         return [data[0]]
     count, width = (data[-1] & 7) + 1, (data[-1] >> 3 & 3) + 1

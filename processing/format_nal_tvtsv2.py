@@ -32,7 +32,7 @@ HEVC_PARAMETERS, HEVC_SEQUENCE, HEVC_PICTURE, HEVC_IGNORED = (32, 33, 34), 33, 3
 
 
 class H264Headers:
-    """Collects the headers of an H.264 stream.
+    """The headers of an H.264 stream.
 
     Args:
         extradata: The stream's parameter sets, in an `avcC` box or behind start codes.
@@ -114,7 +114,7 @@ class H264Headers:
 
 
 class HevcHeaders:
-    """Collects the headers of an HEVC stream.
+    """The headers of an HEVC stream.
 
     Args:
         extradata: The stream's parameter sets, in an `hvcC` box or behind start codes.
@@ -200,7 +200,7 @@ class HevcHeaders:
 
 
 def _configure(extradata: bytes, size_byte: int, read_box: Callable) -> tuple[Callable, set[bytes]]:
-    """How packets divide into units, and the parameter sets known before the first packet."""
+    """Return a function that splits packets into units, and the parameter sets known before the first packet."""
     if extradata[:1] == b"\1" and len(extradata) > size_byte + 1:
         width = (extradata[size_byte] & 3) + 1
         return lambda data: _units_with_sizes(data, width), {unit.rstrip(b"\0") for unit in read_box(extradata)} - {b""}
@@ -256,7 +256,7 @@ def _check_parameters(unit: memoryview, parameters: set[bytes]) -> None:
 
 
 def _unescape(unit: bytes) -> bytes:
-    """A unit without the bytes that keep start codes out of it."""
+    """Return a unit without the bytes that keep start codes out of it."""
     return unit.replace(b"\0\0\3", b"\0\0") if b"\0\0\3" in unit else unit
 
 

@@ -3,8 +3,8 @@
 Axis legend: ... any leading axes, T frames, H height, W width, C colors, kept last as in image files.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,41 +20,6 @@ from .reader_tvtsv2 import read_video, read_windows
 
 # The resize before the crop, relative to the crop. Source: released code.
 RESIZE_TO_CROP_RATIO = 1.2
-
-
-@dataclass(frozen=True)
-class FrameGeometry:
-    """Resize, then crop, for frames of one size; calling it transforms frames.
-
-    Attributes:
-        resized_height, resized_width: Size after resizing, in pixels.
-        crop_top, crop_left, crop_height, crop_width: The box kept of it; the whole frame when nothing is cropped.
-        resample: Resizes `(N, C, H, W)` to a given height and width; None is nearest neighbour by PIL's rule.
-    """
-
-    resized_height: int
-    resized_width: int
-    crop_top: int
-    crop_left: int
-    crop_height: int
-    crop_width: int
-    resample: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] | None = None
-
-    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return frames `(..., H, W, C)` of any dtype as `(..., crop_height, crop_width, C)` of the same dtype."""
-        height, width = frames.shape[-3:-1]
-        top, left = self.crop_top, self.crop_left
-        bottom, right = top + self.crop_height, left + self.crop_width
-        if self.resample is None:
-            # Only what survives the crop is gathered.
-            rows = pil_nearest_indices(height, self.resized_height)[top:bottom].to(frames.device)
-            columns = pil_nearest_indices(width, self.resized_width)[left:right].to(frames.device)
-            return frames.index_select(-3, rows).index_select(-2, columns)
-        channels_first = frames.movedim(-1, -3).reshape(-1, frames.shape[-1], height, width)
-        if (height, width) != (self.resized_height, self.resized_width):
-            channels_first = self.resample(channels_first, (self.resized_height, self.resized_width))
-        cropped = channels_first[..., top:bottom, left:right].movedim(-3, -1)
-        return cropped.reshape(*frames.shape[:-3], self.crop_height, self.crop_width, frames.shape[-1])
 
 
 def pil_nearest_indices(source_size: int, target_size: int) -> torch.Tensor:
@@ -86,13 +51,12 @@ def center_crop_offset(size: int, crop: int) -> int:
     return round((size - crop) / 2)
 
 
-def geometry_for(
+def transform_for(
     height: int, width: int, settings: FrameSettings, generator: np.random.Generator | None = None
-) -> FrameGeometry:
-    """Return the resize and crop for frames of one size; the crop is centered, or drawn by a generator."""
-    crop = settings.crop_size
-    resized_height, resized_width = resized_size(height, width, settings)
-    box = (0, 0, resized_height, resized_width)
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the resize and crop of frames (..., height, width, C) of any dtype; the crop is centered, or drawn."""
+    crop, (resized_height, resized_width) = settings.crop_size, resized_size(height, width, settings)
+    top, left, bottom, right = 0, 0, resized_height, resized_width
     if settings.do_center_crop:
         if crop.height > resized_height or crop.width > resized_width:
             raise ValueError(
@@ -104,9 +68,29 @@ def geometry_for(
         else:
             top = int(generator.integers(resized_height - crop.height + 1))
             left = int(generator.integers(resized_width - crop.width + 1))
-        box = (top, left, crop.height, crop.width)
-    is_nearest = settings.resample == PILImageResampling.NEAREST
-    return FrameGeometry(resized_height, resized_width, *box, resample=None if is_nearest else _resampler(settings))
+        bottom, right = top + crop.height, left + crop.width
+    if settings.resample == PILImageResampling.NEAREST:
+        # Only what survives the crop is gathered.
+        rows = pil_nearest_indices(height, resized_height)[top:bottom]
+        columns = pil_nearest_indices(width, resized_width)[left:right]
+        return lambda frames: frames.index_select(-3, rows.to(frames.device)).index_select(
+            -2, columns.to(frames.device)
+        )
+    return functools.partial(_resample, (resized_height, resized_width), (top, left, bottom, right), settings.resample)
+
+
+def _resample(
+    size: tuple[int, int], box: tuple[int, int, int, int], resample: PILImageResampling, frames: torch.Tensor
+) -> torch.Tensor:
+    from torchvision.transforms.v2 import functional as tvF
+    from transformers.image_utils import pil_torch_interpolation_mapping
+
+    top, left, bottom, right = box
+    channels_first = frames.movedim(-1, -3)
+    if channels_first.shape[-2:] != size:
+        interpolation = pil_torch_interpolation_mapping[resample]
+        channels_first = tvF.resize(channels_first, list(size), interpolation=interpolation, antialias=True)
+    return channels_first[..., top:bottom, left:right].movedim(-3, -1)
 
 
 def resized_size(height: int, width: int, settings: FrameSettings) -> tuple[int, int]:
@@ -125,14 +109,6 @@ def resized_size(height: int, width: int, settings: FrameSettings) -> tuple[int,
     raise ValueError(f"`size` needs 'shortest_edge', or 'height' and 'width', got {size}.")
 
 
-def _resampler(settings: FrameSettings):
-    from torchvision.transforms.v2 import functional as tvF
-    from transformers.image_utils import pil_torch_interpolation_mapping
-
-    interpolation = pil_torch_interpolation_mapping[settings.resample]
-    return lambda frames, size: tvF.resize(frames, list(size), interpolation=interpolation, antialias=True)
-
-
 def read_file_frames(
     video: Any,
     windows: Sequence[tuple[float, float]] | None,
@@ -141,12 +117,11 @@ def read_file_frames(
     on_file_clock: bool = False,
 ) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
     """Return frames (T, H, W, 3) uint8 and metadata: of each window of a file, or of the whole file."""
-    reader = _FileFrames(settings)
-    options = reader.options() | {"num_threads": num_threads}
+    options = _reading_options(settings, settings.sample_indices) | {"num_threads": num_threads}
     if windows is None:
-        read = [read_video(video, reader.sample, **options)]
+        read = [read_video(video, **options)]
     else:
-        read = read_windows(video, windows, reader.sample, on_file_clock=on_file_clock, **options)
+        read = read_windows(video, windows, on_file_clock=on_file_clock, **options)
     return [(torch.from_numpy(frames), metadata) for frames, metadata in read]
 
 
@@ -154,48 +129,32 @@ def read_training_frames(
     video: Any, span: tuple[float, float], settings: FrameSettings, generator: np.random.Generator, on_file_clock: bool
 ) -> torch.Tensor:
     """Return frames (T, H, W, 3) uint8 drawn from a span [start, end) in seconds, all with one random crop."""
-    reader = _FileFrames(settings, generator, span, on_file_clock)
-    frames, _ = read_video(video, reader.sample, num_threads=1, **reader.options())
+
+    def choose(metadata: VideoFileMetadata) -> np.ndarray:
+        first, end = metadata.frame_span(*span, on_file_clock=on_file_clock)
+        return random_interval_indices(first, end, settings.num_frames, generator)
+
+    frames, _ = read_video(video, num_threads=1, **_reading_options(settings, choose, generator))
     return torch.from_numpy(frames)
 
 
-class _FileFrames:
-    """Samples the frames of a file once its metadata is read, and resizes and crops each as soon as it is decoded.
+def _reading_options(
+    settings: FrameSettings, choose: Callable[..., np.ndarray], generator: np.random.Generator | None = None
+) -> dict:
+    """Return arguments of `read_video` that choose frames, and resize and crop each as soon as it is decoded."""
+    transforms: list[Callable[[torch.Tensor], torch.Tensor]] = []
 
-    With a generator, frames are drawn from the intervals of a span in seconds, and the crop is drawn as well.
-    """
-
-    def __init__(
-        self,
-        settings: FrameSettings,
-        generator: np.random.Generator | None = None,
-        span: tuple[float, float] = (0.0, float("inf")),
-        on_file_clock: bool = False,
-    ):
-        self.settings, self.generator, self.span, self.on_file_clock = settings, generator, span, on_file_clock
-        self.geometry: FrameGeometry | None = None
-
-    def sample(self, metadata: VideoFileMetadata) -> Sequence[int]:
-        """Return the indices of the frames to read."""
-        if self.generator is None:
-            indices = self.settings.sample_indices(metadata)
-        else:
-            span = metadata.frame_span(*self.span, on_file_clock=self.on_file_clock)
-            indices = random_interval_indices(*span, self.settings.num_frames, self.generator)
-        self.geometry = geometry_for(metadata.height, metadata.width, self.settings, self.generator)
+    def sample(metadata: VideoFileMetadata) -> np.ndarray:
+        indices = choose(metadata)
+        transforms.append(transform_for(metadata.height, metadata.width, settings, generator))
         return indices
 
-    def transform(self, image: np.ndarray) -> np.ndarray:
-        """Resize and crop one frame (H, W, 3)."""
-        return self.geometry(torch.from_numpy(image)).numpy()
-
-    def options(self) -> dict:
-        """Return the arguments of `read_video` and `read_windows`."""
-        return {
-            "frame_transform": self.transform,
-            "strict": self.settings.strict,
-            "limits": self.settings.limits,
-        }
+    return {
+        "sample_indices_fn": sample,
+        "frame_transform": lambda image: transforms[-1](torch.from_numpy(image)).numpy(),
+        "strict": settings.strict,
+        "limits": settings.limits,
+    }
 
 
 def process_video(
@@ -259,7 +218,7 @@ def _read_decoder(decoder: Any, settings: FrameSettings) -> tuple[torch.Tensor, 
 
 
 def _resize(frames: torch.Tensor, settings: FrameSettings) -> torch.Tensor:
-    return geometry_for(*frames.shape[1:3], settings)(frames)
+    return transform_for(frames.shape[1], frames.shape[2], settings)(frames)
 
 
 def finish(frames: torch.Tensor, settings: FrameSettings, is_image: bool = False) -> torch.Tensor:

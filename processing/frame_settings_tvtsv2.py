@@ -4,7 +4,7 @@ Axis legend: T frames taken. An interval is written [start, end): the end is not
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,10 +19,6 @@ from .reader_container_tvtsv2 import VideoLimits
 
 def interval_midpoint_indices(total_num_frames: int, num_frames: int) -> np.ndarray:
     """Return indices of the middle frames of equal intervals, the rule of the evaluation preset.
-
-    Args:
-        total_num_frames: Frames in the video, >= 1.
-        num_frames: Frames wanted, >= 1.
 
     Returns:
         `(min(num_frames, total_num_frames),)` int64, ascending and distinct: a short video gives all of its frames.
@@ -40,15 +36,8 @@ def interval_midpoint_indices(total_num_frames: int, num_frames: int) -> np.ndar
 def linspace_indices(total_num_frames: int, num_frames: int) -> np.ndarray:
     """Return indices evenly spread from the first to the last frame, the rule of the feature-extraction preset.
 
-    Args:
-        total_num_frames: Frames in the video, >= 1.
-        num_frames: Frames wanted, >= 1.
-
     Returns:
-        `(num_frames,)` int64, ascending: a short video repeats frames.
-
-    Raises:
-        ValueError: A count is below 1.
+        `(num_frames,)` int64, ascending: a short video repeats frames. Counts are those of `interval_midpoint_indices`.
 
     Source: released code (feature extraction).
     """
@@ -61,11 +50,7 @@ def random_interval_indices(
 ) -> np.ndarray:
     """Return indices of one random frame from each of `num_frames` equal intervals of [start_frame, end_frame).
 
-    Args:
-        start_frame: First frame of the span, >= 0.
-        end_frame: The frame after the last one of the span, > `start_frame`.
-        num_frames: Frames wanted, >= 1.
-        generator: The only source of randomness; it is advanced by one draw of `num_frames` numbers.
+    The generator is advanced by one draw of `num_frames` numbers.
 
     Returns:
         `(num_frames,)` int64, ascending: a span of fewer frames repeats some.
@@ -112,7 +97,7 @@ PRESETS = {
 }
 
 
-class TVTSv2VideoProcessorKwargs(VideosKwargs, total=False):
+class TVTSv2VideoProcessorKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of `TVTSv2VideoProcessor`: of its constructor, and of `__call__` for one call.
 
     Those of `transformers.processing_utils.VideosKwargs`, with these particulars, and five more:
@@ -147,6 +132,9 @@ class TVTSv2VideoProcessorKwargs(VideosKwargs, total=False):
     limits: dict[str, float] | None
     num_workers: int | None
     on_error: str | None
+
+
+SETTING_NAMES = TVTSv2VideoProcessorKwargs.__annotations__.keys()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +176,11 @@ class FrameSettings:
         if not (self.crop_size.height and self.crop_size.width):
             raise ValueError(f"`crop_size` needs a positive height and width, got {self.crop_size}.")
 
-    def sample_indices(self, metadata: VideoMetadata) -> Sequence[int]:
-        """Return the indices of the frames to take from a video, ascending."""
+    def sample_indices(self, metadata: VideoMetadata) -> np.ndarray:
+        """Return the indices of the frames to take from a video, int64, ascending."""
         total_num_frames = metadata.total_num_frames
         if not self.do_sample_frames:
-            return range(total_num_frames)
+            return np.arange(total_num_frames)
         if self.fps is None:
             return self.choose_indices(total_num_frames, self.num_frames)
         if not metadata.fps:
@@ -210,8 +198,8 @@ def resolve_settings(call: dict, processor: Any) -> FrameSettings:
     Raises:
         ValueError: A value is out of range, or two exclude each other.
     """
-    values = {}
-    for name in TVTSv2VideoProcessorKwargs.__annotations__:
+    values: dict[str, Any] = {}
+    for name in SETTING_NAMES:
         value = call.get(name)
         values[name] = getattr(processor, name, None) if value is None else value
     if call.get("num_frames") is not None:
@@ -231,14 +219,15 @@ def resolve_settings(call: dict, processor: Any) -> FrameSettings:
     return FrameSettings(**{field.name: values[field.name] for field in fields(FrameSettings)})
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Raise a TypeError for the first name that is no setting, with the nearest one that is."""
-    known = TVTSv2VideoProcessorKwargs.__annotations__
+def check_names(
+    names: Iterable[str], owner: str = "TVTSv2VideoProcessor", known: Collection[str] = SETTING_NAMES
+) -> None:
+    """Raise a TypeError for the first name that is not known, with the nearest one that is."""
     for name in sorted(names):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {sorted(known)}."
-            raise TypeError(f"TVTSv2VideoProcessor has no argument {name!r}; {hint}")
+            raise TypeError(f"{owner} has no argument {name!r}; {hint}")
 
 
 def _as_size(size: Any, name: str, default_to_square: bool) -> SizeDict | None:

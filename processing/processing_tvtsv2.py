@@ -3,7 +3,6 @@
 Axis legend: B videos, K transcripts of a video, L tokens.
 """
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from transformers.image_processing_base import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
 from .frame_arrays_tvtsv2 import as_list, list_images
-from .frame_settings_tvtsv2 import TVTSv2VideoProcessorKwargs
+from .frame_settings_tvtsv2 import SETTING_NAMES, TVTSv2VideoProcessorKwargs, check_names
 from .video_processing_tvtsv2 import limit_threads_after_fork
 
 # A tokenizer without a limit has a huge number instead.
@@ -35,34 +34,26 @@ TEXT_ARGUMENTS = (
 )
 WITHOUT_EFFECT = {"padding_side": "right", "verbose": True}
 
-
 # Read by `SentenceTransformer(folder, trust_remote_code=True)`: the methods of the towers, whose results get length 1.
 SENTENCE_TRANSFORMERS_FILES = {
     "modules.json": [
-        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
-        {
-            "idx": 1,
-            "name": "1",
-            "path": "1_Normalize",
-            "type": "sentence_transformers.base.modules.normalize.Normalize",
-        },
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.base.modules.{module}"}
+        for index, (path, module) in enumerate(
+            (("", "transformer.Transformer"), ("1_Normalize", "normalize.Normalize"))
+        )
     ],
     "sentence_bert_config.json": {
         "transformer_task": "feature-extraction",
         "modality_config": {
-            modality: {"method": method, "method_output_name": "pooler_output"}
-            for modality, method in (
-                ("text", "get_text_features"),
-                ("image", "get_video_features"),
-                ("video", "get_video_features"),
-            )
+            modality: {"method": f"get_{tower}_features", "method_output_name": "pooler_output"}
+            for modality, tower in (("text", "text"), ("image", "video"), ("video", "video"))
         },
         "module_output_name": "sentence_embedding",
     },
 }
 
 
-class TVTSv2ProcessorKwargs(ProcessingKwargs, total=False):
+class TVTSv2ProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]
     """Keyword arguments of `TVTSv2Processor.__call__`."""
 
     videos_kwargs: TVTSv2VideoProcessorKwargs
@@ -139,7 +130,9 @@ class TVTSv2Processor(ProcessorMixin):
         limit_threads_after_fork()
         images = kwargs.pop("images", None) if image_inputs is None else image_inputs
         _check_arguments(kwargs)
-        videos = _choose_videos(images, videos)
+        if images is not None and videos is not None:
+            raise ValueError("Give `images` or `videos`, not both: an image has one frame, and they would not stack.")
+        videos = videos if images is None else list_images(images)
         if videos is None and text is None:
             raise ValueError("There is nothing to process: give `videos`, `images` or `text`.")
         merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
@@ -267,29 +260,18 @@ def _shape_rows(encoded: dict[str, list], shape: tuple[int, ...], return_tensors
     return BatchFeature(encoded, tensor_type=return_tensors)
 
 
-def _choose_videos(images: Any, videos: Any) -> Any:
-    if images is None:
-        return videos
-    if videos is not None:
-        raise ValueError("Give `images` or `videos`, not both: an image has one frame, and they would not stack.")
-    return list_images(images)
-
-
-def _check_arguments(arguments: dict) -> None:
+def _check_arguments(arguments: Mapping) -> None:
     """Raise for a name that is no argument of videos or texts, nested or not, and for one without a meaning here."""
-    video_names = TVTSv2VideoProcessorKwargs.__annotations__.keys()
-    known = {*video_names, *TextKwargs.__annotations__}
+    check_names(
+        arguments, "TVTSv2Processor", {"videos", "text", *NESTED_ARGUMENTS, *SETTING_NAMES, *TextKwargs.__annotations__}
+    )
     for name, value in arguments.items():
         if name in NESTED_ARGUMENTS:
             if not isinstance(value, Mapping):
                 raise TypeError(f"`{name}` must be a dict, got {type(value).__name__}.")
             if name != "audio_kwargs":
                 _check_arguments(value)
-        elif name not in known:
-            near = difflib.get_close_matches(name, ["videos", "text", *NESTED_ARGUMENTS, *known], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {sorted(known)}."
-            raise TypeError(f"TVTSv2Processor has no argument {name!r}; {hint}")
-        elif name not in (*video_names, *TEXT_ARGUMENTS) and value not in (None, False, WITHOUT_EFFECT.get(name)):
+        elif name not in (*SETTING_NAMES, *TEXT_ARGUMENTS) and value not in (None, False, WITHOUT_EFFECT.get(name)):
             raise ValueError(f"TVTSv2Processor does not support {name}={value!r}; leave it out.")
 
 

@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -69,10 +69,8 @@ class OpenVideo:
 
     Attributes:
         name: The file's name, for messages.
-        container: PyAV's input container; every other stream is discarded.
-        stream: The first video stream that is not an attached picture.
-        limits: What this read may cost.
-        started: When it began, by `time.monotonic`.
+        stream: The first video stream that is not an attached picture; all others are discarded.
+        started: When the read began, by `time.monotonic`.
         openable: What it was opened from: an absolute path, or a file object.
     """
 
@@ -84,11 +82,11 @@ class OpenVideo:
     openable: str | BinaryIO
 
     def error(self, cause: object) -> VideoReadingError:
-        """The error to raise for `cause`."""
+        """Return the error to raise for `cause`."""
         return VideoReadingError(f"Cannot read video {self.name!r}: {cause}")
 
     def check_clock(self) -> None:
-        """Raises `VideoReadingError` when the read has taken longer than `limits.max_decode_seconds`."""
+        """Raise `VideoReadingError` when the read has taken longer than `limits.max_decode_seconds`."""
         if time.monotonic() - self.started > self.limits.max_decode_seconds:
             raise self.error(
                 f"decoding took longer than max_decode_seconds={self.limits.max_decode_seconds:g}; "
@@ -96,7 +94,7 @@ class OpenVideo:
             )
 
     def check_frame_size(self, width: int, height: int) -> None:
-        """Raises `VideoReadingError` for frames above `limits.max_frame_pixels`."""
+        """Raise `VideoReadingError` for frames above `limits.max_frame_pixels`."""
         if width * height > self.limits.max_frame_pixels:
             raise self.error(
                 f"its frames have {width}x{height} = {width * height} pixels, "
@@ -104,14 +102,14 @@ class OpenVideo:
             )
 
     def check_duration(self, seconds: float) -> None:
-        """Raises `VideoReadingError` for videos above `limits.max_duration_seconds`."""
+        """Raise `VideoReadingError` for videos above `limits.max_duration_seconds`."""
         if seconds > self.limits.max_duration_seconds:
             raise self.error(
                 f"it lasts {seconds:.1f} s, more than max_duration_seconds={self.limits.max_duration_seconds:g}."
             )
 
     def check_memory(self, num_bytes: int) -> None:
-        """Raises `VideoReadingError` when the frames asked for exceed `limits.max_memory_bytes`."""
+        """Raise `VideoReadingError` when the frames asked for exceed `limits.max_memory_bytes`."""
         if num_bytes > self.limits.max_memory_bytes:
             raise self.error(
                 f"the frames asked for take {num_bytes} bytes, more than "
@@ -134,7 +132,7 @@ def check_scrambling(video: OpenVideo) -> None:
 
 
 def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
-    """Whether the file says that it is longer than it is.
+    """Return whether the file says that it is longer than it is.
 
     Looks at the container's index of packets, at the size that Matroska and RIFF files begin with, and at the last page
     of Ogg files. Transport and program streams say nothing: a part of one is one.
@@ -154,7 +152,7 @@ def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
 
 
 def source_name(source: VideoSource) -> str:
-    """How messages call a source: its path, the name of its file object, or its size for bytes."""
+    """Return the name of a source in messages: its path, the name of its file object, or its size for bytes."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, bytes):
@@ -163,13 +161,13 @@ def source_name(source: VideoSource) -> str:
 
 
 def decoder_max_pixels(limits: VideoLimits) -> str:
-    """The limit at which decoders themselves give up: above ours, since they count the padding of coded frames too."""
+    """Return the limit at which decoders give up: above ours, since they count the padding of coded frames too."""
     return str(2 * limits.max_frame_pixels)
 
 
 @contextmanager
 def reading_errors(name: str):
-    """Turns whatever PyAV, the file system or the file's own text encoding raise into a `VideoReadingError`."""
+    """Turn whatever PyAV, the file system or the file's own text encoding raise into a `VideoReadingError`."""
     try:
         yield
     except av.ExitError as cause:
@@ -181,11 +179,10 @@ def reading_errors(name: str):
 
 @contextmanager
 def open_video(source: VideoSource, limits: VideoLimits, started: float | None = None):
-    """Opens a source for the length of a `with` block and gives its `OpenVideo`.
+    """Open a source for the length of a `with` block and yield its `OpenVideo`.
 
     Args:
-        source: Path of a regular local file, a seekable binary file object (read from its start), or the file's bytes.
-        limits: What reading may cost.
+        source: As for `read_video`.
         started: When the read began, by `time.monotonic`; None: now.
 
     Raises:
@@ -202,7 +199,7 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
 
 @contextmanager
 def _raw_file(openable: str | BinaryIO):
-    """The file from its start for a `with` block; a file object keeps its position."""
+    """Yield the file from its start for a `with` block; a file object keeps its position."""
     if isinstance(openable, str):
         with open(openable, "rb") as file:
             yield file
@@ -216,7 +213,7 @@ def _raw_file(openable: str | BinaryIO):
 
 
 def _read_head(openable: str | BinaryIO, name: str) -> bytes:
-    """The first bytes of the file, after a check of what its boxes claim."""
+    """Return the first bytes of the file, after a check of what its boxes claim."""
     with _raw_file(openable) as file:
         head = file.read(256)
         try:
@@ -271,17 +268,10 @@ def _openable(source: VideoSource, name: str) -> str | BinaryIO:
         return os.path.abspath(path)
     if not (hasattr(source, "read") and hasattr(source, "seek")):
         raise TypeError(f"A video must be a path, a seekable binary file object or bytes, got {type(source).__name__}.")
-    if (descriptor := _descriptor(source)) is not None:
-        _check_regular(os.fstat(descriptor), name)
+    with suppress(AttributeError, OSError):  # of a file object that lives in memory
+        _check_regular(os.fstat(source.fileno()), name)
     source.seek(0)
     return source
-
-
-def _descriptor(file: BinaryIO) -> int | None:
-    try:
-        return file.fileno()
-    except (AttributeError, OSError):  # a file object that lives in memory
-        return None
 
 
 def _check_regular(status: os.stat_result, name: str) -> None:

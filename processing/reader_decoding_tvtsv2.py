@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
@@ -35,12 +36,9 @@ Take = Callable[[int, av.VideoFrame], None]
 
 @dataclass
 class FirstFrames:
-    """The result of decoding from the first packet until a frame comes out.
+    """The first frames shown, at least one, and how many packets the container's own decoder has consumed for them.
 
-    Attributes:
-        frames: The first frames shown, at least one.
-        num_packets: Packets that the container's own decoder has consumed; decoding continues after them. 0 where the
-            decoder was flushed.
+    Decoding continues after these packets; their number is 0 where the decoder was flushed.
     """
 
     frames: list[av.VideoFrame]
@@ -136,7 +134,7 @@ class _DecodingJob:
         num_consumed, consumed = (first.num_packets, first.frames) if first else (0, [])
         end = max(run.end, run.start + num_consumed - 1)
         fits = self.reader.fits_memory(run.start, end)
-        packets = self.reader.read(run.start, end) if fits else self.reader.stream(run.start, end)
+        packets: Any = self.reader.read(run.start, end) if fits else self.reader.stream(run.start, end)
         codec, kept_times = codec_of(self.video), None
         if fits and codec in SKIPPING_CODECS and not self.table.has_layers:
             kept_times = run.targets.keys() | {packet.pts for packet in packets[:num_consumed]}
@@ -183,7 +181,7 @@ class _DecodingJob:
 
 
 def _share_threads(video: OpenVideo, runs: list[Run], num_threads: int) -> tuple[int, int]:
-    """How many decoders to run in parallel, and the threads inside each."""
+    """Return how many decoders to run in parallel, and the threads inside each."""
     codec = codec_of(video)
     if num_threads == 1 or codec not in PARALLEL_CODECS:
         return 1, 1
@@ -215,7 +213,7 @@ def _new_decoder(video: OpenVideo, num_threads: int) -> av.VideoCodecContext:
 def _decode_packets(
     decoder: av.VideoCodecContext, packets: Iterable[av.Packet], video: OpenVideo, kept_times: Set[int] | None = None
 ) -> Iterator[av.VideoFrame]:
-    """The frames of these packets; with `kept_times`, non-reference frames of other times are skipped."""
+    """Yield the frames of these packets; with `kept_times`, non-reference frames of other times are skipped."""
     for packet in packets:
         if kept_times is not None:
             decoder.skip_frame = "DEFAULT" if packet.pts in kept_times else "NONREF"
@@ -224,7 +222,7 @@ def _decode_packets(
 
 
 def _decode_packet(decoder: av.VideoCodecContext, packet: av.Packet | None, video: OpenVideo) -> list[av.VideoFrame]:
-    """The frames that come out for a packet, or at the end of the stream for None."""
+    """Return the frames that come out for a packet, or at the end of the stream for None."""
     video.check_clock()
     try:
         return decoder.decode(packet)

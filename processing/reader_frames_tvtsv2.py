@@ -1,4 +1,4 @@
-"""What one read asks for, and its frames, from decoded pictures to one array.
+"""The frames that one read asks for, from decoded pictures to one array.
 
 Axis legend: T frames, H height, W width.
 """
@@ -15,6 +15,8 @@ from av.video.reformatter import VideoReformatter
 from .reader_container_tvtsv2 import OpenVideo, reading_errors
 from .reader_metadata_tvtsv2 import Orientation, VideoFileMetadata, orientation_of
 
+Indices = Sequence[int] | np.ndarray
+
 logger = logging.getLogger(__name__)
 
 # In a strict read, a larger share of packets that do not decode or of frames flagged as corrupt is an error.
@@ -22,17 +24,12 @@ MAX_DAMAGED_RATIO = 0.05
 
 
 class TakenFrames:
-    """Collects the frames asked for, each converted to RGB as soon as it is decoded.
+    """The frames asked for, each converted to RGB as soon as it is decoded; those flagged as corrupt are noted.
 
     Args:
-        video: The file, for its limits and its name.
         size: (width, height) that every frame must have as stored.
         indices: Frames asked for, repeats allowed.
-        frame_transform: Applied to each frame, (H, W, 3) uint8, or None.
-        orientation: Applied before `frame_transform`.
-
-    Attributes:
-        corrupt: Indices of frames that the decoder flags as corrupt.
+        frame_transform: Applied to each upright frame, (H, W, 3) uint8, or None.
     """
 
     def __init__(
@@ -72,7 +69,7 @@ class TakenFrames:
 
     def stacked(self) -> np.ndarray:
         """Return all frames in the order asked for, (T, H, W, 3) uint8 or what `frame_transform` returns, stacked."""
-        if self.missing:
+        if self.missing or self.images is None:
             raise self.video.error(f"frame {min(self.missing)} could not be decoded again.")
         if len(self.slots) == len(self.indices):
             return self.images
@@ -93,7 +90,7 @@ class TakenFrames:
 class ReadRequest:
     """The arguments of `read_video` that concern the result."""
 
-    sample_indices_fn: Callable[..., Sequence[int]]
+    sample_indices_fn: Callable[..., Indices]
     frame_transform: Callable[[np.ndarray], np.ndarray] | None
     apply_rotation: bool
     strict: bool
@@ -133,7 +130,7 @@ class ReadRequest:
         logger.warning("Video %r is damaged: %s.", video.name, count)
 
 
-def check_indices(indices: Sequence[int], total_num_frames: int) -> list[int]:
+def check_indices(indices: Indices, total_num_frames: int) -> list[int]:
     """Return the indices as a list of int.
 
     Raises:

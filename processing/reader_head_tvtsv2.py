@@ -1,4 +1,4 @@
-"""What the first bytes of a file and the boxes of an MP4 say, before FFmpeg opens it.
+"""Facts from the bytes of a file that FFmpeg does not report: formats, claimed counts, encryption, missing ends.
 
 Only sizes and counts are read, so that a small file cannot make FFmpeg allocate an index of any size.
 """
@@ -241,7 +241,7 @@ def is_scrambled(file: BinaryIO, pid: int) -> bool:
 
 
 def _ebml_size(head: bytes, position: int) -> tuple[int | None, int]:
-    """A size of variable width and the position after it; None where it says "unknown"."""
+    """Return a size of variable width and the position after it; None for an unknown size."""
     first = head[position] if position < len(head) else 0
     width = 9 - first.bit_length()
     if width > 8:

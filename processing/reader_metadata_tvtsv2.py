@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -90,7 +90,7 @@ class VideoFileMetadata(VideoMetadata):
     is_mirrored: bool = False
     start_seconds: float = 0.0
     frame_seconds: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0), repr=False, compare=False)
-    taken_seconds: list[float] | None = None
+    taken_seconds: list[float] = dataclasses.field(default_factory=list)
     reading_method: str = "sequential"
     sequential_reason: str | None = None
     num_undecodable_packets: int = 0
@@ -100,7 +100,7 @@ class VideoFileMetadata(VideoMetadata):
     @property
     def timestamps(self) -> list[float]:
         """Return the seconds from the first frame of the video to each frame taken."""
-        if self.taken_seconds is None:
+        if not self.taken_seconds:
             raise ValueError("There are no timestamps before frames are taken.")
         return [float(seconds - self.frame_seconds[0]) for seconds in self.taken_seconds]
 
@@ -123,15 +123,16 @@ class VideoFileMetadata(VideoMetadata):
             start_seconds = min(max(0.0, start_seconds - self.start_seconds), max(0.0, end_seconds))
         if not 0 <= start_seconds < end_seconds or start_seconds >= self.duration:
             raise VideoWindowError(f"The window {window} is empty or outside the video of {self.duration:.3f} s.")
-        times = self.frame_seconds - self.frame_seconds[0]
-        first, end = np.searchsorted(times, [start_seconds, end_seconds])
-        return (int(first), int(end)) if first < end else (int(first) - 1, int(first))
+        first, end = self._frames_from(start_seconds), self._frames_from(end_seconds)
+        return (first, end) if first < end else (first - 1, first)
 
     def has_frames(self, start_seconds: float, end_seconds: float) -> bool:
         """Return whether any frame starts in [start_seconds, end_seconds), in seconds from the first frame."""
-        times = self.frame_seconds - self.frame_seconds[0]
-        first, end = np.searchsorted(times, [start_seconds, end_seconds])
-        return bool(first < end)
+        return self._frames_from(start_seconds) < self._frames_from(end_seconds)
+
+    def _frames_from(self, seconds: float) -> int:
+        """Return the index of the first frame that starts at `seconds` or later."""
+        return int(np.searchsorted(self.frame_seconds - self.frame_seconds[0], seconds))
 
 
 def describe(
@@ -171,14 +172,14 @@ def describe(
     )
 
 
-def _start_on_file_clock(tick: int | None, video: OpenVideo) -> float:
+def _start_on_file_clock(tick: Any, video: OpenVideo) -> float:
     if tick is None or video.container.start_time is None:
         return 0.0
     return round(float(tick * video.stream.time_base) - video.container.start_time / av.time_base, 6) + 0.0
 
 
 def _seconds_of(ticks: np.ndarray | list[int | None], video: OpenVideo) -> np.ndarray:
-    """Seconds of each frame; where the file's times do not rise, frames are assumed to be evenly spaced."""
+    """Return the seconds of each frame; where the file's times do not rise, frames are assumed to be evenly spaced."""
     if not any(tick is None for tick in ticks):
         times = np.array(ticks, dtype=np.float64) * float(video.stream.time_base)
         if video.container.format.flags & HAS_JUMPS:

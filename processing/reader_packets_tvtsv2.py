@@ -9,24 +9,34 @@ import threading
 from array import array
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import av
 import numpy as np
 
 from .format_av1_tvtsv2 import Av1Headers, needed_parts
-from .format_headers_tvtsv2 import HeaderFacts, MjpegHeaders, ProresHeaders, UnusualStream, Vp8Headers, Vp9Headers
+from .format_headers_tvtsv2 import (
+    HeaderFacts,
+    SimpleHeaders,
+    UnusualStream,
+    read_mjpeg,
+    read_prores,
+    read_vp8,
+    read_vp9,
+)
 from .format_nal_tvtsv2 import H264Headers, HevcHeaders
 from .reader_container_tvtsv2 import OpenVideo, check_encryption
 
 # The codecs that are read by packet table; all others, MPEG-1, 2 and 4 Part 2 among them, are decoded sequentially.
-HEADERS = {
+HEADERS: dict[str, Any] = {
     "av1": Av1Headers,
     "h264": H264Headers,
     "hevc": HevcHeaders,
-    "mjpeg": MjpegHeaders,
-    "prores": ProresHeaders,
-    "vp8": Vp8Headers,
-    "vp9": Vp9Headers,
+    "mjpeg": partial(SimpleHeaders, read_mjpeg),
+    "prores": partial(SimpleHeaders, read_prores),
+    "vp8": partial(SimpleHeaders, read_vp8),
+    "vp9": partial(SimpleHeaders, read_vp9),
 }
 
 # Those of which skipping frames that no other refers to leaves all others untouched.
@@ -81,7 +91,7 @@ class PacketTable:
     @property
     def reorder_depth(self) -> int:
         """The number of packets that are decoded before a frame is returned although they are shown after it."""
-        decoded = np.empty(len(self.display_order), np.int64)
+        decoded: np.ndarray = np.empty(len(self.display_order), np.int64)
         decoded[np.argsort(self.display_order)] = np.arange(len(decoded))
         return int((decoded - np.arange(len(decoded))).max())
 
@@ -116,8 +126,9 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
 
 
 def _read_packets(video: OpenVideo, headers) -> tuple[np.ndarray, list[av.Packet] | None]:
-    """(N, 4) int64, a row (pts, dts, size, is_discard) per packet, and the packets."""
-    rows, kept, kept_bytes = array("q"), [], 0
+    """Return (N, 4) int64, a row (pts, dts, size, is_discard) per packet, and the packets."""
+    rows, kept_bytes = array("q"), 0
+    kept: list[av.Packet] | None = []
     packets = video.container.demux(video.stream)
     while True:
         if len(rows) % 1024 == 0:
@@ -145,7 +156,7 @@ def _read_packets(video: OpenVideo, headers) -> tuple[np.ndarray, list[av.Packet
         kept_bytes += packet.size
         if kept_bytes > MAX_KEPT_BYTES:
             kept = None
-        else:
+        elif kept is not None:
             kept.append(packet)
 
 
@@ -165,20 +176,12 @@ def _make_table(rows: np.ndarray, packets: list[av.Packet] | None, facts: Header
     dts = _fill_missing(dts)
     if (np.diff(dts) < 0).any():
         raise UncertainTable("decoding times go backwards")
-    return PacketTable(
-        pts,
-        dts,
-        sizes,
-        facts.is_shown & ~is_discard,
-        facts.is_start,
-        facts.has_layers,
-        display_order,
-        packets,
-    )
+    is_shown = facts.is_shown & ~is_discard
+    return PacketTable(pts, dts, sizes, is_shown, facts.is_start, facts.has_layers, display_order, packets)
 
 
 def _fill_missing(dts: np.ndarray) -> np.ndarray:
-    """Decoding times; missing ones, as before the first reordered frame, take the next one's."""
+    """Return decoding times; missing ones, as before the first reordered frame, take the next one's."""
     numbers = np.where(dts == MISSING, len(dts), np.arange(len(dts)))
     following = np.minimum.accumulate(numbers[::-1])[::-1]
     return np.where(following < len(dts), dts[np.minimum(following, len(dts) - 1)], 0)
@@ -241,13 +244,7 @@ class PacketReader:
 
 @dataclass
 class Run:
-    """Packets [start, end] to decode for the frames of some of them.
-
-    Attributes:
-        start: A packet decoding may start at.
-        end: The last packet needed.
-        targets: Frame index by the presentation time of its packet.
-    """
+    """Packets [start, end] to decode, and the frames to take: their indices by presentation time."""
 
     start: int
     end: int

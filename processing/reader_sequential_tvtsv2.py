@@ -22,14 +22,7 @@ OpenAgain = Callable[[], AbstractContextManager[OpenVideo]]
 
 @dataclass
 class Damage:
-    """What a sequential decode passes over.
-
-    Attributes:
-        num_packets: Packets read.
-        num_undecodable_packets: Packets that the decoder refuses.
-        num_corrupt_frames: Frames that the decoder returns but flags as corrupt.
-        is_truncated: Demuxing ends with an error.
-    """
+    """What a sequential decode passes over, of `num_packets` read; `is_truncated`: demuxing ends with an error."""
 
     num_packets: int = 0
     num_undecodable_packets: int = 0
@@ -38,26 +31,21 @@ class Damage:
 
 
 def read_sequentially(open_again: OpenAgain, request: ReadRequest, reason: str) -> tuple[np.ndarray, VideoFileMetadata]:
-    """Return the frames asked for and the metadata.
-
-    Args:
-        open_again: Opens the video anew, a context manager of `OpenVideo`.
-        request: What to read.
-        reason: Why the packet table was not used.
-    """
+    """Return the frames asked for and the metadata; `reason` says why the packet table was not used."""
     with open_again() as video:
-        survey = _Survey(video, request, reason, open_again)
-        result = survey.run()
-    if result is not None:
-        return result
+        survey = _Survey(video, request, open_again)
+        metadata = survey.run()
+        metadata.sequential_reason = reason
+        if survey.taken is not None:
+            return request.finish(survey.taken, metadata)
     with open_again() as video:
-        taken = request.start(video, survey.metadata, survey.first_frame)
+        taken = request.start(video, metadata, survey.first_frame)
         last = max(taken.indices)
         for index, (_, frame) in enumerate(decode_sequentially(video, Damage())):
             taken.add(index, frame)
             if index == last:
                 break
-        return request.finish(taken, survey.metadata)
+        return request.finish(taken, metadata)
 
 
 def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[tuple[int | None, av.VideoFrame]]:
@@ -88,7 +76,7 @@ def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[tuple[int 
 
 
 def _demux(video: OpenVideo, damage: Damage) -> Iterator[av.Packet | None]:
-    """All packets of the stream, and None at their end."""
+    """Yield all packets of the stream, and None at their end."""
     packets = video.container.demux(video.stream)
     while True:
         video.check_clock()
@@ -113,14 +101,13 @@ class _Survey:
 
     Attributes:
         kept: The frames so far, until they are too many to keep.
-        taken: The frames chosen by the number and the times that the packets announce, from then on.
+        taken: The frames chosen by the number and the times that the packets announce, from then on. None after the
+            decode where a second one is needed.
         announced: The metadata they were chosen by.
-        metadata: The metadata after the decode.
     """
 
     video: OpenVideo
     request: ReadRequest
-    reason: str
     open_again: OpenAgain
     damage: Damage = field(default_factory=Damage)
     ticks: list[int | None] = field(default_factory=list)
@@ -129,21 +116,20 @@ class _Survey:
     kept_bytes: int = 0
     taken: TakenFrames | None = None
     announced: VideoFileMetadata | None = None
-    metadata: VideoFileMetadata | None = None
 
-    def run(self) -> tuple[np.ndarray, VideoFileMetadata] | None:
-        """Decode all frames; return None where a second decode is needed."""
+    def run(self) -> VideoFileMetadata:
+        """Decode all frames and return the metadata."""
         for tick, frame in decode_sequentially(self.video, self.damage):
             self._add(tick, frame)
-        self._describe()
-        self.request.check_damage(self.metadata, self.video)
+        metadata = self._describe()
+        self.request.check_damage(metadata, self.video)
         if self.kept is not None:
-            self.taken = self.request.start(self.video, self.metadata, self.first_frame)
+            self.taken = self.request.start(self.video, metadata, self.first_frame)
             for index, frame in enumerate(self.kept):
                 self.taken.add(index, frame)
-        elif not self._is_as_announced():
-            return None
-        return self.request.finish(self.taken, self.metadata)
+        elif self.announced is None or not np.array_equal(self.announced.frame_seconds, metadata.frame_seconds):
+            self.taken = None
+        return metadata
 
     def _add(self, tick: int | None, frame: av.VideoFrame) -> None:
         self.video.check_frame_size(frame.width, frame.height)
@@ -157,8 +143,9 @@ class _Survey:
         self.kept_bytes += sum(plane.buffer_size for plane in frame.planes)
         if self.kept_bytes > MAX_KEPT_BYTES:
             self._choose_by_announcement()
-            for index, earlier in enumerate(self.kept if self.taken else []):
-                self.taken.add(index, earlier)
+            if self.taken is not None:
+                for index, earlier in enumerate(self.kept):
+                    self.taken.add(index, earlier)
             self.kept = None
 
     def _choose_by_announcement(self) -> None:
@@ -170,23 +157,20 @@ class _Survey:
             except ValueError:  # of the wrong number of frames, perhaps
                 self.taken = None
 
-    def _describe(self) -> None:
+    def _describe(self) -> VideoFileMetadata:
         video = self.video
         if self.first_frame is None:
             video.check_frame_size(video.stream.codec_context.width, video.stream.codec_context.height)
             raise video.error("no frame of it can be decoded.")
-        self.metadata = describe(video, self.first_frame, self.ticks, self.request.apply_rotation)
-        self.metadata.sequential_reason = self.reason
-        self.metadata.num_undecodable_packets = self.damage.num_undecodable_packets
-        self.metadata.num_corrupt_frames = self.damage.num_corrupt_frames
-        self.metadata.is_truncated = self.damage.is_truncated or is_cut_short(video, self.damage.num_packets)
-
-    def _is_as_announced(self) -> bool:
-        return self.taken is not None and np.array_equal(self.announced.frame_seconds, self.metadata.frame_seconds)
+        metadata = describe(video, self.first_frame, self.ticks, self.request.apply_rotation)
+        metadata.num_undecodable_packets = self.damage.num_undecodable_packets
+        metadata.num_corrupt_frames = self.damage.num_corrupt_frames
+        metadata.is_truncated = self.damage.is_truncated or is_cut_short(video, self.damage.num_packets)
+        return metadata
 
 
 def _announced_ticks(video: OpenVideo) -> list[int | None]:
-    """The timestamps of all packets that may show a frame, in display order; None for each where one is missing."""
+    """Return the times of all packets that may show a frame, in display order; None for each where one is missing."""
     repeats = codec_of(video) == "theora"
     packets = (packet for packet in _demux(video, Damage()) if packet is not None)
     ticks = [packet.pts for packet in packets if (packet.size or repeats) and not packet.is_discard]

@@ -3,7 +3,7 @@
 Axis legend: T frames taken, H height, W width.
 """
 
-import dataclasses
+import copy
 import functools
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ import torch
 
 from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, check_scrambling, is_cut_short, open_video
 from .reader_decoding_tvtsv2 import decode_first_frames, decode_runs
-from .reader_frames_tvtsv2 import ReadRequest, check_indices
+from .reader_frames_tvtsv2 import Indices, ReadRequest, check_indices
 from .reader_metadata_tvtsv2 import VideoFileMetadata, describe
 from .reader_packets_tvtsv2 import PacketReader, UncertainTable, plan_runs, read_packet_table
 from .reader_sequential_tvtsv2 import read_sequentially
@@ -28,7 +28,7 @@ DEFAULT_LIMITS = VideoLimits()
 
 def read_video(
     path: VideoSource,
-    sample_indices_fn: Callable[..., Sequence[int]],
+    sample_indices_fn: Callable[..., Indices],
     *,
     frame_transform: Callable[[np.ndarray], np.ndarray] | None = None,
     apply_rotation: bool = True,
@@ -53,7 +53,7 @@ def read_video(
             its results are kept in memory.
         apply_rotation: Turn and mirror frames as the file's display matrix says; False leaves them as stored.
         strict: Raise for a truncated file, for one of which over 5 % of the packets or frames are damaged, and for
-            frames taken that the decoder flags as corrupt. False takes what decodes; the metadata tells the damage.
+            frames taken that the decoder flags as corrupt. False takes what decodes; the metadata counts the damage.
         num_threads: Threads to decode with; None: all cores up to 8, but one inside a data loader's worker.
         limits: What the read may cost.
 
@@ -80,7 +80,7 @@ def read_video(
 def read_windows(
     path: VideoSource,
     windows: Sequence[tuple[float, float]],
-    sample_indices_fn: Callable[..., Sequence[int]],
+    sample_indices_fn: Callable[..., Indices],
     *,
     on_file_clock: bool = False,
     **options,
@@ -114,7 +114,8 @@ def read_windows(
         indices: list[int] = []
         for start_seconds, end_seconds in windows:
             first, end = metadata.frame_span(start_seconds, end_seconds, on_file_clock=on_file_clock)
-            window = dataclasses.replace(metadata, total_num_frames=end - first, duration=end_seconds - start_seconds)
+            window = copy.copy(metadata)
+            window.total_num_frames, window.duration = end - first, end_seconds - start_seconds
             chosen = check_indices(sample_indices_fn(metadata=window), end - first)
             indices += [first + index for index in chosen]
             lengths.append(len(chosen))
@@ -123,10 +124,8 @@ def read_windows(
     frames, metadata = read_video(path, sample_all, **options)
     results, start = [], 0
     for length in lengths:
-        part = slice(start, start + length)
-        of_window = dataclasses.replace(
-            metadata, frames_indices=metadata.frames_indices[part], taken_seconds=metadata.taken_seconds[part]
-        )
+        part, of_window = slice(start, start + length), copy.copy(metadata)
+        of_window.frames_indices, of_window.taken_seconds = metadata.frames_indices[part], metadata.taken_seconds[part]
         results.append((frames[part], of_window))
         start += length
     return results

@@ -19,7 +19,13 @@ from transformers.video_utils import VideoMetadata
 
 from .frame_arrays_tvtsv2 import is_decoder, list_metadata, list_videos
 from .frame_pixels_tvtsv2 import finish, process_video, read_file_frames, read_training_frames
-from .frame_settings_tvtsv2 import FrameSettings, TVTSv2VideoProcessorKwargs, check_names, resolve_settings
+from .frame_settings_tvtsv2 import (
+    SETTING_NAMES,
+    FrameSettings,
+    TVTSv2VideoProcessorKwargs,
+    check_names,
+    resolve_settings,
+)
 from .reader_container_tvtsv2 import VideoReadingError
 from .reader_metadata_tvtsv2 import VideoFileMetadata
 from .reader_tvtsv2 import default_num_threads
@@ -78,7 +84,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs):
         """Return a processor of a saved configuration, with a warning for keys that this version does not have."""
-        known = cls.valid_kwargs.__annotations__.keys() | WRITTEN_BY_LIBRARY
+        known = SETTING_NAMES | WRITTEN_BY_LIBRARY
         unknown = sorted(video_processor_dict.keys() - known)
         if unknown:
             logger.warning(
@@ -142,16 +148,12 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
 
         `normalize_frames` makes of them what the processor itself, or `process_windows`, returns.
 
-        Args:
-            video, windows: As for `process_windows`; without windows, the whole video.
-            on_file_clock: As for `VideoFileMetadata.frame_span`.
+        Arguments and errors are those of `process_windows`; without windows, the whole video is read, and
+        `on_file_clock` counts their seconds as `VideoFileMetadata.frame_span` does.
 
         Returns:
             For the video, or for each window, frames (T, H, W, 3) uint8, resized and cropped but not padded, and
             metadata.
-
-        Raises:
-            VideoReadingError, VideoWindowError: As for `process_windows`.
         """
         return read_file_frames(video, windows, self._settings({}), on_file_clock=on_file_clock)
 
@@ -197,7 +199,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         """
         check_names(kwargs.keys())
         settings = self._settings({**kwargs, "num_frames": num_frames, "fps": fps})
-        return np.asarray(settings.sample_indices(metadata), dtype=np.int64)
+        return settings.sample_indices(metadata)
 
     def sample_training_clip(
         self,
@@ -240,9 +242,7 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
     ) -> torch.Tensor:
         """Return the uint8 frames of `sample_training_clip`, a quarter of the bytes for a loading worker to transfer.
 
-        Args:
-            video, start_seconds, end_seconds, generator: As for `sample_training_clip`.
-            on_file_clock: As for `VideoFileMetadata.frame_span`; for spans that come from transcripts.
+        With `on_file_clock` the span counts as in `VideoFileMetadata.frame_span`; for spans that come from transcripts.
 
         Returns:
             `(num_frames, crop_height, crop_width, 3)` uint8, for `normalize_frames`.
@@ -279,8 +279,9 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         if settings.on_error == "raise":
             return results, None
         errors = [result if isinstance(result, VideoReadingError) else None for result in results]
-        if all(errors):
-            raise errors[0]
+        failed = [error for error in errors if error is not None]
+        if len(failed) == len(results):
+            raise failed[0]
         return [result for result in results if not isinstance(result, VideoReadingError)], errors
 
 

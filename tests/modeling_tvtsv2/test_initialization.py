@@ -15,7 +15,7 @@ def new_parameters(name: str) -> bool:
 
 
 def assert_starts_as_it_should(model: TVTSv2ForPreTraining, temporal_std: float) -> None:
-    """What no CLIP has, in a model that was not trained: time attention adds nothing, the sorter knows no types."""
+    """What no CLIP has, in a model that was not trained: time attention adds nothing, type embeddings are zero."""
     for layer in model.vision_model.encoder.layers:
         attention = layer.temporal_attn
         for projection in (attention.q_proj, attention.k_proj, attention.v_proj):

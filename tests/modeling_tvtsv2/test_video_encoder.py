@@ -8,12 +8,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.modeling_clip import CLIPMLP
 
 from modeling_tvtsv2 import TVTSv2Model, TVTSv2VisionConfig, TVTSv2VisionModel, video_encoder_tvtsv2
-from modeling_tvtsv2.video_encoder_tvtsv2 import (
-    TVTSv2DividedAttention,
-    TVTSv2MLP,
-    TVTSv2VideoEmbeddings,
-    TVTSv2VideoLayer,
-)
+from modeling_tvtsv2.video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings
+from modeling_tvtsv2.video_encoder_tvtsv2 import TVTSv2DividedAttention, TVTSv2MLP, TVTSv2VideoLayer
 from tests.conftest import make_tiny_config, randomized
 from tests.support import reference_tvtsv2 as reference
 
