@@ -50,7 +50,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--num_readers", type=int, help="processes that read (default: 2, with a GPU its share of the cores, up to 16)"
     )
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument(
+        "--backend",
+        choices=("torch", "onnxruntime", "openvino"),
+        default="torch",
+        help="what runs the video tower: others run, on the CPU, what tvtsv2 export wrote to MODEL/onnx (%(default)s)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16", "int8"),
+        default="float32",
+        help="onnxruntime: float32, int8; openvino: also bfloat16; torch: all but int8 (%(default)s)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="embed this share of each frame's patches, for models trained with dropped patches (all)",
+    )
     parser.add_argument("--attn_implementation", metavar="NAME", help="sdpa (default), eager, …")
     parser.add_argument("--retry_failed", action="store_true", help="try the videos in failures.jsonl again")
     parser.add_argument("--sync", action="store_true", help="remove videos from the store that are no longer there")
@@ -69,15 +87,21 @@ def run(arguments: argparse.Namespace) -> int:
             raise ArgumentError(f"--{name} must be a positive number of seconds, got {value}.")
     if arguments.stride is not None and arguments.windows is None:
         raise ArgumentError("--stride is the distance between windows; give --windows too.")
+    if arguments.backend != "torch" and (arguments.keep != 1 or arguments.attn_implementation is not None):
+        raise ArgumentError("--keep and --attn_implementation belong to --backend torch.")
+    if not 0 < arguments.keep <= 1:
+        raise ArgumentError(f"--keep must lie in (0, 1], got {arguments.keep}.")
 
     from datetime import timedelta
 
     import torch
     from accelerate import PartialState
 
+    from tvtsv2.models.backends import check_backend
     from tvtsv2.reading.reading_processes import prepare
     from tvtsv2.reading.video_list import list_videos
 
+    check_backend(arguments.backend, arguments.dtype)
     prepare()
     entries = list_videos(arguments.videos, root=arguments.root, column=arguments.column, complete=arguments.sync)
     # Processes wait for each other at the end, for as long as the slowest share takes. Without `cpu`, Accelerate takes
@@ -111,8 +135,7 @@ def _embed_share(arguments: argparse.Namespace, entries: list, state) -> int:
     again = f" ({len(changed)} files had changed)" if changed else ""
     print(f"{num_new} videos embedded{process}{again}, {num_done} were there before; store: {store.folder}")
     if num_new:
-        share, readers = embedder.waiting_share, embedder.num_readers
-        print(f"the model waited for videos {share:.0%} of the time; --num_readers was {readers}{process}")
+        print(describe_limit(embedder.seconds, embedder.num_readers) + process)
     if num_failed:
         print(f"{num_failed} could not be read; see {store.folder}/failures.jsonl", file=sys.stderr)
         return 3
@@ -144,11 +167,27 @@ def _embed(embedder, writer, todo: list, *, show_progress: bool) -> tuple[int, i
     return num_new, num_failed
 
 
+def describe_limit(seconds: dict[str, float], num_readers: int) -> str:
+    """Return what took most of a run's time, and what to change.
+
+    Args:
+        seconds: as `VideoEmbedder.seconds`.
+    """
+    total = sum(seconds.values()) or 1.0
+    limit = max(seconds, key=lambda part: seconds[part])
+    shares = ", ".join(f"{part} {value / total:.0%}" for part, value in seconds.items())
+    advice = {
+        "reading": f"if cores are idle, raise --num_readers, which was {num_readers}",
+        "model": "try --dtype, --backend or --keep (docs/embed.md), or more processes if cores are idle",
+        "store": "put it on a faster disk",
+    }
+    return f"limited by {limit} ({shares}): {advice[limit]}"
+
+
 def _build(arguments: argparse.Namespace, device):
     """Return the embedder and the provenance of what it makes."""
     from pathlib import Path
 
-    from modeling_tvtsv2.fast_linear import use_fast_linear
     from tvtsv2.models.model_loading import load_model, load_processor
     from tvtsv2.models.video_embedding import VideoEmbedder
     from tvtsv2.reading.segment_reading import Windows
@@ -160,10 +199,9 @@ def _build(arguments: argparse.Namespace, device):
     model = load_model(
         arguments.model,
         revision=arguments.revision,
-        dtype=arguments.dtype,
+        dtype=arguments.dtype if arguments.backend == "torch" else "float32",
         attn_implementation=arguments.attn_implementation,
     )
-    use_fast_linear(model)
     video_processor = load_processor(arguments.model, revision=arguments.revision).video_processor
     if arguments.preset is not None:
         video_processor.preset = arguments.preset
@@ -177,22 +215,45 @@ def _build(arguments: argparse.Namespace, device):
         attn_implementation=arguments.attn_implementation,
         videos=str(Path(arguments.root or (source if source.is_dir() else source.parent)).resolve()),
     )
+    device = device if arguments.backend == "torch" else "cpu"
+    backend, video_tower = _make_backend(arguments, model, provenance["model"]["weights_sha256"], device)
     embedder = VideoEmbedder(
-        model.to(device),
+        backend,
         video_processor,
+        device=device,
         windows=windows,
         batch_size=arguments.batch_size,
         num_readers=arguments.num_readers or _default_num_readers(device),
         normalize=arguments.normalize,
     )
-    return embedder, provenance
+    return embedder, provenance | video_tower
+
+
+def _make_backend(arguments: argparse.Namespace, model, weights_sha256: str, device):
+    """Return the video tower's backend and, unless it is the model itself, its provenance."""
+    from modeling_tvtsv2.fast_linear import use_fast_linear
+    from processing.video_files import content_hash
+    from tvtsv2.models import backends
+    from tvtsv2.models.model_loading import find_folder
+
+    if arguments.backend == "torch":
+        backend = backends.torch_backend(use_fast_linear(model).to(device), keep=arguments.keep)
+        return backend, {"video_tower": {"keep": arguments.keep}} if arguments.keep < 1 else {}
+    folder = find_folder(arguments.model, revision=arguments.revision)
+    file = backends.find_exported(folder, arguments.dtype, weights_sha256)
+    if arguments.backend == "onnxruntime":
+        backend = backends.onnxruntime_backend(file)
+    else:
+        backend = backends.openvino_backend(file, arguments.dtype)
+    source = {"backend": arguments.backend, "dtype": arguments.dtype, "file_sha256": content_hash(file)}
+    return backend, {"video_tower": source}
 
 
 def _default_num_readers(device) -> int:
     """Return enough readers to keep the model busy: on a CPU, which the model needs itself, that is two."""
     from processing.reader_tvtsv2 import default_num_threads
 
-    if device.type == "cpu":
+    if str(device) == "cpu":
         return 2
     return max(2, min(16, default_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 

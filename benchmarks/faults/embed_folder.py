@@ -172,15 +172,14 @@ def run_crashing(command: list[str], num_crashes: int, generator: random.Random,
 def describe(processes: Processes, code: int, log: Path) -> dict:
     """Returns what a run says of itself, and the course of its memory."""
     text = log.read_text()
-    waited = re.search(r"waited for videos (\d+)%.*--num_readers was (\d+)", text)
+    limit = re.search(r"limited by .*", text)
     memory = processes.mebibytes
     tenth = max(1, len(memory) // 10)
     return {
         "exit_code": code,
         "seconds": round(processes.seconds, 1),
         "embedded": int(found[1]) if (found := re.search(r"(\d+) videos embedded", text)) else None,
-        "model_waited_share": int(waited[1]) / 100 if waited else None,
-        "num_readers": int(waited[2]) if waited else None,
+        "limit": limit[0] if limit else None,
         "peak_mebibytes": round(max(memory)),
         "mebibytes": [round(value) for value in memory[::tenth]],
     }

@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 HOST_PAGES = sorted((ROOT / "docs" / "hosts").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *HOST_PAGES]
 # A page that uses what another one leaves.
-AFTER = {"search": "embed"}
+AFTER = {"search": "embed", "openvino": "onnxruntime"}
 # What sets the project up: the gate runs the tests by the README's own line (.ci/run), and benchmarks/records/main_job
 # holds runs of the main job from a fresh clone.
 SET_UP = re.compile(r"^python3 -m venv \.venv && ")

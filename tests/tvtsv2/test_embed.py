@@ -19,8 +19,10 @@ from processing import TVTSv2VideoProcessor, read_video
 from processing.video_files import FoundVideos
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
+from tvtsv2.embed import describe_limit
 from tvtsv2.errors import ArgumentError
 from tvtsv2.main import main
+from tvtsv2.models.backends import torch_backend
 from tvtsv2.models.model_loading import load_processor
 from tvtsv2.models.video_embedding import VideoEmbedder
 from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, result_of
@@ -152,7 +154,8 @@ def plan(path: Path, seconds: float) -> list[list[tuple[float, float]]]:
     return plan_reads(small_processor().video_processor, VideoEntry(path.name, path), Windows(seconds, seconds))
 
 
-def test_a_file_that_is_decoded_sequentially_is_read_in_one_group(tmp_path):
+def test_a_file_that_is_decoded_sequentially_is_read_in_one_group(tmp_path, monkeypatch):
+    monkeypatch.setattr("tvtsv2.reading.segment_reading.WINDOWS_PER_READ", 8)
     table = write_video(tmp_path / "table.mp4", num_frames=120)
     sequential = write_video(tmp_path / "sequential.avi", codec="mpeg4", num_frames=120)
     assert [len(group) for group in plan(table, 0.25)] == [8, 8, 4]
@@ -258,7 +261,7 @@ def test_embeddings_are_those_of_the_processor_s_pixels_bit_by_bit(model_folder,
     model = TVTSv2Model.from_pretrained(model_folder)
     processor = TVTSv2VideoProcessor(crop_size=24, num_frames=4, **settings)
     paths = [write_video(tmp_path / f"{number}.mp4", num_frames=number) for number in (2, 9, 3, 4, 2)]
-    embedder = VideoEmbedder(model, processor, batch_size=len(paths), num_readers=1)
+    embedder = VideoEmbedder(torch_backend(model), processor, batch_size=len(paths), num_readers=1)
     results = list(embedder.embed(VideoEntry(path.name, path) for path in paths))
     pixels = processor(paths, return_tensors=None)["pixel_values_videos"]
     shapes = {video.shape for video in pixels}
@@ -274,7 +277,7 @@ def test_frames_go_to_the_model_s_device_and_are_normalised_there():
     seen = []
 
     class ModelElsewhere:
-        device, dtype = torch.device("meta"), torch.bfloat16
+        dtype = torch.bfloat16
 
         def get_video_features(self, pixels, class_token_only):
             seen.append((pixels.device.type, pixels.dtype, tuple(pixels.shape)))
@@ -286,7 +289,7 @@ def test_frames_go_to_the_model_s_device_and_are_normalised_there():
             return super().normalize_frames(frames)
 
     segments = [Segment(None, np.zeros((num_frames, 8, 8, 3), np.uint8)) for num_frames in (3, 12, 3)]
-    VideoEmbedder(ModelElsewhere(), Processor()).embed_segments(segments)
+    VideoEmbedder(torch_backend(ModelElsewhere()), Processor(), device="meta").embed_segments(segments)
     assert sorted(seen[:2], key=str) == [
         ("meta", torch.uint8, (1, 12, 8, 8, 3)),
         ("meta", torch.uint8, (2, 3, 8, 8, 3)),
@@ -325,7 +328,7 @@ def test_a_crash_of_the_decoder_costs_one_file(model_folder, videos, tmp_path, c
     monkeypatch.undo()
     assert embed(model_folder, videos, store, "--retry_failed") == 3
     output = capsys.readouterr()
-    assert "2 videos embedded" in output.out and "the model waited for videos" in output.out
+    assert "2 videos embedded" in output.out and "limited by " in output.out
     assert "1 could not be read" in output.err and len(read_store(store)) == NUM_VIDEOS
 
 
@@ -339,7 +342,7 @@ class Clock:
         return self.seconds
 
 
-def test_the_share_of_waiting_is_that_of_the_time_since_the_first_read(monkeypatch):
+def test_the_parts_of_the_time_since_the_first_read(monkeypatch):
     clock = Clock()
 
     class LateReads:
@@ -359,19 +362,21 @@ def test_the_share_of_waiting_is_that_of_the_time_since_the_first_read(monkeypat
             clock.seconds += 1.0
             return True, [Segment(None, np.zeros((1, 2, 2, 3), np.uint8))]
 
-    class SlowModel:
-        device, dtype = torch.device("cpu"), torch.float32
-
-        def get_video_features(self, pixels, class_token_only):
-            clock.seconds += 3.0
-            return SimpleNamespace(pooler_output=torch.zeros(len(pixels), 4))
+    def embed_slowly(pixels):
+        clock.seconds += 3.0
+        return torch.zeros(len(pixels), 4)
 
     monkeypatch.setattr("tvtsv2.models.video_embedding.time", clock)
     monkeypatch.setattr("tvtsv2.models.video_embedding.ReadingProcesses", LateReads)
-    embedder = VideoEmbedder(SlowModel(), TVTSv2VideoProcessor(), batch_size=1)
+    embedder = VideoEmbedder(embed_slowly, TVTSv2VideoProcessor(), batch_size=1)
     entries = [VideoEntry(str(index), Path(str(index))) for index in range(5)]
-    assert len(list(embedder.embed(entries))) == 5
-    assert embedder.waiting_share == pytest.approx(4 / 16)  # four reads of 1 s, four batches of 3 s before the last
+    for _ in embedder.embed(entries):
+        clock.seconds += 0.5
+    assert embedder.seconds == {"reading": 4.0, "model": 15.0, "store": 2.5}  # not the first read
+    assert describe_limit(embedder.seconds, 2).startswith(
+        "limited by model (reading 19%, model 70%, store 12%): try --dtype"
+    )
+    assert "raise --num_readers, which was 2" in describe_limit({"reading": 2.0, "model": 1.0, "store": 0.0}, 2)
 
 
 def test_going_on_skips_what_is_in_and_what_failed(model_folder, videos, tmp_path, capsys):

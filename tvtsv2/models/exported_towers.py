@@ -1,4 +1,4 @@
-"""The two towers as modules of one tensor to one tensor, exported and compared.
+"""The two towers as modules of one tensor to one tensor: exported, quantized and compared.
 
 Axes: B videos or texts, T frames, L tokens, P projection.
 """
@@ -6,12 +6,12 @@ Axes: B videos or texts, T frames, L tokens, P projection.
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.export import Dim
 
 from modeling_tvtsv2 import TVTSv2Model
+from tvtsv2.models.backends import onnxruntime_backend
 
 MAX_DIFFERENCE = 1e-3  # of the embedding's length: other kernels add up float32 in another order
 
@@ -114,7 +114,7 @@ def check_tower(tower: nn.Module, file: Path) -> float:
     Raises:
         ValueError: it is too large, or a shape does not run.
     """
-    run = _load_onnx(tower, file) if file.suffix == ".onnx" else torch.export.load(file).module()
+    run = onnxruntime_backend(file) if file.suffix == ".onnx" else torch.export.load(file).module()
     worst = 0.0
     for inputs in tower.inputs():
         with torch.no_grad():
@@ -126,13 +126,41 @@ def check_tower(tower: nn.Module, file: Path) -> float:
     return worst
 
 
-def _load_onnx(tower: nn.Module, file: Path):
-    import onnxruntime
+def quantize_onnx(file: Path, target: Path, videos: torch.Tensor) -> None:
+    """Write a video tower whose linear layers multiply in int8, scaled per channel and, for inputs, per tensor.
 
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    Quantizing is static: the inputs' ranges are those that occur on `videos`.
 
-    def run(inputs: torch.Tensor) -> torch.Tensor:
-        (outputs,) = session.run([tower.output_name], {tower.input_name: np.ascontiguousarray(inputs.numpy())})
-        return torch.from_numpy(outputs)
+    Args:
+        file: what `export_onnx` wrote.
+        videos: pixel values (B, T, 3, H, W).
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    return run
+    class Videos(CalibrationDataReader):
+        rest = iter(videos.split(1))
+
+        def get_next(self) -> dict | None:
+            video = next(self.rest, None)
+            return None if video is None else {VideoTower.input_name: video.numpy()}
+
+    quantize_static(
+        file,
+        target,
+        Videos(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        # Attention, and what layers return, stay in float32.
+        extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+    )
+
+
+@torch.no_grad()
+def cosines(tower: nn.Module, file: Path, videos: torch.Tensor) -> torch.Tensor:
+    """Return the cosines (B,) of PyTorch's embeddings with an ONNX file's, for pixel values (B, T, 3, H, W)."""
+    run = onnxruntime_backend(file)
+    pairs = [(tower(video), run(video)) for video in videos.split(1)]
+    return torch.cat([nn.functional.cosine_similarity(*pair) for pair in pairs])

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from tvtsv2.models.backends import torch_backend
 from tvtsv2.models.model_loading import hash_weights, load_model, load_processor
 
 
@@ -28,6 +29,7 @@ class Query:
             raise ValueError(f"The model {name} has other weights than the one the store comes from; see --model.")
         self.processor = load_processor(name, revision=revision)
         self.processor.video_processor.preset = provenance["transform"]["preset"]
+        self.embed_pixels = torch_backend(self.model, keep=provenance.get("video_tower", {}).get("keep", 1.0))
 
     @torch.no_grad()
     def embed_text(self, text: str) -> np.ndarray:
@@ -35,8 +37,6 @@ class Query:
         output = self.model.get_text_features(**self.processor(text=[text], return_tensors="pt"))
         return output.pooler_output[0].float().numpy()
 
-    @torch.no_grad()
     def embed_video(self, video: str) -> np.ndarray:
         """Return the embedding (P,) float32 of a video file."""
-        inputs = self.processor(videos=video, return_tensors="pt").to(self.model.dtype)
-        return self.model.get_video_features(**inputs, class_token_only=True).pooler_output[0].float().numpy()
+        return self.embed_pixels(self.processor(videos=video, return_tensors="pt")["pixel_values_videos"])[0].numpy()

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -15,13 +16,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor
+from tvtsv2.models.backends import Backend
 from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, result_of
 from tvtsv2.reading.segment_reading import Segment, Windows, plan_reads, read_whole, read_windows
 from tvtsv2.reading.video_list import VideoEntry
 
 READS_AHEAD = 2  # per reading process
+PARTS = ("reading", "model", "store")
 
 
 @dataclass
@@ -46,31 +48,34 @@ class VideoEmbedder:
     """Embeds videos.
 
     Args:
-        model, video_processor: as loaded; the model on its device.
+        backend: the video tower.
+        video_processor: as loaded.
+        device: where frames are normalized and the backend takes them.
         windows: None: a segment is a whole video.
         batch_size: segments that go through the model at a time.
         num_readers: processes that read a file, or a group of windows, each.
         normalize: scale embeddings to length 1.
 
     Attributes:
-        waiting_share: of the time since the first segment came in, how much the model spent waiting for others.
+        seconds: where the time since the first segment came in went: "reading" (waiting for it), "model", and "store"
+            (what the caller of `embed` does between results).
     """
 
     def __init__(
         self,
-        model: TVTSv2Model,
+        backend: Backend,
         video_processor: TVTSv2VideoProcessor,
         *,
+        device: torch.device | str = "cpu",
         windows: Windows | None = None,
         batch_size: int = 8,
         num_readers: int = 2,
         normalize: bool = False,
     ):
-        self.model, self.video_processor, self.windows = model, video_processor, windows
+        self.backend, self.video_processor, self.windows = backend, video_processor, windows
+        self.device = torch.device(device)
         self.batch_size, self.num_readers, self.normalize = batch_size, num_readers, normalize
-        self.waiting_share = 0.0
-        self._started: float | None = None
-        self._waited = 0.0
+        self.seconds = dict.fromkeys(PARTS, 0.0)
 
     def embed(self, entries: Iterable[VideoEntry]) -> Iterator[VideoResult]:
         """Yields a result per video, in their order."""
@@ -85,30 +90,41 @@ class VideoEmbedder:
                 self.embed_segments(waiting[: self.batch_size])
                 del waiting[: self.batch_size]
             while open_results and open_results[0].is_complete:
-                yield open_results.popleft()
+                with self._timed("store"):
+                    yield open_results.popleft()
         self.embed_segments(waiting)
-        yield from open_results
+        for result in open_results:
+            with self._timed("store"):
+                yield result
 
-    @torch.no_grad()
     def embed_segments(self, segments: list[Segment]) -> None:
         """Give each segment its embedding (P,), and drop its frames."""
-        for batch, pixels in self._batches(segments):
-            output = self.model.get_video_features(pixels.to(self.model.dtype), class_token_only=True)
-            embeddings = output.pooler_output.float()
-            if self.normalize:
-                embeddings = nn.functional.normalize(embeddings, dim=-1)
-            for segment, embedding in zip(batch, embeddings.cpu().numpy(), strict=True):
-                segment.embedding, segment.frames = embedding, None
+        with self._timed("model"):
+            for batch, pixels in self._batches(segments):
+                embeddings = self.backend(pixels)
+                if self.normalize:
+                    embeddings = nn.functional.normalize(embeddings, dim=-1)
+                for segment, embedding in zip(batch, embeddings.cpu().numpy(), strict=True):
+                    segment.embedding, segment.frames = embedding, None
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        """Add the time that the block takes to a part."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.perf_counter() - started
 
     def _batches(self, segments: list[Segment]) -> Iterator[tuple[list[Segment], torch.Tensor]]:
-        """Yields segments of one shape and their pixels (B, T, 3, H, W), normalised on the model's device."""
+        """Yields segments of one shape and their pixels (B, T, 3, H, W), normalized on the device."""
         parts: dict[torch.Size, list] = {}  # by the shape of pixels: padded, videos of different lengths are alike
         for shape in {segment.frames.shape for segment in segments}:
             group = [segment for segment in segments if segment.frames.shape == shape]
             frames = torch.from_numpy(np.stack([segment.frames for segment in group]))
-            if self.model.device.type == "cuda":
+            if self.device.type == "cuda":
                 frames = frames.pin_memory()
-            pixels = self.video_processor.normalize_frames(frames.to(self.model.device, non_blocking=True))
+            pixels = self.video_processor.normalize_frames(frames.to(self.device, non_blocking=True))
             parts.setdefault(pixels.shape[1:], []).append((group, pixels))
         for groups_and_pixels in parts.values():
             groups, pixels = zip(*groups_and_pixels, strict=True)
@@ -116,7 +132,7 @@ class VideoEmbedder:
 
     def _read(self, entries: Iterable[VideoEntry]) -> Iterator[tuple[VideoResult, list[Segment]]]:
         """Yields results in order, with the segments of each read as they come in."""
-        self._started, self._waited = None, 0.0
+        self.seconds, has_begun = dict.fromkeys(PARTS, 0.0), False
         with ReadingProcesses(self.video_processor, self.num_readers) as processes:
             for (result, is_last), future in self._ahead(self._reads(entries, processes)):
                 segments, error = self._take(future)
@@ -126,22 +142,17 @@ class VideoEmbedder:
                 if result.error is not None:
                     result.segments, segments = [], []
                 result.is_read = is_last or result.error is not None
-                if segments and self._started is None:
-                    self._started, self._waited = time.perf_counter(), 0.0
+                if segments and not has_begun:
+                    self.seconds, has_begun = dict.fromkeys(PARTS, 0.0), True
                 yield result, segments
 
     def _take(self, future: Future) -> tuple[Any, str | None]:
         """Returns the future's result, or the reason why the read failed; counts the time it takes."""
-        asked = time.perf_counter()
-        try:
-            return result_of(future), None
-        except ReadingFailed as error:
-            return None, str(error)
-        finally:
-            now = time.perf_counter()
-            self._waited += now - asked
-            if self._started is not None:
-                self.waiting_share = self._waited / (now - self._started)
+        with self._timed("reading"):
+            try:
+                return result_of(future), None
+            except ReadingFailed as error:
+                return None, str(error)
 
     def _ahead(self, calls: Iterator[tuple]) -> Iterator[tuple]:
         """Yields (anything, future) in order, after enough others behind it have been submitted."""

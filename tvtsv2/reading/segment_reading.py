@@ -12,8 +12,9 @@ from processing import TVTSv2VideoProcessor, VideoFileMetadata, read_video
 from tvtsv2.reading.video_list import VideoEntry
 from tvtsv2.store.rows import Row
 
-# Windows read at a time, which bounds memory; each read makes the packet table of the file anew.
-WINDOWS_PER_READ = 8
+# Windows read at a time: each read makes the packet table of the file anew, and decodes again what its first window
+# shares with the read before, from a keyframe on. The bytes of their frames bound memory.
+WINDOWS_PER_READ = 32
 MAX_GROUP_BYTES = 2**27
 
 
@@ -59,10 +60,10 @@ def plan_reads(
     _, metadata = read_video(str(entry.path), lambda metadata: [0])
     spans = windows.of(metadata.duration) or [(0.0, metadata.duration)]  # which the reader refuses
     spans = [span for span in spans if metadata.has_frames(*span)] or spans[:1]
-    size = WINDOWS_PER_READ
-    if metadata.reading_method == "sequential":
-        crop = video_processor.crop_size
-        size = max(size, MAX_GROUP_BYTES // (3 * video_processor.num_frames * crop["height"] * crop["width"]))
+    crop = video_processor.crop_size
+    size = max(1, MAX_GROUP_BYTES // (3 * video_processor.num_frames * crop["height"] * crop["width"]))
+    if metadata.reading_method != "sequential":
+        size = min(size, WINDOWS_PER_READ)
     return [spans[start : start + size] for start in range(0, len(spans), size)]
 
 

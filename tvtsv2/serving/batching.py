@@ -8,6 +8,7 @@ import torch
 
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2Processor
+from tvtsv2.models.backends import torch_backend
 from tvtsv2.models.video_embedding import VideoEmbedder
 from tvtsv2.reading.segment_reading import Segment
 
@@ -24,7 +25,9 @@ class Batcher:
 
     def __init__(self, model: TVTSv2Model, processor: TVTSv2Processor, batch_size: int):
         self.model, self.processor, self.batch_size = model, processor, batch_size
-        self.embedder = VideoEmbedder(model, processor.video_processor, normalize=True)
+        self.embedder = VideoEmbedder(
+            torch_backend(model), processor.video_processor, device=model.device, normalize=True
+        )
         self._queue: asyncio.Queue[tuple[str | Segment, asyncio.Future]] = asyncio.Queue()
         self._thread = ThreadPoolExecutor(1)
 

@@ -73,12 +73,15 @@ def write_videos(folder: Path, number: int, size: tuple[int, int]) -> list[Path]
 
 def _compare_embedding(model_folder: Path, videos: list[Path], device: str) -> float:
     """Return the distance between the embeddings of `VideoEmbedder` and those of processor and model, float32."""
+    from tvtsv2.models.backends import torch_backend
     from tvtsv2.models.model_loading import load_model, load_processor
     from tvtsv2.models.video_embedding import VideoEmbedder
     from tvtsv2.reading.video_list import VideoEntry
 
     model, processor = load_model(str(model_folder)).to(device), load_processor(str(model_folder))
-    embedder = VideoEmbedder(model, processor.video_processor, batch_size=2, num_readers=2)
+    embedder = VideoEmbedder(
+        torch_backend(model), processor.video_processor, device=device, batch_size=2, num_readers=2
+    )
     entries = [VideoEntry(path.name, path) for path in videos]
     streamed = torch.from_numpy(np.concatenate([result.embeddings() for result in embedder.embed(entries)]))
     with torch.no_grad():
