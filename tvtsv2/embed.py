@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import time
 
 from tvtsv2.errors import ArgumentError
 
@@ -128,6 +129,8 @@ def _embed_share(arguments: argparse.Namespace, entries: list, state) -> int:
         state.wait_for_everyone()  # the first to write must not make others count less
         with StoreWriter(store, queue, replaced=changed | store.failures().keys()) as writer:
             num_new, num_newly_failed = _embed(embedder, writer, todo, show_progress=state.is_main_process)
+            started_writing = time.perf_counter()
+        embedder.seconds["store"] += time.perf_counter() - started_writing
         # Launchers end all processes when one exits with another code than 0.
         state.wait_for_everyone()
     num_failed += num_newly_failed
