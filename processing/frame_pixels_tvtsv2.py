@@ -36,21 +36,6 @@ def pil_nearest_indices(source_size: int, target_size: int) -> torch.Tensor:
     return torch.from_numpy(np.minimum(np.cumsum(steps).astype(np.int64), source_size - 1))
 
 
-def shortest_edge_size(height: int, width: int, shortest_edge: int) -> tuple[int, int]:
-    """Return height and width after scaling the shorter side to `shortest_edge`; the longer one is truncated.
-
-    Source: released code (torchvision's rule for an integer size).
-    """
-    if height <= width:
-        return shortest_edge, shortest_edge * width // height
-    return shortest_edge * height // width, shortest_edge
-
-
-def center_crop_offset(size: int, crop: int) -> int:
-    """Return the start of a centered crop along one side. Source: released code; halves round to even."""
-    return round((size - crop) / 2)
-
-
 def transform_for(
     height: int, width: int, settings: FrameSettings, generator: np.random.Generator | None = None
 ) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -64,7 +49,8 @@ def transform_for(
                 f"{resized_height}x{resized_width}; choose a larger `size` or a smaller `crop_size`."
             )
         if generator is None:
-            top, left = center_crop_offset(resized_height, crop.height), center_crop_offset(resized_width, crop.width)
+            # Halves round to even. Source: released code.
+            top, left = round((resized_height - crop.height) / 2), round((resized_width - crop.width) / 2)
         else:
             top = int(generator.integers(resized_height - crop.height + 1))
             left = int(generator.integers(resized_width - crop.width + 1))
@@ -103,7 +89,8 @@ def resized_size(height: int, width: int, settings: FrameSettings) -> tuple[int,
     elif size is None:
         size = crop
     if size.shortest_edge:
-        return shortest_edge_size(height, width, size.shortest_edge)
+        # The longer side is truncated. Source: released code (torchvision's rule for an integer size).
+        return size.shortest_edge * height // min(height, width), size.shortest_edge * width // min(height, width)
     if size.height and size.width:
         return size.height, size.width
     raise ValueError(f"`size` needs 'shortest_edge', or 'height' and 'width', got {size}.")

@@ -92,15 +92,13 @@ class ReadRequest:
 
     sample_indices_fn: Callable[..., Indices]
     frame_transform: Callable[[np.ndarray], np.ndarray] | None
-    apply_rotation: bool
     strict: bool
 
     def start(self, video: OpenVideo, metadata: VideoFileMetadata, first_frame: av.VideoFrame) -> TakenFrames:
         """Ask for the indices and return the collector of their frames."""
         indices = check_indices(self.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
-        orientation = orientation_of(first_frame) if self.apply_rotation else Orientation()
         size = (first_frame.width, first_frame.height)
-        return TakenFrames(video, size, indices, self.frame_transform, orientation)
+        return TakenFrames(video, size, indices, self.frame_transform, orientation_of(first_frame))
 
     def finish(self, taken: TakenFrames, metadata: VideoFileMetadata) -> tuple[np.ndarray, VideoFileMetadata]:
         """Return the frames and the completed metadata.

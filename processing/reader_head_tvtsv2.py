@@ -99,9 +99,10 @@ def check_head(file: BinaryIO, size: int) -> None:
     file.seek(0)
     head = file.read(8)
     if head[:4] == b"\x1a\x45\xdf\xa3":
-        for track in _find_elements(file, (0, size), SEGMENT, TRACKS, TRACK_ENTRY):
-            encryption = _find_elements(file, track, CONTENT_ENCODINGS, CONTENT_ENCODING, CONTENT_ENCRYPTION)
-            if any(encryption) and any(_find_elements(file, track, VIDEO)):
+        budget = itertools.repeat(True, MAX_ELEMENTS)
+        for track in _find_elements(file, budget, (0, size), SEGMENT, TRACKS, TRACK_ENTRY):
+            encryption = _find_elements(file, budget, track, CONTENT_ENCODINGS, CONTENT_ENCODING, CONTENT_ENCRYPTION)
+            if any(encryption) and any(_find_elements(file, budget, track, VIDEO)):
                 raise HostileHead(ENCRYPTED)
     if head[4:] not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof"):
         return
@@ -193,22 +194,23 @@ def declared_size(head: bytes) -> int | None:
     return None if segment_size is None else position + segment_size
 
 
-def _find_elements(file: BinaryIO, within: tuple[int, int], kind: bytes, *path: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the place [start, end) of the content of each Matroska element at the end of a path of kinds."""
-    for found, start, end in itertools.islice(_elements(file, *within), MAX_ELEMENTS):
-        if found == kind:
-            yield from _find_elements(file, (start, end), *path) if path else [(start, end)]
+def _find_elements(
+    file: BinaryIO, budget: Iterator[bool], within: tuple[int, int], kind: bytes, *path: bytes
+) -> Iterator[tuple[int, int]]:
+    """Yield the place [start, end) of the content of each Matroska element at the end of a path of kinds.
 
-
-def _elements(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    while start < end:
+    Every element that is looked at takes one item of `budget`.
+    """
+    start, end = within
+    while start < end and next(budget, False):
         file.seek(start)
         header = file.read(12)
-        kind = header[: max(1, 9 - header[0].bit_length())]
-        size, position = _ebml_size(header, len(kind))
+        found = header[: max(1, 9 - header[0].bit_length())]
+        size, position = _ebml_size(header, len(found))
         content = start + position
         start = end if size is None else min(content + size, end)
-        yield kind, content, start
+        if found == kind:
+            yield from _find_elements(file, budget, (content, start), *path) if path else [(content, start)]
 
 
 def ends_as_ogg(tail: bytes) -> bool:

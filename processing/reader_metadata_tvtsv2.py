@@ -67,8 +67,8 @@ class VideoFileMetadata(VideoMetadata):
     """Metadata of a video file and of the frames taken from it.
 
     Extends the fields of `transformers` (`total_num_frames`: frames that decode, `fps`: their number over `duration`,
-    `duration`: seconds from the first frame shown to the end of the last, `width` and `height`: of the frames,
-    upright if they are returned so).
+    `duration`: seconds from the first frame shown to the end of the last, `width` and `height`: of the
+    upright frames).
 
     Attributes:
         rotation: Degrees counter-clockwise that turn the stored frames upright, in (-180, 180].
@@ -135,9 +135,7 @@ class VideoFileMetadata(VideoMetadata):
         return int(np.searchsorted(self.frame_seconds - self.frame_seconds[0], seconds))
 
 
-def describe(
-    video: OpenVideo, first_frame: av.VideoFrame, ticks: np.ndarray | list[int | None], apply_rotation: bool
-) -> VideoFileMetadata:
+def describe(video: OpenVideo, first_frame: av.VideoFrame, ticks: np.ndarray | list[int | None]) -> VideoFileMetadata:
     """Return the metadata of a video, with all limits checked that depend on it.
 
     Args:
@@ -156,7 +154,7 @@ def describe(
     video.check_frame_size(first_frame.width, first_frame.height)
     orientation = orientation_of(first_frame)
     width, height = first_frame.width, first_frame.height
-    if apply_rotation and orientation.quarter_turns % 2:
+    if orientation.quarter_turns % 2:
         width, height = height, width
     return VideoFileMetadata(
         total_num_frames=len(times),

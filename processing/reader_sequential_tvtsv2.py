@@ -152,7 +152,7 @@ class _Survey:
         with self.open_again() as video:
             ticks = _announced_ticks(video)
             try:
-                self.announced = describe(video, self.first_frame, ticks, self.request.apply_rotation)
+                self.announced = describe(video, self.first_frame, ticks)
                 self.taken = self.request.start(self.video, self.announced, self.first_frame)
             except ValueError:  # of the wrong number of frames, perhaps
                 self.taken = None
@@ -162,7 +162,7 @@ class _Survey:
         if self.first_frame is None:
             video.check_frame_size(video.stream.codec_context.width, video.stream.codec_context.height)
             raise video.error("no frame of it can be decoded.")
-        metadata = describe(video, self.first_frame, self.ticks, self.request.apply_rotation)
+        metadata = describe(video, self.first_frame, self.ticks)
         metadata.num_undecodable_packets = self.damage.num_undecodable_packets
         metadata.num_corrupt_frames = self.damage.num_corrupt_frames
         metadata.is_truncated = self.damage.is_truncated or is_cut_short(video, self.damage.num_packets)

@@ -31,7 +31,6 @@ def read_video(
     sample_indices_fn: Callable[..., Indices],
     *,
     frame_transform: Callable[[np.ndarray], np.ndarray] | None = None,
-    apply_rotation: bool = True,
     strict: bool = True,
     num_threads: int | None = None,
     limits: VideoLimits = DEFAULT_LIMITS,
@@ -51,22 +50,21 @@ def read_video(
             frames, or other times, than the packets announced.
         frame_transform: Applied at once to each frame taken, (H, W, 3) uint8 to an array of a fixed shape, so that only
             its results are kept in memory.
-        apply_rotation: Turn and mirror frames as the file's display matrix says; False leaves them as stored.
         strict: Raise for a truncated file, for one of which over 5 % of the packets or frames are damaged, and for
             frames taken that the decoder flags as corrupt. False takes what decodes; the metadata counts the damage.
         num_threads: Threads to decode with; None: all cores up to 8, but one inside a data loader's worker.
         limits: What the read may cost.
 
     Returns:
-        `(T, H, W, 3)` uint8 RGB, upright (or what `frame_transform` makes of each frame, stacked), and the metadata,
-        whose width and height are those before `frame_transform`.
+        `(T, H, W, 3)` uint8 RGB, upright as the file's display matrix says (or what `frame_transform` makes of each
+        frame, stacked), and the metadata, whose width and height are those before `frame_transform`.
 
     Raises:
         VideoReadingError: The file cannot be read, or exceeds a limit.
         ValueError: The indices are empty or out of range.
     """
     num_threads = min(default_num_threads(), MAX_THREADS) if num_threads is None else num_threads
-    request = ReadRequest(sample_indices_fn, frame_transform, apply_rotation, strict)
+    request = ReadRequest(sample_indices_fn, frame_transform, strict)
     open_again = functools.partial(open_video, path, limits, time.monotonic())
     with open_again() as video:
         check_scrambling(video)
@@ -142,7 +140,7 @@ def _read_by_table(video: OpenVideo, request: ReadRequest, num_threads: int) -> 
     table = read_packet_table(video)
     reader = PacketReader(video, table)
     first = decode_first_frames(video, table, reader)
-    metadata = describe(video, first.frames[0], table.pts[table.display_order], request.apply_rotation)
+    metadata = describe(video, first.frames[0], table.pts[table.display_order])
     metadata.reading_method = "packet_table"
     metadata.is_truncated = is_cut_short(video, len(table.pts))
     request.check_damage(metadata, video)

@@ -145,8 +145,6 @@ def test_rotation_is_applied_and_told(odd_files):
     path, images, _ = odd_files("rotated")
     metadata = check_read(path, images, [0, 5])
     assert metadata.rotation == 90 and (metadata.height, metadata.width) == images[0].shape[:2] == (96, 64)
-    stored, metadata = read_video(path, lambda metadata: [0, 5], apply_rotation=False)
-    assert (np.rot90(stored[1]) == images[5]).all() and (metadata.height, metadata.width) == (64, 96)
 
 
 def test_frames_without_rising_times_are_taken_to_be_evenly_spread(tmp_path):
