@@ -1,9 +1,4 @@
-"""Both pipelines against the model called by hand; batches, mixed inputs, errors; from a folder, as a stranger."""
-
-import json
-import os
-import subprocess
-import sys
+"""Both pipelines against the model called by hand; batches, mixed inputs, errors."""
 
 import numpy as np
 import PIL.Image
@@ -173,43 +168,3 @@ def test_unknown_arguments_and_unreadable_files_are_errors(classify, extract, vi
     broken.write_bytes(b"no video")
     with pytest.raises(VideoReadingError, match=r"broken\.mp4"):
         extract([videos[0], str(broken)])
-
-
-STRANGER = """
-import json, sys
-for name in ("modeling_tvtsv2", "processing", "training", "benchmarks", "tvtsv2"):
-    sys.modules[name] = None
-import torch
-torch.set_num_threads(1)
-from transformers import pipeline
-folder, *videos = sys.argv[1:]
-arguments = {"model": folder, "device": "cpu"}
-try:
-    pipeline("video-feature-extraction", **arguments, trust_remote_code=False)
-except ValueError as error:
-    refusal = str(error)
-extract = pipeline("video-feature-extraction", **arguments, trust_remote_code=True)
-classify = pipeline("zero-shot-video-classification", **arguments, trust_remote_code=True)
-scores = classify(videos, candidate_labels=["red circle", "blue square"], templates="{}", batch_size=2)
-extract.save_pretrained("saved")
-again = pipeline("video-feature-extraction", **arguments | {"model": "saved"}, trust_remote_code=True)
-assert torch.allclose(torch.tensor(again(videos)), torch.tensor(extract(videos)), atol=1e-5)
-print(json.dumps({"refusal": refusal, "embeds": extract(videos), "scores": scores, "class": str(type(extract))}))
-"""
-
-
-def test_from_a_folder_where_the_project_is_not_installed(folder, videos, extract, classify, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
-        "HF_HOME": str(tmp_path),
-        "HF_MODULES_CACHE": str(tmp_path / "modules"),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-c", STRANGER, str(folder), *videos]
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-    assert finished.returncode == 0, finished.stderr
-    results = json.loads(finished.stdout.splitlines()[-1])
-    assert "transformers_modules" in results["class"] and "trust_remote_code" in results["refusal"]
-    assert np.allclose(results["embeds"], extract(videos), atol=1e-5)
-    expected = classify(videos, candidate_labels=["red circle", "blue square"], templates="{}")
-    for actual, wanted in zip(results["scores"], expected, strict=True):
-        assert scores_of(actual) == pytest.approx(scores_of(wanted), abs=1e-5)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import pipeline
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining, TVTSv2Model
 from tests.conftest import make_tiny_config, randomized
@@ -23,11 +24,12 @@ TEXTS = ["red circle", "blue square moves"]
 PREAMBLE = """
 import sys
 from pathlib import Path
-for name in ("modeling_tvtsv2", "processing", "training", "benchmarks"):
+for name in ("modeling_tvtsv2", "processing", "training", "benchmarks", "tvtsv2"):
     sys.modules[name] = None
 import torch
 from transformers import (
-    AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForVideoClassification, AutoProcessor, AutoVideoProcessor
+    AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForVideoClassification, AutoProcessor, AutoVideoProcessor,
+    pipeline,
 )
 torch.set_num_threads(1)
 video, *folders = sys.argv[1:]
@@ -95,6 +97,16 @@ for kind, auto_class, name in (
     part, report = auto_class.from_pretrained(folders[4] / kind, output_loading_info=True, **trust)
     assert type(part).__name__ == name and not any(report.values()), (kind, report)
     results[f"{kind} of a stranger"] = dict(part.state_dict())
+
+extract = pipeline("video-feature-extraction", model=folder, device="cpu", **trust)
+assert type(extract).__module__.startswith("transformers_modules."), type(extract).__module__
+extract.save_pretrained("saved")
+again = pipeline("video-feature-extraction", model="saved", device="cpu", **trust)
+classify = pipeline("zero-shot-video-classification", model=folder, device="cpu", **trust)
+results["pipelines"] = {
+    "embeds": extract([video, video]), "embeds again": again([video, video]),
+    "scores": classify([video, video], candidate_labels=["red circle", "blue square"], templates="{}", batch_size=2),
+}
 try:
     AutoModel.from_pretrained(folder, trust_remote_code=False)
 except ValueError as error:
@@ -235,6 +247,21 @@ def test_parts_saved_by_a_stranger_serve_the_next(first_stranger, second_strange
     assert_same_bits(second_stranger["vision of a stranger"], model.vision_model.state_dict())
     assert_same_bits(second_stranger["text of a stranger"], model.text_model.state_dict())
     assert_same_bits(second_stranger["classifier of a stranger"], first_stranger["classifier"])
+
+
+def test_pipelines_of_a_folder_serve_strangers(second_stranger, folder, video):
+    parts = {"model": TVTSv2Model.from_pretrained(folder), "processor": small_processor(), "device": "cpu"}
+    results, videos = second_stranger["pipelines"], [str(video)] * 2
+    expected = torch.tensor(pipeline("video-feature-extraction", **parts)(videos))
+    for name in ("embeds", "embeds again"):
+        torch.testing.assert_close(torch.tensor(results[name]), expected, rtol=0, atol=1e-5)
+    classify = pipeline("zero-shot-video-classification", **parts)
+    labels = ["red circle", "blue square"]
+    for actual, wanted in zip(
+        results["scores"], classify(videos, candidate_labels=labels, templates="{}"), strict=True
+    ):
+        assert [score["label"] for score in actual] == [score["label"] for score in wanted]
+        assert [score["score"] for score in actual] == pytest.approx([score["score"] for score in wanted], abs=1e-5)
 
 
 def test_without_trust_nothing_of_the_folder_is_run(second_stranger):

@@ -107,7 +107,7 @@ def test_frames_are_turned_and_mirrored_as_the_display_matrix_says(tmp_path, mat
     assert ((turned[:, ::-1] if metadata.is_mirrored else turned) == frame).all()
 
 
-@pytest.mark.parametrize("scheme", ["cenc", "cbcs", "webm", "scrambled"])
+@pytest.mark.parametrize("scheme", ["cenc", "cbcs", "webm", "scrambled ts", "scrambled m2ts"])
 @pytest.mark.parametrize("strict", [True, False])
 def test_encrypted_files_are_refused(tmp_path, scheme, strict):
     path = write_encrypted(tmp_path / "video.mp4", scheme)

@@ -49,16 +49,24 @@ def write_encrypted(path: Path, scheme: str) -> Path:
     """A video that says that no decoder can make frames of it without the key: of MP4, WebM or MPEG-TS."""
     if scheme == "webm":
         return _write_encrypted_webm(path)
-    if scheme == "scrambled":
-        data = bytearray(write_video(path, container_format="mpegts").read_bytes())
-        video_packets = [start for start in range(0, len(data), 188) if data[start + 1] & 31 == 1]  # PID 256
-        for start in video_packets[10::7]:
-            data[start + 3] |= 0x80
-        path.write_bytes(data)
-        return path
+    if scheme.startswith("scrambled"):
+        return _write_scrambled(path, is_m2ts=scheme.endswith("m2ts"))
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "01" * 16, "encryption_kid": "02" * 16}
     write_video(path, container_options=options)
     path.write_bytes(path.read_bytes().replace(b"schm\0\0\0\0cenc", b"schm\0\0\0\0" + scheme.encode()))
+    return path
+
+
+def _write_scrambled(path: Path, is_m2ts: bool) -> Path:
+    options = {"mpegts_m2ts_mode": str(int(is_m2ts))}
+    data = bytearray(write_video(path, container_format="mpegts", container_options=options).read_bytes())
+    with av.open(str(path)) as container:
+        pid = container.streams.video[0].id
+    starts = range(4, len(data), 192) if is_m2ts else range(0, len(data), 188)
+    video_packets = [start for start in starts if (data[start + 1] & 31) << 8 | data[start + 2] == pid]
+    for start in video_packets[10::7]:
+        data[start + 3] |= 0x80
+    path.write_bytes(data)
     return path
 
 
