@@ -196,9 +196,8 @@ def _build(arguments: argparse.Namespace, device):
     from tvtsv2.reading.segment_reading import Windows
     from tvtsv2.store.provenance import describe
 
-    windows = None
-    if arguments.windows is not None:
-        windows = Windows(arguments.windows, arguments.windows if arguments.stride is None else arguments.stride)
+    seconds = arguments.windows
+    windows = None if seconds is None else Windows(seconds, arguments.stride or seconds)
     model = load_model(
         arguments.model,
         revision=arguments.revision,

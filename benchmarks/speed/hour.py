@@ -31,8 +31,7 @@ import tvtsv2.embed
 from benchmarks.records import make_record, write_record
 from benchmarks.speed.gpu.commands import write_model
 from benchmarks.speed.reading.video_files import FPS, make_file
-from processing import reader_tvtsv2
-from processing.frame_pixels_tvtsv2 import FrameGeometry
+from processing import frame_pixels_tvtsv2, reader_tvtsv2
 from processing.reader_packets_tvtsv2 import PacketReader
 from tvtsv2.main import main as run_tvtsv2
 
@@ -105,12 +104,15 @@ class Parts(Counter):
 def measure_parts(model: Path, video: Path, minutes: int, options: list[str]) -> dict:
     """Return the seconds of one core that a minute of video takes, by parts, and the share of packets decoded."""
     parts = Parts()
+    transform_for = frame_pixels_tvtsv2.transform_for
     patches = [
         patch("tvtsv2.models.video_embedding.ReadingProcesses", ReadingHere),
         patch.object(ReadingHere, "submit", parts.timed("reading", ReadingHere.submit)),
         patch.object(reader_tvtsv2, "MAX_THREADS", 1),
         patch.object(reader_tvtsv2, "read_packet_table", parts.timed("table", reader_tvtsv2.read_packet_table)),
-        patch.object(FrameGeometry, "__call__", parts.timed("transform", FrameGeometry.__call__)),
+        patch.object(
+            frame_pixels_tvtsv2, "transform_for", lambda *sizes: parts.timed("transform", transform_for(*sizes))
+        ),
         patch.object(PacketReader, "stream", parts.counted(PacketReader.stream)),
         patch.object(tvtsv2.embed, "describe_limit", lambda seconds, _: parts.update(seconds) or ""),
     ]

@@ -3,6 +3,7 @@
 Axes: B videos or texts, T frames, L tokens, P projection.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -144,18 +145,22 @@ def quantize_onnx(file: Path, target: Path, videos: torch.Tensor) -> None:
             video = next(self.rest, None)
             return None if video is None else {VideoTower.input_name: video.numpy()}
 
-    quantize_static(
-        file,
-        target,
-        Videos(),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        # Attention, and what layers return, stay in float32.
-        extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
-    )
+    logging.disable(logging.WARNING)  # it recommends fused operators, which OpenVINO does not have
+    try:
+        quantize_static(
+            file,
+            target,
+            Videos(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            # Attention, and what layers return, stay in float32.
+            extra_options={"MatMulConstBOnly": True, "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"]},
+        )
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @torch.no_grad()
