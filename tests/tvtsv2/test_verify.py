@@ -153,6 +153,8 @@ def test_the_verdict_is_the_last_line(folder, capsys):
     assert main([*arguments, "--write_reference"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("verdict: ok, ")
     (folder / "README.md").write_text("an edited card")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "video.onnx").write_bytes(b"tvtsv2 export")
     (folder / "unknown.py").write_text("")
     assert main(arguments) == 1
     assert "not listed: unknown.py" in capsys.readouterr().out

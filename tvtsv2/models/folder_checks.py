@@ -20,6 +20,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
 from processing import TVTSv2Processor
 from processing.video_files import content_hash
+from tvtsv2.models.backends import EXPORT_FOLDER
 
 REFERENCE_FILE = "reference_embeddings.json"
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -61,12 +62,16 @@ def check_files(folder: Path, reference: dict | None) -> Iterator[Check]:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by its path; hidden files and `NOT_HASHED` are left out."""
+    """Return the SHA-256 of every file below a folder, by its path.
+
+    Hidden files, `NOT_HASHED` and what `tvtsv2 export` wrote into the folder are left out.
+    """
     hashes = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         is_hidden = any(part.startswith((".", "__pycache__")) for part in relative.parts)
-        if path.is_file() and not is_hidden and relative.as_posix() not in NOT_HASHED:
+        is_exported = relative.parts[0] == EXPORT_FOLDER
+        if path.is_file() and not (is_hidden or is_exported or relative.as_posix() in NOT_HASHED):
             hashes[relative.as_posix()] = content_hash(path)
     return hashes
 
