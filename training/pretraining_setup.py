@@ -34,12 +34,17 @@ def locate_data(data: DataArguments, seed: int) -> DataFiles:
     """Return the arguments' sources, or those of the generated corpus, generating what is missing of it.
 
     Raises:
-        ValueError: `sources` is no list, or there is an eval_source without sources.
+        ValueError: `sources` is no list, an eval_source or an image stage does not go with them.
     """
     if not isinstance(data.sources, list):
         raise ValueError(f"sources must be a list of mappings, each behind a dash in YAML; got {data.sources!r}.")
     if data.eval_source is not None and not data.sources:
         raise ValueError("eval_source needs sources beside it: the generated corpus has held-out videos of its own.")
+    if data.num_image_steps < 0 or (data.num_image_steps and data.sources):
+        raise ValueError(
+            f"num_image_steps is {data.num_image_steps}: it must be at least 0, and 0 with sources of your own: "
+            "its frames are of the generated corpus. To start from images, name a clip_checkpoint."
+        )
     if data.sources:
         return DataFiles(data.sources, data.eval_source, [])
     config = CorpusConfig(

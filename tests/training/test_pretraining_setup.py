@@ -225,6 +225,11 @@ def test_own_sources_are_taken_as_they_are(files):
         ),
         ({"sources": "a.csv"}, "sources must be a list of mappings"),
         ({"eval_source": {"format": "built"}}, "eval_source needs sources"),
+        (
+            {"sources": [{"format": "built"}], "num_image_steps": 1},
+            "num_image_steps is 1: it must be at least 0, and 0 with",
+        ),
+        ({"num_image_steps": -1}, "num_image_steps is -1"),
     ],
 )
 def test_sources_that_are_no_list_of_mappings(settings, message):
