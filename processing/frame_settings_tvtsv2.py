@@ -169,7 +169,7 @@ class FrameSettings:
     def __post_init__(self):
         if not isinstance(self.num_frames, int) or self.num_frames < 1:
             raise ValueError(f"`num_frames` must be a whole number of at least 1, got {self.num_frames!r}.")
-        if self.fps is not None and not self.fps > 0:
+        if self.fps is not None and not (isinstance(self.fps, int | float) and self.fps > 0):
             raise ValueError(f"`fps` must be positive, got {self.fps!r}.")
         if self.on_error not in ("raise", "collect"):
             raise ValueError(f"`on_error` must be 'raise' or 'collect', got {self.on_error!r}.")
@@ -215,7 +215,11 @@ def resolve_settings(call: dict, processor: Any) -> FrameSettings:
             values[name] = value
     values["size"] = _as_size(values["size"], "size", bool(values["default_to_square"]))
     values["crop_size"] = _as_size(values["crop_size"], "crop_size", True)
-    values["limits"] = VideoLimits(**(values["limits"] or {}))
+    try:
+        values["limits"] = VideoLimits(**(values["limits"] or {}))
+    except TypeError as error:
+        names = ", ".join(VideoLimits.__annotations__)
+        raise ValueError(f"`limits` must be a dict of numbers for {names}, got {values['limits']!r}.") from error
     return FrameSettings(**{field.name: values[field.name] for field in fields(FrameSettings)})
 
 

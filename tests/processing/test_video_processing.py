@@ -344,6 +344,16 @@ def test_videos_that_do_not_stack_are_refused_with_advice():
     assert [len(video) for video in unstacked] == [3, 5]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"limits": {"max_pixels": 1}}, {"limits": 5}, {"limits": {"max_memory_bytes": "1 GB"}}, {"fps": "two"}],
+)
+def test_a_folder_with_a_broken_setting_is_refused(tmp_path, settings):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=f"`{next(iter(settings))}` must be"):
+        TVTSv2VideoProcessor.from_pretrained(tmp_path)
+
+
 def test_unreadable_files_are_errors_that_name_them(tmp_path):
     path = tmp_path / "broken.mp4"
     path.write_bytes(b"this is no video")
