@@ -8,27 +8,31 @@ training begins; training/configs/rules). Each point runs in a process of its ow
 """
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
 from benchmarks.records import make_record, write_record
-from benchmarks.speed.steps.training_steps import measure_step
 
+SCRIPT = Path(__file__).parents[3] / "training" / "cost" / "measure_step.py"
 MASK_RATIOS = (0.0, 0.3, 0.5, 0.7, 0.9)
 NUM_TEXT_BLOCKS = {"tiny": 3, "b32": 12, "b16": 12, "h14": 24}
 TEXT_MASK_RATIO = 0.7  # for the second series: little video, so that the text tower shows
 
 
 def frozen_globs(num_blocks: int, num_tuned: int, freeze_below: bool) -> list[str]:
-    """Returns what freezes all but the last `num_tuned` of a text tower's blocks, and what lies below if asked."""
+    """Return what freezes all but the last `num_tuned` of a text tower's blocks, and what lies below if asked."""
     globs = [f"text_model.encoder.layers.{index}.*" for index in range(num_blocks - num_tuned)]
     return [*globs, "text_model.embeddings.*"] if freeze_below else globs
 
 
 def list_points(preset: str) -> list[dict]:
-    """Returns the points of both series: mask ratio, tuned blocks, and whether what lies below them is frozen."""
+    """Return the points of both series: mask ratio, tuned blocks, and whether what lies below them is frozen."""
     num_blocks = NUM_TEXT_BLOCKS[preset]
     tuned = num_blocks // 4 or 1
     points = [
@@ -44,7 +48,7 @@ def list_points(preset: str) -> list[dict]:
 
 
 def main() -> None:
-    """Measures all points, writes the record after each, and draws the plot."""
+    """Measure all points, write the record after each, and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="b32", choices=list(NUM_TEXT_BLOCKS))
     parser.add_argument("--batch_size", type=int, default=2)
@@ -64,7 +68,7 @@ def main() -> None:
 
 
 def measure(point: dict, options: argparse.Namespace, timeout_seconds: float) -> dict:
-    """Returns speed, work and memory at a point."""
+    """Return speed, work and memory at a point."""
     globs = frozen_globs(NUM_TEXT_BLOCKS[options.preset], point["num_tuned"], point["freeze_below"])
     arguments = ["--mask_ratio", point["mask_ratio"], "--logging_steps", options.num_steps]
     for name in ("preset", "batch_size", "num_tokens", "num_steps", "num_threads"):
@@ -80,8 +84,25 @@ def measure(point: dict, options: argparse.Namespace, timeout_seconds: float) ->
     }
 
 
+def measure_step(*options: object, timeout_seconds: float) -> dict | None:
+    """Return what `measure_step.py` prints, run in a process of its own; None if it takes longer than that.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it said.
+    """
+    command = [sys.executable, str(SCRIPT), *map(str, options)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout_seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    if run.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{run.stderr[-2000:]}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
 def draw(rows: list[dict], path: Path) -> None:
-    """Draws samples a second and memory over both series."""
+    """Draw samples per second and memory over both series."""
     import matplotlib
 
     matplotlib.use("Agg")

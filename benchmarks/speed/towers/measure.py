@@ -1,4 +1,4 @@
-"""Runs workloads over presets, dtypes and batch sizes, asserts equality, and keeps a record."""
+"""Run workloads over presets, dtypes and batch sizes, assert equality, and keep a record."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -7,13 +7,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.records import make_record, write_record
-from benchmarks.speed.towers import peers
 from benchmarks.speed.towers.timing import matmul_peak, time_alternately
 from benchmarks.speed.towers.workloads import (
-    OURS,
     REFERENCE,
     Workload,
-    count_flops,
     make_model,
     text_forward,
     training_step,
@@ -25,7 +22,6 @@ RECORDS = Path("benchmarks/records/tower_speed")
 # be no further from it than the reference is, but for this factor of chance and one rounding: a loss is one number.
 FLOAT32_TOLERANCE = 1e-4
 BFLOAT16_FACTOR, BFLOAT16_ROUNDING = 1.5, 2**-9
-SCALING_FRAMES = (1, 2, 4, 8, 12)
 
 
 class Measurement:
@@ -41,7 +37,7 @@ class Measurement:
         }
 
     def run(self) -> None:
-        """Measures every part asked for; the record is written after each row."""
+        """Measure every part asked for; the record is written after each row."""
         for part in self.options.parts:
             for preset in self.options.presets:
                 for row in PARTS[part](self, preset):
@@ -49,7 +45,7 @@ class Measurement:
                     self._write()
 
     def compare(self, make: Callable[[torch.dtype, int], Workload]) -> Iterator[dict]:
-        """Yields a row for each dtype and batch size of what `make` returns."""
+        """Yield a row for each dtype and batch size of what `make` returns."""
         for batch_size in self.options.batch_sizes:
             exact = None
             for name in self.options.dtypes:
@@ -65,7 +61,7 @@ class Measurement:
                 }
 
     def time(self, contenders: dict[str, Callable], flops: int, dtype: str) -> dict:
-        """Returns timings and MFU by contender, and how many times as fast as the reference each is."""
+        """Return timings and MFU by contender, and how many times as fast as the reference each is."""
         timings = time_alternately(contenders, self.device, self.options.repeats, self.options.clock)
         results = {}
         for name, timing in timings.items():
@@ -87,7 +83,7 @@ class Measurement:
 
 
 def assert_equal(workload: Workload, exact: torch.Tensor, dtype: str) -> dict[str, float]:
-    """Returns each contender's distance from the reference's float32 result.
+    """Return each contender's distance from the reference's float32 result.
 
     Raises:
         AssertionError: ours is further away than its dtype's rounding explains.
@@ -100,7 +96,7 @@ def assert_equal(workload: Workload, exact: torch.Tensor, dtype: str) -> dict[st
 
 
 def distance(output: torch.Tensor, exact: torch.Tensor) -> float:
-    """Returns the length of the difference relative to the length of `exact`."""
+    """Return the length of the difference relative to the length of `exact`."""
     return ((output - exact).norm() / exact.norm()).item()
 
 
@@ -129,55 +125,6 @@ def measure_step(run: Measurement, preset: str) -> Iterator[dict]:
     yield from run.compare(make)
 
 
-def measure_peers(run: Measurement, preset: str) -> Iterator[dict]:
-    """The video tower beside transformers' own models; they do not compute the same, so compare MFU."""
-    model = make_model(preset, run.device, run.options.num_layers)
-    for dtype in run.options.dtypes:
-        for batch_size in run.options.batch_sizes:
-            ours = video_forward(model, batch_size, getattr(torch, dtype), False)
-            contenders, flops = {OURS: ours.contenders[OURS]}, {OURS: ours.flops}
-            for name, make in peers.PEERS.items():
-                with torch.device("meta"):
-                    meta_input = peers.make_input(name, batch_size, torch.float32, torch.device("meta"))
-                    flops[name] = count_flops(make(), meta_input)
-                peer = make().to(run.device, getattr(torch, dtype)).eval()
-                videos = peers.make_input(name, batch_size, getattr(torch, dtype), run.device)
-                contenders[name] = torch.no_grad()(lambda peer=peer, videos=videos: peer(videos))
-            timings = time_alternately(contenders, run.device, run.options.repeats, run.options.clock)
-            results = {
-                name: timing.record()
-                | {
-                    "gflop": round(flops[name] / 1e9, 1),
-                    "mfu": round(flops[name] / timing.median / run.peaks[dtype], 3),
-                }
-                for name, timing in timings.items()
-            }
-            yield {"dtype": dtype, "batch_size": batch_size, "results": results}
-
-
-def measure_scaling(run: Measurement, preset: str) -> Iterator[dict]:
-    """The video tower against the number of frames, and against the share of patches kept."""
-    model = make_model(preset, run.device, run.options.num_layers)
-    vision = model.config.vision_config
-    dtype = run.options.dtypes[0]
-    model.to(getattr(torch, dtype))
-    size = (1, vision.num_frames, vision.num_channels, vision.image_size, vision.image_size)
-    videos = torch.randn(size, device=run.device).to(getattr(torch, dtype))
-
-    def embed(num_frames: int, kept_share: float) -> Callable:
-        num_masked = vision.num_patches - round(kept_share * vision.num_patches)
-        mask = (torch.arange(vision.num_patches, device=run.device) < num_masked)[None]
-        options = {"bool_masked_pos": mask, "num_masked_patches": num_masked} if num_masked else {}
-        return torch.no_grad()(lambda: model.vision_model(videos[:, :num_frames], class_token_only=True, **options))
-
-    frames = {count: embed(count, 1.0) for count in SCALING_FRAMES if count <= vision.num_frames}
-    shares = {share: embed(vision.num_frames, share) for share in (0.1, 0.3, 0.5, 0.7, 1.0)}
-    for axis, contenders in (("frames", frames), ("share of patches kept", shares)):
-        timings = time_alternately(contenders, run.device, run.options.repeats, run.options.clock)
-        results = {str(place): timing.record() for place, timing in timings.items()}
-        yield {"dtype": dtype, "batch_size": 1, "axis": axis, "results": results}
-
-
 def measure_trace(run: Measurement, preset: str) -> Iterator[dict]:
     """Where the time of the video tower goes: the share of each operator's own time."""
     model = make_model(preset, run.device, run.options.num_layers)
@@ -188,7 +135,7 @@ def measure_trace(run: Measurement, preset: str) -> Iterator[dict]:
 
 
 def trace(contender: Callable, device: torch.device, num_rows: int = 10) -> dict[str, float]:
-    """Returns the operators that take most, with their shares of all time."""
+    """Return the operators that take most, with their shares of all time."""
     from torch.profiler import ProfilerActivity, profile
 
     contender()
@@ -209,7 +156,5 @@ PARTS: dict[str, Callable[[Measurement, str], Iterator[dict]]] = {
     "video": measure_video,
     "text": measure_text,
     "step": measure_step,
-    "peers": measure_peers,
-    "scaling": measure_scaling,
     "trace": measure_trace,
 }

@@ -6,7 +6,7 @@ PART_NAMES = {"video": "video tower", "text": "text tower", "step": "training st
 
 
 def format_table(rows: list[dict]) -> str:
-    """Returns the rows that have a reference, a line each, and the peers below."""
+    """Return the rows that have a reference, a line each."""
     lines = [
         "| | size | dtype | batch | the release's way | TVTSv2 | times as fast | peak memory | MFU |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -29,14 +29,5 @@ def format_table(rows: list[dict]) -> str:
                 f"{ours['peak_mib'] / max(slow['peak_mib'], 1e-9):.0%}",
                 f"{ours['mfu']:.0%}",
             )
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-    peers = [row for row in rows if row["part"] == "peers"]
-    if peers:
-        lines += ["", "| video tower | dtype | batch | GFLOP | ms | MFU |", "| --- | --- | --- | --- | --- | --- |"]
-    for row in peers:
-        for name, result in row["results"].items():
-            label = f"{name} {row['preset']}" if name == OURS else name
-            cells = (label, row["dtype"], row["batch_size"], f"{result['gflop']:,.0f}")
-            cells += (f"{result['median_ms']:,.0f}", f"{result['mfu']:.0%}")
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
