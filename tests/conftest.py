@@ -7,14 +7,20 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import multiprocessing
+import multiprocessing.context
 import shutil
 
 import pytest
 import torch
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
+from tests.support.processes import PRELOADED
 
 torch.set_num_threads(1)
+# Whichever test comes first starts the server that processes are forked from; it has then imported what all tests need.
+multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+multiprocessing.context.BaseContext.set_forkserver_preload = lambda self, module_names: None
 
 
 @pytest.fixture(autouse=True)

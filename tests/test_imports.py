@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -103,15 +104,53 @@ def test_packages_are_this_project_s(package):
     assert Path(importlib.import_module(package).__file__).resolve() == (ROOT / package / "__init__.py").resolve()
 
 
+IMPORT_IN_TURN = """
+import json, sys
+held = {{}}
+import modeling_tvtsv2
+held["modeling_tvtsv2"] = list(sys.modules)
+import processing
+held["processing"] = list(sys.modules)
+from tvtsv2.reading.reading_processes import PRELOADED
+__import__(*PRELOADED)
+held["reading processes"] = list(sys.modules)
+import tvtsv2
+held["tvtsv2"] = list(sys.modules)
+from transformers import AutoModel, AutoProcessor, AutoVideoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+classes = [type(auto.from_pretrained({folder!r})) for auto in (AutoModel, AutoProcessor, AutoVideoProcessor)]
+for task in ("zero-shot-video-classification", "video-feature-extraction"):
+    classes.append(PIPELINE_REGISTRY.check_task(task)[1]["impl"])
+held["registered"] = [found.__module__.partition(".")[0] for found in classes]
+print(json.dumps(held))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> dict[str, list[str]]:
+    """What is loaded after each of our packages, imported in turn by one fresh process."""
+    from tests.support.small_folder import write_small_folder
+
+    code = IMPORT_IN_TURN.format(folder=str(write_small_folder(tmp_path_factory.mktemp("imports") / "model")))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
 @pytest.mark.parametrize("package", ["modeling_tvtsv2", "processing", "tvtsv2"])
-def test_importing_a_package_stays_light(package):
+def test_importing_a_package_stays_light(package, imported):
     unwanted = {"matplotlib", "datasets", "evaluate", "peft", "pandas", "training", "benchmarks"}
     if package == "modeling_tvtsv2":
         unwanted |= {"av", "processing"}
-    code = f"import sys, {package}; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    imported = unwanted.intersection(run.stdout.split())
-    assert imported == set()
+    assert package in imported[package] and not unwanted.intersection(imported[package])
+
+
+def test_reading_processes_are_forked_without_the_table_s_library(imported):
+    assert "av" in imported["reading processes"] and "lancedb" not in imported["reading processes"]
+
+
+def test_importing_tvtsv2_registers_every_auto_class_and_pipeline(imported):
+    assert len(imported["registered"]) == 5 and set(imported["registered"]) == {"modeling_tvtsv2", "processing"}
 
 
 def test_the_command_line_answers_without_loading_libraries():
@@ -120,31 +159,6 @@ def test_the_command_line_answers_without_loading_libraries():
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in run.stderr.splitlines()}
     assert "argparse" in imported and "tvtsv2 embed" in run.stdout
     assert not imported & {"av", "processing", "torch", "transformers", "accelerate", "pyarrow", "lancedb", "numpy"}
-
-
-def test_reading_processes_are_forked_without_the_table_s_library():
-    code = "import sys; from tvtsv2.reading.reading_processes import PRELOADED; __import__(*PRELOADED)"
-    code += "; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "lancedb" not in run.stdout.split()
-
-
-def test_importing_tvtsv2_registers_every_auto_class_and_pipeline(tmp_path):
-    from tests.support.small_folder import write_small_folder
-
-    folder = write_small_folder(tmp_path / "model")
-    code = f"""
-import tvtsv2
-from transformers import AutoModel, AutoProcessor, AutoVideoProcessor
-from transformers.pipelines import PIPELINE_REGISTRY
-for auto in (AutoModel, AutoProcessor, AutoVideoProcessor):
-    print(type(auto.from_pretrained({str(folder)!r})).__module__)
-for task in ("zero-shot-video-classification", "video-feature-extraction"):
-    print(PIPELINE_REGISTRY.check_task(task)[1]["impl"].__module__)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert run.returncode == 0, run.stderr
-    assert {line.partition(".")[0] for line in run.stdout.split()} == {"modeling_tvtsv2", "processing"}
 
 
 def training_imports() -> dict[str, set[str]]:

@@ -12,6 +12,7 @@ from tests.support.docs_commands import Program, find_program
 from tests.support.docs_inputs import make_inputs
 from tests.support.hub_stand_in import start_hub
 from tests.support.paths import ROOT
+from tests.support.small_folder import embed_in_this_process
 
 HOST_PAGES = sorted((ROOT / "docs" / "hosts").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *HOST_PAGES]
@@ -59,6 +60,8 @@ def place(tmp_path_factory):
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         patch.setenv("HF_TOKEN", "hf_for_the_stand_in")
         patch.setenv("NO_PROXY", "127.0.0.1")
+        # A process for each folder takes seconds; tests/tvtsv2/test_verify.py has folders that need one.
+        patch.setattr("tvtsv2.models.folder_checks.embed_as_stranger", embed_in_this_process)
         yield place
     hub.shutdown()
 

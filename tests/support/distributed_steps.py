@@ -1,12 +1,7 @@
-"""One training step in several real processes (gloo on CPU), and what each of them saw.
-
-The processes are forked from a server that has imported everything once.
-"""
+"""One training step in several real processes, and what each of them saw."""
 
 import functools
-import multiprocessing
 import os
-import socket
 import tempfile
 from pathlib import Path
 
@@ -16,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from tests.conftest import make_tiny_config, randomized
+from tests.support.processes import exit_codes, start_processes
 from training.arguments import PreTrainingArguments
 from training.contrast.gather import gather_batch_sizes, gather_with_gradient, num_processes
 from training.trainer import TVTSv2Trainer
@@ -25,7 +21,7 @@ FROZEN = "text_model.embeddings.*"
 
 
 def make_trainer(folder, **settings) -> TVTSv2Trainer:
-    """Returns a trainer of the tiny model with weights from seed 0, in float64 so that sums in another order agree."""
+    """Return a trainer of the tiny model with weights from seed 0, in float64 so that sums in another order agree."""
     torch.manual_seed(0)
     model = randomized(TVTSv2ForPreTraining(make_tiny_config())).double().train()
     rules = [{"match": FROZEN, "frozen": True}, {"match": "*"}]
@@ -34,7 +30,7 @@ def make_trainer(folder, **settings) -> TVTSv2Trainer:
 
 
 def make_joined_batch(batch_size: int, num_transcripts: int = 4) -> dict:
-    """Returns a batch as the collator makes them, the same in every process."""
+    """Return a batch as the collator makes them, the same in every process."""
     torch.manual_seed(1)
     ids = torch.randint(1, 38, (batch_size, num_transcripts, 10))
     ids[..., 0] = 38
@@ -55,12 +51,12 @@ def make_joined_batch(batch_size: int, num_transcripts: int = 4) -> dict:
 
 
 def part_of(batch: dict, rows: slice) -> dict:
-    """Returns some rows of a batch."""
+    """Return some rows of a batch."""
     return {name: value if isinstance(value, int) else value[rows] for name, value in batch.items()}
 
 
 def loss_and_gradients(trainer: TVTSv2Trainer, model, batch: dict) -> dict:
-    """Returns the loss and every parameter's gradient of one `compute_loss`."""
+    """Return the loss and every parameter's gradient of one `compute_loss`."""
     trainer.model.zero_grad()
     loss = trainer.compute_loss(model, batch)
     loss.backward()
@@ -70,34 +66,15 @@ def loss_and_gradients(trainer: TVTSv2Trainer, model, batch: dict) -> dict:
 
 @functools.cache
 def steps_in_processes(batch_sizes: tuple[int, ...]) -> list[dict]:
-    """Returns what `_work` saw in each process, in order of rank, where process r has batch_sizes[r] samples."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        arguments = [(rank, batch_sizes, port, folder) for rank in range(len(batch_sizes))]
-        processes = [context.Process(target=_work, args=arguments[rank]) for rank in range(len(batch_sizes))]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(TIMEOUT_SECONDS)
-        for process in processes:
-            process.kill()
-        assert [process.exitcode for process in processes] == [0] * len(batch_sizes)
+    """Return what `_work` saw in each process, in order of rank, where process r has batch_sizes[r] samples."""
+    with tempfile.TemporaryDirectory() as folder:
+        processes = start_processes(len(batch_sizes), _work, batch_sizes, folder)
+        assert exit_codes(processes, TIMEOUT_SECONDS) == [0] * len(batch_sizes)
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(len(batch_sizes))]
 
 
-def _work(rank: int, batch_sizes: tuple[int, ...], port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(len(batch_sizes)),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
+def _work(batch_sizes: tuple[int, ...], folder: str) -> None:
+    rank = int(os.environ["RANK"])
     settings = {"ddp_backend": "gloo", "ddp_find_unused_parameters": True}
     settings["accelerator_config"] = {"even_batches": False}  # sizes have to be exchanged
     trainer = make_trainer(folder, **settings)
@@ -116,7 +93,6 @@ def _work(rank: int, batch_sizes: tuple[int, ...], port: int, folder: str) -> No
         batch = part_of(make_joined_batch(sum(batch_sizes), num_transcripts), rows)
         seen[num_transcripts] = loss_and_gradients(trainer, model, batch)
     torch.save(seen, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 def _gather(rank: int, batch_size: int) -> dict:

@@ -1,6 +1,7 @@
 """From a line of a page to the program it starts, and that program's run: in this process, or in several."""
 
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +21,15 @@ class Program:
     num_processes: int = 1
 
     def run(self) -> int:
-        """Returns the exit code; 0 is success."""
+        """Return the exit code; 0 is success."""
         if self.num_processes == 1:
             return run_main(self.module, self.arguments)
-        processes = start_processes(self.num_processes, _run_and_exit, str(Path.cwd()), self.module, self.arguments)
+        processes = start_processes(self.num_processes, run_and_exit, str(Path.cwd()), self.module, self.arguments)
         return max(map(abs, exit_codes(processes, TIMEOUT_SECONDS)))
 
 
 def find_program(words: list[str]) -> Program:
-    """Returns the program of a command.
+    """Return the program of a command.
 
     Launchers are left out: what `accelerate launch` starts runs in one process, whatever else it is told, and what
     torchrun starts in as many as it says.
@@ -51,7 +52,7 @@ def find_program(words: list[str]) -> Program:
 
 
 def run_main(module: str, arguments: list[str]) -> int:
-    """Returns the exit code of a module's `main`, called with these arguments on the command line."""
+    """Return the exit code of a module's `main`, called with these arguments on the command line."""
     held, sys.argv = sys.argv, [module, *arguments]
     try:
         program = importlib.import_module(module)
@@ -67,9 +68,8 @@ def run_main(module: str, arguments: list[str]) -> int:
         sys.argv = held
 
 
-def _run_and_exit(folder: str, module: str, arguments: list[str]) -> None:
-    import os
-
+def run_and_exit(folder: str, module: str, arguments: list[str]) -> None:
+    """Run a module's `main` in a folder, and exit with its code unless that is 0."""
     os.chdir(folder)
     code = run_main(module, arguments)
     if code:

@@ -1,10 +1,8 @@
 """Short runs of the main job on a small generated corpus, made once a session."""
 
-import contextlib
 import json
+import multiprocessing
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +10,9 @@ from pathlib import Path
 
 import yaml
 
+from tests.support.docs_commands import run_and_exit
 from tests.support.paths import ROOT
+from tests.support.processes import exit_codes, start_processes
 
 SCRIPT = str(ROOT / "training" / "run_pretrain.py")
 # Two sources of two steps each: an epoch is 4 optimizer steps, and checkpoint 5 lies inside the second.
@@ -44,67 +44,42 @@ TIMEOUT_SECONDS = 900
 
 
 def write_config(folder: Path, name: str, **settings) -> Path:
-    """Returns a YAML file for a run into `folder / name` on the session's corpus."""
+    """Return a YAML file for a run into `folder / name` on the session's corpus."""
     folders = {"output_dir": str(folder / name), "corpus_dir": str(folder / "corpus")}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(SETTINGS | folders | settings))
     return path
 
 
-def start(*command: str, log: Path) -> subprocess.Popen:
-    """Starts Python in a session of its own; what it says goes to `log`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
+def start(config: Path, log: Path, num_processes: int = 1) -> list[multiprocessing.Process]:
+    """Return the processes of a run, which can be killed with their children; what they say goes to `log`."""
+    return start_processes(num_processes, run_and_exit, str(ROOT), "training.run_pretrain", [str(config)], log=log)
 
 
-def finish(*command: str, log: Path) -> str:
-    """Runs Python to its end and returns what it said; an error is a failed test that shows it."""
-    process = start(*command, log=log)
-    try:
-        code = process.wait(TIMEOUT_SECONDS)
-    finally:
-        kill(process)
-    said = log.read_text(encoding="utf-8")
-    assert code == 0, said[-5000:]
-    return said
+def finish(config: Path, log: Path, num_processes: int = 1) -> None:
+    """Run to the end; an error is a failed test that shows what was said."""
+    codes = exit_codes(start(config, log, num_processes), TIMEOUT_SECONDS)
+    assert codes == [0] * num_processes, log.read_text(encoding="utf-8")[-5000:]
 
 
-def kill(process: subprocess.Popen) -> None:
-    """Ends a process and its children at once, as an operator's SIGKILL or a lost machine would."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def wait_for(file: Path, process: subprocess.Popen) -> None:
-    """Returns as soon as `file` is there; a process that ended before is a failed test."""
+def wait_for(file: Path, process: multiprocessing.Process) -> None:
+    """Return as soon as `file` is there; a process that ended before is a failed test."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not file.is_file():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.exitcode is None and time.monotonic() < deadline
         time.sleep(0.005)
 
 
 def finished_run(folder: Path) -> Path:
-    """Returns the folder of an uninterrupted run in one process; made at the first call of a session."""
+    """Return the folder of an uninterrupted run in one process, launched as the README says; made once per session."""
     if not (folder / "alone" / "eval_results.json").is_file():
-        config = str(write_config(folder, "alone"))
-        launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", SCRIPT, config)
-        finish(*launch, log=folder / "alone.log")
+        launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", SCRIPT)
+        command = [sys.executable, *launch, str(write_config(folder, "alone"))]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with (folder / "alone.log").open("wb") as log:
+            run = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, timeout=TIMEOUT_SECONDS)
+        assert run.returncode == 0, (folder / "alone.log").read_text(encoding="utf-8")[-5000:]
     return folder / "alone"
-
-
-def finished_run_of_two_processes(folder: Path) -> Path:
-    """Returns the folder of the same run by two processes with half the batch each."""
-    config = str(write_config(folder, "together", per_device_train_batch_size=2))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    launch = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port, SCRIPT, config)
-    finish(*launch, "--use_cpu", "True", log=folder / "together.log")
-    return folder / "together"
 
 
 def read_json(path: Path) -> dict:

@@ -34,6 +34,15 @@ def small_processor() -> TVTSv2Processor:
     )
 
 
+def embed_in_this_process(folder: Path) -> dict[str, list]:
+    """Stand in for `tvtsv2.models.folder_checks.embed_as_stranger`, for folders whose code is the installed one."""
+    from tvtsv2.models.folder_checks import embed_inputs
+    from tvtsv2.models.model_loading import load_model, load_processor
+
+    model = load_model(str(folder), attn_implementation="eager")
+    return embed_inputs(model, load_processor(str(folder)))
+
+
 def write_small_folder(folder: Path, *, with_sorter: bool = True, **config_fields) -> Path:
     """Writes model and processor as one folder, the same weights every time; returns `folder`."""
     torch.manual_seed(7)

@@ -1,13 +1,10 @@
 """Where settings come from, who wins, and what is said about those that do not exist."""
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.support.paths import ROOT
 from training.arguments import DEFAULT_CONFIG, parse_arguments, read_config
 from training.evaluation import chance_levels
+from training.run_pretrain import main
 
 
 def write_config(folder, text):
@@ -153,8 +150,10 @@ def test_the_best_model_s_metric_is_checked_at_the_start(settings, message):
         args.check_best_metric(chance_levels(1, 1))
 
 
-def test_help_lists_every_group_of_settings():
-    command = [sys.executable, str(ROOT / "training" / "run_pretrain.py"), "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_help_lists_every_group_of_settings(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0
     for name in ("config", "--preset", "--mask_ratio", "--parameter_rules", "--lr_milestones", "--learning_rate"):
-        assert name in result.stdout
+        assert name in said

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
@@ -16,6 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
+from tests.support.processes import exit_codes, start_processes
 from tests.training.contrast.test_chunked_contrast import TEMPERATURE, assert_same_gradients, make_batch, make_model
 from training.arguments import DEFAULT_CONFIG
 from training.contrast.chunked_contrast import backward_in_chunks
@@ -155,9 +155,9 @@ def train_one_step(model: nn.Module, batch: dict, chunk_size: int | None) -> dic
     return {"gradients": gradients, "weights": weights, "rates": rates}
 
 
-def sharded_steps(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def sharded_steps(folder: str) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     rows = slice(0, 4) if rank == 0 else slice(4, 6)  # uneven
     batch = {name: value[rows] for name, value in make_batch(6).items()}
     for chunk_size in (None, 2):
@@ -165,13 +165,12 @@ def sharded_steps(rank: int, folder: str) -> None:
         shard(model)
         assert all(isinstance(parameter, DTensor) for parameter in model.parameters())
         torch.save(train_one_step(model, batch, chunk_size), f"{folder}/{rank}_{chunk_size}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
-    torch.multiprocessing.spawn(sharded_steps, args=(str(folder),), nprocs=2)
+    assert exit_codes(start_processes(2, sharded_steps, str(folder)), timeout_seconds=300) == [0, 0]
     return folder
 
 

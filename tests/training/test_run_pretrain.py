@@ -17,17 +17,15 @@ from processing import TVTSv2Processor
 from tests.support.pretraining_run import (
     NUM_STEPS,
     SAVE_STEPS,
-    SCRIPT,
     STEPS_PER_EPOCH,
     finish,
     finished_run,
-    finished_run_of_two_processes,
-    kill,
     read_json,
     start,
     wait_for,
     write_config,
 )
+from tests.support.processes import kill
 from training.narrated_shapes.captions import ATTRIBUTES
 from training.run_pretrain import main
 
@@ -224,16 +222,16 @@ def test_a_second_call_shows_the_results(run, folder, capsys):
 
 
 def test_killed_and_started_again_it_ends_with_the_same_bits(run, folder):
-    config = str(write_config(folder, "killed"))
+    config = write_config(folder, "killed")
     killed, log = folder / "killed", folder / "killed.log"
-    process = start(SCRIPT, config, log=log)
+    (process,) = start(config, log)
     wait_for(killed / f"checkpoint-{SAVE_STEPS}" / "trainer_state.json", process)
     kill(process)
-    assert process.returncode == -9 and not (killed / "model.safetensors").exists()
+    assert process.exitcode == -9 and not (killed / "model.safetensors").exists()
     checkpoint = killed / f"checkpoint-{SAVE_STEPS}" / "model.safetensors"
     written = checkpoint.stat().st_mtime_ns
 
-    finish(SCRIPT, config, log=log)
+    finish(config, log)
     assert checkpoint.stat().st_mtime_ns == written  # it went on, rather than began again
     assert_equal_tensors(load_file(killed / "model.safetensors"), load_file(run / "model.safetensors"))
     name = f"checkpoint-{NUM_STEPS}/optimizer.pt"
@@ -246,7 +244,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(run, folder):
 
 
 def test_two_processes_train_as_one(run, folder):
-    together = finished_run_of_two_processes(folder)
+    together = folder / "together"
+    finish(write_config(folder, "together", per_device_train_batch_size=2), folder / "together.log", num_processes=2)
     results = read_json(together / "eval_results.json")
     assert results["num_processes"] == 2
     assert results["num_videos"] == 6 and results["num_samples"] == 4 * NUM_STEPS

@@ -2,9 +2,7 @@
 
 import copy
 import json
-import os
 import re
-import socket
 import tempfile
 import traceback
 from types import SimpleNamespace
@@ -12,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback, TrainingArguments
@@ -236,17 +233,12 @@ ACCUMULATING = {
 def accumulated_in_processes(num_processes: int, num_samples: int) -> list[dict]:
     """What each process had before and after accumulating two batches of two samples."""
     with tempfile.TemporaryDirectory() as folder:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        torch.multiprocessing.spawn(_accumulate, args=(num_processes, port, num_samples, folder), nprocs=num_processes)
+        processes = start_processes(num_processes, _accumulate, num_samples, folder)
+        assert exit_codes(processes, timeout_seconds=300) == [0] * num_processes
         return [torch.load(f"{folder}/{rank}.pt") for rank in range(num_processes)]
 
 
-def _accumulate(rank: int, num_processes: int, port: int, num_samples: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    common = {"WORLD_SIZE": str(num_processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ.update(common, RANK=str(rank), LOCAL_RANK=str(rank))
+def _accumulate(num_samples: int, folder: str) -> None:
     torch.manual_seed(0)
     model, recorder = randomized(TVTSv2ForPreTraining(make_tiny_config())), GradientRecorder()
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -261,7 +253,7 @@ def _accumulate(rank: int, num_processes: int, port: int, num_samples: int, fold
         **settings,
     )
     seen = {"world_size": trainer.args.world_size, "start": start, "gradients": recorder.steps[0]}
-    torch.save(seen, f"{folder}/{rank}.pt")
+    torch.save(seen, f"{folder}/{trainer.args.process_index}.pt")
 
 
 def test_evaluation_leaves_no_trace_in_training(tmp_path):

@@ -168,26 +168,19 @@ def test_a_fine_tuned_classifier_is_published_with_a_card_of_its_own(checkpoint,
     assert "fine-tuned classifier" in capsys.readouterr().out
 
 
-def test_push_uploads_the_folder(checkpoint, tmp_path):
+def test_push_uploads_the_folder(checkpoint, tmp_path, monkeypatch, capsys):
     server = start_hub(REPO_ID)
-    environment = os.environ | {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HUB_OFFLINE": "0",
-        "HF_TOKEN": "hf_for_the_stand_in",
-        "HF_HOME": str(tmp_path / "home"),
-        "NO_PROXY": "127.0.0.1",
-    }
-    command = [sys.executable, "-m", "tvtsv2", "publish", str(checkpoint), REPO_ID, "--license", "mit"]
-    command += ["--push", "--private"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "hf_for_the_stand_in")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     try:
-        finished = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
+        assert publish(checkpoint, REPO_ID, "--license", "mit", "--push", "--private") == 0
     finally:
         server.shutdown()
-    assert finished.returncode == 0, finished.stderr
     assert server.created["visibility"] == "private" and server.authorization == "Bearer hf_for_the_stand_in"
     folder = tmp_path / REPO_ID
     assert server.files.keys() == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert all((folder / name).read_bytes() == content for name, content in server.files.items())
-    assert f"{REPO_ID}/commit/" in finished.stdout
+    assert f"{REPO_ID}/commit/" in capsys.readouterr().out

@@ -15,7 +15,6 @@ Transcripts are SRT, WebVTT, speech recognizers' JSON or YT-Temporal JSON files 
 
 import argparse
 import concurrent.futures
-import multiprocessing
 import os
 import sys
 from array import array
@@ -32,6 +31,7 @@ from training.data_building.candidates import Candidate, check_key, find_candida
 from training.data_building.check_log import find_results
 from training.data_building.dataset_files import write_output
 from training.data_building.video_checks import UNREADABLE_VIDEO, VideoCheck, check_video
+from training.runtime.worker_processes import worker_context
 from training.sources.table_files import read_table
 
 CHECK_SECONDS = 600  # of one video; a longer check is a decoder that hangs
@@ -113,8 +113,7 @@ def check_in_processes(
 ) -> Iterator[VideoCheck]:
     """Yield the checks as they finish; a decoder that crashes or hangs costs its own video alone."""
     candidates, running = iter(candidates), {}
-    # Spawned: this process may hold threads (torch, tokenizers), which a forked child would find frozen.
-    with ProcessPool(num_workers, context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPool(num_workers, context=worker_context("training.data_building.video_checks")) as pool:
         while True:
             for candidate in islice(candidates, CHECKS_AHEAD * num_workers - len(running)):
                 running[pool.schedule(check, [candidate], timeout=limit_seconds)] = candidate

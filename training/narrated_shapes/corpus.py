@@ -24,7 +24,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import av
@@ -41,6 +40,7 @@ from training.narrated_shapes.scripts import (
     plan_caption_clip,
     plan_narrated_video,
 )
+from training.runtime.worker_processes import worker_context
 
 FORMAT_VERSION = 4  # raised with every change that makes other videos or words from the same parameters
 KEYFRAME_SECONDS = 6.0
@@ -137,8 +137,8 @@ def _run_jobs(jobs: list[_Job], num_workers: int) -> None:
         for job in tqdm(jobs, **progress):
             job.run()
         return
-    # Spawned: this process may hold threads (torch, tokenizers), which a forked child would find frozen.
-    with ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=get_context("spawn")) as pool:
+    context = worker_context("training.narrated_shapes.corpus")
+    with ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context) as pool:
         for _ in tqdm(pool.map(_Job.run, jobs, chunksize=4), **progress):
             pass
 

@@ -5,12 +5,12 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from tests.conftest import make_tiny_batch, make_tiny_config, randomized
+from tests.support.processes import exit_codes, start_processes
 from training.contrast.chunked_contrast import backward_in_chunks, blockwise_contrastive_loss
 from training.losses import contrastive_loss
 
@@ -141,10 +141,10 @@ def test_chunk_size_must_be_positive():
         run_chunked(make_model(), make_batch(2), 0)
 
 
-def joined_batch_on_one_of_two(rank: int, sizes: tuple[int, int], folder: str) -> None:
+def joined_batch_on_one_of_two(sizes: tuple[int, int], folder: str) -> None:
     """One of two processes: its samples in chunks of 2 under DDP; saves process id, losses and gradients."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     start = sum(sizes[:rank])
     batch = {name: value[start : start + sizes[rank]] for name, value in make_batch(sum(sizes)).items()}
     model = DistributedDataParallel(make_model(), find_unused_parameters=True)
@@ -160,7 +160,6 @@ def joined_batch_on_one_of_two(rank: int, sizes: tuple[int, int], folder: str) -
         "num_buckets": len(model._get_ddp_logging_data()["bucket_sizes"].split(",")),
     }
     torch.save(record, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def count_and_average(calls: list, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
@@ -171,7 +170,8 @@ def count_and_average(calls: list, bucket: dist.GradBucket) -> torch.futures.Fut
 
 @pytest.mark.parametrize("sizes", [(4, 4), (5, 2)], ids=["even", "uneven"])
 def test_two_processes_equal_one_on_the_joined_batch(tmp_path, sizes):
-    torch.multiprocessing.spawn(joined_batch_on_one_of_two, args=(sizes, str(tmp_path)), nprocs=2)
+    processes = start_processes(2, joined_batch_on_one_of_two, sizes, str(tmp_path))
+    assert exit_codes(processes, timeout_seconds=300) == [0, 0]
     records = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     assert len({record["process"] for record in records} | {os.getpid()}) == 3
 
