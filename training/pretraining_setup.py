@@ -157,7 +157,7 @@ def build_training_data(
         num_patches=config.vision_config.num_patches,
         mask_ratio=data.mask_ratio,
         seed=args.seed,
-        ledger=Path(args.output_dir) / BROKEN_VIDEOS_FILE,
+        broken_videos_file=Path(args.output_dir) / BROKEN_VIDEOS_FILE,
     )
     sampler = TurnSampler(
         [len(source) for source in samples.sources],

@@ -91,7 +91,9 @@ def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
     return trainer_class(
         model,
         args,
-        train_dataset=TrainingVideos(videos, reader, seed=args.seed, ledger=Path(args.output_dir) / BROKEN_VIDEOS_FILE),
+        train_dataset=TrainingVideos(
+            videos, reader, seed=args.seed, broken_videos_file=Path(args.output_dir) / BROKEN_VIDEOS_FILE
+        ),
         eval_dataset=EvaluationVideos(heldout, reader) if heldout else None,
         data_collator=FinetuningCollator(processor, labels),
         processing_class=processor,

@@ -2,6 +2,7 @@
 untrained one at chance; records, reports, cache, and what goes wrong.
 """
 
+import functools
 import html.parser
 import json
 import shlex
@@ -117,19 +118,30 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.fixture
-def command(data, cache, tmp_path):
-    """Runs a command line on the made data; returns its record."""
+@pytest.fixture(scope="module")
+def run_once(data, cache, tmp_path_factory):
+    """Run a command line on the made data, each only once; return the folder of its record."""
 
+    @functools.cache
     def call(protocol, name, annotations, model, *more):
         line = [protocol, "--data", name, "--annotations", str(data / annotations), "--model", str(model)]
-        line += ["--cache_dir", str(cache), "--output_dir", str(tmp_path / "out"), "--device", "cpu", *more]
+        output = tmp_path_factory.mktemp("out")
+        line += ["--cache_dir", str(cache), "--output_dir", str(output), "--device", "cpu", *more]
         if name != "folder" and "--videos" not in more:
             line += ["--videos", str(data / "videos")]
-        folder = run(make_parser().parse_args(line), line)
-        return json.loads((folder / "record.json").read_text())
+        return run(make_parser().parse_args(line), line)
 
     return call
+
+
+def read_record(folder):
+    return json.loads((folder / "record.json").read_text())
+
+
+@pytest.fixture
+def command(run_once):
+    """As `run_once`, but for the record itself."""
+    return lambda *arguments: read_record(run_once(*arguments))
 
 
 RETRIEVAL = [("msrvtt", "msrvtt.csv"), ("lsmdc", "lsmdc.csv"), ("didemo", "didemo.json"), ("table", "captions.csv")]
@@ -140,7 +152,7 @@ CLASSES = [
     ("recognition", "k400", "k400_test.csv", ("--templates", "a {} thing")),
     ("recognition", "folder", "folder", TEMPLATES),
     ("multiple_choice", "ssv2_mc", "mc.jsonl", ()),
-    ("linear_probe", "hmdb51", "hmdb51", ()),
+    ("linear_probe", "hmdb51", "hmdb51", ("--num_seeds", "2")),
     ("linear_probe", "folder", "folder", ("--num_seeds", "2")),
 ]
 
@@ -193,13 +205,13 @@ def test_record_says_everything_and_no_path_but_those_of_its_command(command, mo
     assert record["seed"] == 0 and "cores" in record["device"]
 
 
-def test_the_recorded_command_runs_again_as_it_stands(command, models, data, tmp_path, monkeypatch):
+def test_the_recorded_command_runs_again_as_it_stands(run_once, models, data, monkeypatch):
     monkeypatch.chdir(data.parent)
-    record = command("retrieval", "msrvtt", "msrvtt.csv", models / "trained")
+    record = read_record(run_once.__wrapped__("retrieval", "msrvtt", "msrvtt.csv", models / "trained"))
     words = shlex.split(record["command"])
     assert words[:4] == ["python", "-m", "benchmarks.run", "retrieval"]
     assert f"{data.name}/msrvtt.csv" in words  # below the working directory: relative to it
-    again = json.loads((run(make_parser().parse_args(words[3:]), words[3:]) / "record.json").read_text())
+    again = read_record(run(make_parser().parse_args(words[3:]), words[3:]))
     assert again["metrics"] == record["metrics"] and again["command"] == record["command"]
 
 
@@ -235,37 +247,38 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "name", "annotations", "wanted"),
+    ("protocol", "name", "annotations", "more", "wanted"),
     [
-        ("retrieval", "msrvtt", "msrvtt.csv", ["Hardest queries", "Rank curve", "Similarities"]),
-        ("recognition", "hmdb51", "hmdb51", ["Confusion", "Hardest videos", "Scores"]),
+        ("retrieval", "msrvtt", "msrvtt.csv", (), ["Hardest queries", "Rank curve", "Similarities"]),
+        ("recognition", "hmdb51", "hmdb51", TEMPLATES, ["Confusion", "Hardest videos", "Scores"]),
     ],
 )
-def test_report_is_whole_and_needs_no_other_file(command, models, tmp_path, protocol, name, annotations, wanted):
-    command(protocol, name, annotations, models / "trained")
+def test_report_is_whole_and_needs_no_other_file(run_once, models, protocol, name, annotations, more, wanted):
+    folder = run_once(protocol, name, annotations, models / "trained", *more)
     page = Page()
-    page.feed((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    page.feed((folder / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
     assert all(source.startswith("data:image/") for source in page.sources)
     assert sum(source.startswith("data:image/jpeg") for source in page.sources) >= 5
     assert set(wanted) <= set(page.text)
 
 
-def test_missing_and_broken_videos(command, models, data, tmp_path):
+def test_missing_and_broken_videos(run_once, models, data, tmp_path):
     videos = tmp_path / "videos"
     shutil.copytree(data / "videos", videos)
     (videos / "test_red_0.mp4").unlink()
     (videos / "test_blue_0.mp4").write_bytes(b"not a video")
-    more = ("--videos", str(videos))
+    arguments = ("retrieval", "msrvtt", "msrvtt.csv", models / "trained", "--videos", str(videos))
     with pytest.raises(ValueError, match=r"1 are missing and 0 broken: 'test_red_0' has no file.* --allow_missing"):
-        command("retrieval", "msrvtt", "msrvtt.csv", models / "trained", *more)
-    record = command("retrieval", "msrvtt", "msrvtt.csv", models / "trained", *more, "--allow_missing")
+        run_once(*arguments)
+    folder = run_once(*arguments, "--allow_missing")
+    record = read_record(folder)
     assert record["state"] == "partial" and record["allow_missing"] is True
     assert record["videos"]["test"]["missing_names"] == ["test_red_0"]
     assert list(record["videos"]["test"]["broken_names"]) == ["test_blue_0"]
     assert record["videos"]["test"]["evaluated"] == 3
-    assert "partial | 3 of 5, missing allowed" in make_ledger(read_records([tmp_path / "out"]))
-    assert "PARTIAL: 3 of 5" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "partial | 3 of 5, missing allowed" in make_ledger(read_records([folder]))
+    assert "PARTIAL: 3 of 5" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_max_videos_is_partial(command, models):

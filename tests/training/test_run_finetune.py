@@ -154,14 +154,16 @@ def test_clips_depend_on_seed_epoch_and_index_and_broken_videos_are_written_down
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")
     reader = small_processor().video_processor
-    samples = TrainingVideos([LabelledVideo(broken, "x"), *videos], reader, seed=1, ledger=tmp_path / "ledger.jsonl")
+    samples = TrainingVideos(
+        [LabelledVideo(broken, "x"), *videos], reader, seed=1, broken_videos_file=tmp_path / "broken.jsonl"
+    )
     first = samples[ClipKey(0, 1)]["pixel_values_videos"]
     assert torch.equal(first, samples[ClipKey(0, 1)]["pixel_values_videos"])
     assert not torch.equal(first, samples[ClipKey(1, 1)]["pixel_values_videos"])
     replaced = samples[ClipKey(0, 0)]
     samples[ClipKey(1, 0)]  # met again: one line all the same
     assert replaced["num_broken"] == 1 and replaced["text"] == videos[0].text
-    (line,) = (tmp_path / "ledger.jsonl").read_text().splitlines()
+    (line,) = (tmp_path / "broken.jsonl").read_text().splitlines()
     assert json.loads(line)["path"] == str(broken)
 
 

@@ -390,15 +390,15 @@ def test_going_on_skips_what_is_in_and_what_failed(model_folder, videos, tmp_pat
         assert len(read_store(store)) == 2  # broken.mp4 is the first name
     finally:
         few.unlink()
-    # The ledger's last line was cut off: that video is tried again, the other is not.
-    ledger = store / "failures.jsonl"
-    lines = ledger.read_text().splitlines()
+    # The list's last line was cut off: that video is tried again, the other is not.
+    failures = store / "failures.jsonl"
+    lines = failures.read_text().splitlines()
     assert {json.loads(line)["path"] for line in lines} == {"broken.mp4", "missing.mp4"}
     capsys.readouterr()
     assert embed(model_folder, videos, store) == 3
-    assert len(ledger.read_text().splitlines()) == 2
+    assert len(failures.read_text().splitlines()) == 2
     assert len(read_store(store)) == NUM_VIDEOS
-    ledger.write_text(lines[0][:-5])
+    failures.write_text(lines[0][:-5])
     assert embed(model_folder, videos, store) == 3
     assert EmbeddingStore(store).failures().keys() == {"broken.mp4"}
     assert "0 videos embedded, 6 were there before" in capsys.readouterr().out

@@ -117,12 +117,14 @@ class TrainingVideos(Dataset):
     Args:
         videos, video_processor: what to read, and how.
         seed: with the key it decides frames and crop.
-        ledger: file that gets a line per broken video, whoever meets it and however often.
+        broken_videos_file: file that gets a line per broken video, whoever meets it and however often.
     """
 
-    def __init__(self, videos: list[LabelledVideo], video_processor: TVTSv2VideoProcessor, *, seed: int, ledger: Path):
+    def __init__(
+        self, videos: list[LabelledVideo], video_processor: TVTSv2VideoProcessor, *, seed: int, broken_videos_file: Path
+    ):
         self.videos, self.video_processor, self.seed = videos, video_processor, seed
-        self.broken_videos = BrokenVideos(ledger)
+        self.broken_videos = BrokenVideos(broken_videos_file)
 
     def __len__(self) -> int:
         return len(self.videos)

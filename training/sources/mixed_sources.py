@@ -39,20 +39,20 @@ class MixedSources(Dataset):
     num_patches: N, patches of a frame.
     mask_ratio: of tube masks, 0 for none.
     seed: of masks and of the order in which transcripts are handed over.
-    ledger: file that gets a JSON line for each video of a source's round (epoch) that could not be used.
+    broken_videos_file: file that gets a JSON line for each video of a source's round (epoch) that could not be used.
     """
 
     sources: Sequence[Dataset]
     num_patches: int
     mask_ratio: float
     seed: int
-    ledger: Path
+    broken_videos_file: Path
 
     def __post_init__(self):
         empty = [number for number, source in enumerate(self.sources) if len(source) == 0]
         if not self.sources or empty:
             raise ValueError(f"Training needs at least one source, none of them empty; empty are numbers {empty}.")
-        self._broken_videos = BrokenVideos(self.ledger)
+        self._broken_videos = BrokenVideos(self.broken_videos_file)
         count_masked_patches(self.num_patches, self.mask_ratio)  # a ratio that cannot be is an error now, not later
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class MixedSources(Dataset):
 
     @property
     def num_broken(self) -> int:
-        """Videos that the ledger names, over all processes and restarts; each counts once a round of its source."""
+        """Videos that the file names, over all processes and restarts; each counts once a round of its source."""
         return len(self._broken_videos)
 
     def __getitem__(self, key: SampleKey) -> dict:
@@ -85,8 +85,8 @@ class MixedSources(Dataset):
                 if len(tried) > MAX_REPLACEMENTS or len(tried) == len(source):
                     raise TooManyBrokenVideosError(
                         f"{len(tried)} of {len(source)} videos of source number {key.source} were tried in a row and "
-                        f"cannot be used, so something else must be wrong. They are named in {self.ledger}; the last "
-                        f"one: {error}"
+                        "cannot be used, so something else must be wrong. They are named in "
+                        f"{self.broken_videos_file}; the last one: {error}"
                     ) from error
                 while index in tried:
                     index = int(generator.integers(len(source)))

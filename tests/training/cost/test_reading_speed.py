@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from tests.support.packed_footage import pack_footage
+from tests.support.packed_videos import pack_videos
 from training.cost import reading_speed
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):
-    pack_footage(tmp_path, 2)
-    source = json.dumps({"format": "built", "dataset": str(tmp_path / "dataset"), "videos": str(tmp_path / "footage")})
-    (tmp_path / "footage" / "train000001.mp4").write_bytes(b"x")
+    pack_videos(tmp_path, 2)
+    source = json.dumps({"format": "built", "dataset": str(tmp_path / "dataset"), "videos": str(tmp_path / "videos")})
+    (tmp_path / "videos" / "train000001.mp4").write_bytes(b"x")
     monkeypatch.setattr("sys.argv", ["reading_speed", source, "--num_samples", "5", "--crop_size", "16"])
     reading_speed.main()
     result = json.loads(capsys.readouterr().out)
@@ -20,7 +20,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 
 
 def test_a_source_is_a_mapping(monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["reading_speed", "footage"])
+    monkeypatch.setattr("sys.argv", ["reading_speed", "videos"])
     with pytest.raises(SystemExit):
         reading_speed.main()
     assert "must be a mapping" in capsys.readouterr().err

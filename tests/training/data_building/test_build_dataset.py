@@ -33,9 +33,9 @@ def corpus(tmp_path_factory):
 
 
 @pytest.fixture
-def footage(corpus, tmp_path):
+def video_folder(corpus, tmp_path):
     """A folder with three good videos and one of each kind that is refused."""
-    folder = tmp_path / "footage"
+    folder = tmp_path / "video_folder"
     (folder / "channel").mkdir(parents=True)
     source = corpus.folder / "videos" / "train"
     for index, name in enumerate(["a", "b", "channel/c"]):
@@ -69,8 +69,8 @@ def footage(corpus, tmp_path):
     return folder
 
 
-def test_takes_the_good_and_names_the_bad(footage, tmp_path):
-    report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+def test_takes_the_good_and_names_the_bad(video_folder, tmp_path):
+    report = build_dataset(video_folder, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
     assert report["accepted"] == {"train": 3, "heldout": 0} and report["num_with_spread_times"] == 1
     assert report["num_rejected"] == {
         "broken transcript": 1,
@@ -93,20 +93,20 @@ def test_takes_the_good_and_names_the_bad(footage, tmp_path):
     assert "| unreadable video | 1 |" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footage, tmp_path):
+def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(video_folder, tmp_path):
     """Links in circles and out of the folder, pipes, huge files, endless nesting, other encodings, impossible times."""
-    good = (footage / "b.mp4").read_bytes()
+    good = (video_folder / "b.mp4").read_bytes()
 
     def video(name):
-        (footage / f"{name}.mp4").write_bytes(good + name.encode())
-        return footage / name
+        (video_folder / f"{name}.mp4").write_bytes(good + name.encode())
+        return video_folder / name
 
-    (footage / "._b.mp4").write_bytes(b"\0\5\x16\7 what macOS writes beside b.mp4")
-    (footage / "._b.srt").write_bytes(b"\0\5\x16\7")
-    (footage / "circle.mp4").symlink_to(footage / "circle.mp4")
-    (footage / "circle.srt").write_text("00:00.000 --> 00:09.000\nhi")
-    os.mkfifo(footage / "pipe.mp4")
-    (footage / "pipe.srt").write_text("00:00.000 --> 00:09.000\nhi")
+    (video_folder / "._b.mp4").write_bytes(b"\0\5\x16\7 what macOS writes beside b.mp4")
+    (video_folder / "._b.srt").write_bytes(b"\0\5\x16\7")
+    (video_folder / "circle.mp4").symlink_to(video_folder / "circle.mp4")
+    (video_folder / "circle.srt").write_text("00:00.000 --> 00:09.000\nhi")
+    os.mkfifo(video_folder / "pipe.mp4")
+    (video_folder / "pipe.srt").write_text("00:00.000 --> 00:09.000\nhi")
     os.mkfifo(video("piped").with_suffix(".srt"))
     with open(video("huge").with_suffix(".srt"), "wb") as file:
         file.truncate(100 * 2**20)
@@ -116,9 +116,9 @@ def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footag
     video("overlap").with_suffix(".srt").write_text("00:05.0 --> 00:09.0\na\n\n00:04.0 --> 00:06.0\nb")
     (tmp_path / "secret.srt").write_text("00:00.000 --> 00:09.000\nhi")
     video("stolen").with_suffix(".srt").symlink_to(tmp_path / "secret.srt")
-    with open(os.fsencode(footage) + b"/caf\xe9.mp4", "wb") as file:
+    with open(os.fsencode(video_folder) + b"/caf\xe9.mp4", "wb") as file:
         file.write(good)
-    report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+    report = build_dataset(video_folder, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
     assert report["accepted"]["train"] == 3
     assert report["rejected"]["name is not UTF-8"][0]["video"] == "caf\\xe9.mp4"
     reasons = {row["video"]: (reason, row["detail"]) for reason, rows in report["rejected"].items() for row in rows}
@@ -141,15 +141,15 @@ def test_hostile_files_are_refused_with_a_reason_and_nothing_else_is_lost(footag
         assert reasons[f"{name}.mp4"][0] == reason and detail in reasons[f"{name}.mp4"][1], reasons[f"{name}.mp4"]
 
 
-def test_several_processes_give_the_same(footage, tmp_path):
-    assert build_dataset(footage, tmp_path / "one", num_workers=1) == build_dataset(
-        footage, tmp_path / "two", num_workers=2
+def test_several_processes_give_the_same(video_folder, tmp_path):
+    assert build_dataset(video_folder, tmp_path / "one", num_workers=1) == build_dataset(
+        video_folder, tmp_path / "two", num_workers=2
     )
     for name in ("report.json", "README.md"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_a_second_run_checks_only_what_changed(footage, tmp_path, monkeypatch):
+def test_a_second_run_checks_only_what_changed(video_folder, tmp_path, monkeypatch):
     checked = []
 
     def count(candidate, **arguments):
@@ -157,29 +157,29 @@ def test_a_second_run_checks_only_what_changed(footage, tmp_path, monkeypatch):
         return check_video(candidate, **arguments)
 
     monkeypatch.setattr(module, "check_video", count)
-    first = build_dataset(footage, tmp_path / "out", num_workers=1)
+    first = build_dataset(video_folder, tmp_path / "out", num_workers=1)
     assert len(checked) == 10
     checked.clear()
-    assert build_dataset(footage, tmp_path / "out", num_workers=1) == first and checked == []
+    assert build_dataset(video_folder, tmp_path / "out", num_workers=1) == first and checked == []
     with open(tmp_path / "out" / "checks.jsonl", "ab") as file:
         file.write(b'{"video": "half a li')
-    (footage / "silent.vtt").write_text("00:00.000 --> 00:09.000\nhi")
-    (footage / "copy.mp4").unlink()
-    second = build_dataset(footage, tmp_path / "out", num_workers=1)
+    (video_folder / "silent.vtt").write_text("00:00.000 --> 00:09.000\nhi")
+    (video_folder / "copy.mp4").unlink()
+    second = build_dataset(video_folder, tmp_path / "out", num_workers=1)
     assert checked == ["silent.mp4"]
     assert second["num_rejected"]["unreadable video"] == 2 and "same content as another video" not in second["rejected"]
 
 
-def test_transcripts_in_a_folder_of_their_own(footage, tmp_path):
+def test_transcripts_in_a_folder_of_their_own(video_folder, tmp_path):
     apart = tmp_path / "transcripts"
     (apart / "channel").mkdir(parents=True)
-    shutil.move(footage / "a.json", apart / "a.json")
-    shutil.move(footage / "channel" / "c.json", apart / "channel" / "c.json")
-    report = build_dataset(footage, tmp_path / "out", transcripts=apart, num_workers=1)
+    shutil.move(video_folder / "a.json", apart / "a.json")
+    shutil.move(video_folder / "channel" / "c.json", apart / "channel" / "c.json")
+    report = build_dataset(video_folder, tmp_path / "out", transcripts=apart, num_workers=1)
     assert sum(report["accepted"].values()) == 2
 
 
-def test_splits_are_stable_and_keep_groups_together(footage, tmp_path):
+def test_splits_are_stable_and_keep_groups_together(video_folder, tmp_path):
     splits = [split_of(f"video {number}", 0.2) for number in range(2000)]
     assert 0.16 < splits.count("heldout") / 2000 < 0.24
     assert split_of("video 1", 0.0) == "train"
@@ -187,14 +187,14 @@ def test_splits_are_stable_and_keep_groups_together(footage, tmp_path):
     table = tmp_path / "groups.csv"
     table.write_text(f"video,channel\na.mp4,{held}\nb.mp4,{held}\nchannel/c.mp4,{held}\n")
     report = build_dataset(
-        footage, tmp_path / "out", num_workers=1, heldout_ratio=0.3, groups=read_groups(table, "channel")
+        video_folder, tmp_path / "out", num_workers=1, heldout_ratio=0.3, groups=read_groups(table, "channel")
     )
     assert report["accepted"] == {"train": 0, "heldout": 3}
 
 
-def test_built_clips(footage, tmp_path):
-    build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
-    clips = ClipDataset(BuiltDataset(tmp_path / "out", footage), TVTSv2VideoProcessor(crop_size=32))
+def test_built_clips(video_folder, tmp_path):
+    build_dataset(video_folder, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+    clips = ClipDataset(BuiltDataset(tmp_path / "out", video_folder), TVTSv2VideoProcessor(crop_size=32))
     item = clips[0]
     assert item["frames"].shape == (12, 32, 32, 3) and len(item["transcripts"]) == 4
     assert item["video_id"] == "a.mp4" and item["transcripts"] == clips[0]["transcripts"]
@@ -202,25 +202,25 @@ def test_built_clips(footage, tmp_path):
     with pytest.raises(
         ValueError, match="has no videos of the split 'heldout'; build it with a larger --heldout_ratio"
     ):
-        BuiltDataset(tmp_path / "out", footage, "heldout")
+        BuiltDataset(tmp_path / "out", video_folder, "heldout")
     with pytest.raises(ValueError, match="has no videos of the split 'validation'; splits are train and heldout"):
-        BuiltDataset(tmp_path / "out", footage, "validation")
+        BuiltDataset(tmp_path / "out", video_folder, "validation")
     with pytest.raises(FileNotFoundError, match=r"holds no data/\*\.parquet; make it with"):
-        BuiltDataset(tmp_path, footage)
+        BuiltDataset(tmp_path, video_folder)
     with pytest.raises(FileNotFoundError, match=r"is .* the folder it was built from"):
         BuiltDataset(tmp_path / "out", tmp_path)
 
 
-def test_refuses_foreign_and_empty_folders(footage, tmp_path):
+def test_refuses_foreign_and_empty_folders(video_folder, tmp_path):
     with pytest.raises(ValueError, match="holds other files"):
-        build_dataset(footage, footage)
+        build_dataset(video_folder, video_folder)
     with pytest.raises(FileNotFoundError, match="no folder"):
         build_dataset(tmp_path / "none", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="there is no video"):
         build_dataset(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(ValueError, match="heldout_ratio"):
-        build_dataset(footage, tmp_path / "out", heldout_ratio=1.0)
+        build_dataset(video_folder, tmp_path / "out", heldout_ratio=1.0)
 
 
 def test_lines_of_the_log_survive(tmp_path):
@@ -229,8 +229,8 @@ def test_lines_of_the_log_survive(tmp_path):
     assert [tuple(word) for word in again.words] == [("hé", 0.25)] and again.video == "ä.mp4"
 
 
-def test_command(footage, tmp_path, monkeypatch, capsys):
-    words = ["build_dataset", "--videos", footage, "--output", tmp_path / "out", "--num_workers", "1"]
+def test_command(video_folder, tmp_path, monkeypatch, capsys):
+    words = ["build_dataset", "--videos", video_folder, "--output", tmp_path / "out", "--num_workers", "1"]
     monkeypatch.setattr(sys, "argv", list(map(str, words)))
     module.main()
     said = capsys.readouterr()
@@ -306,10 +306,10 @@ def test_errors_of_the_checks_themselves_reach_the_caller():
 # --- transcripts ---
 
 
-def test_the_next_transcript_is_tried_and_the_choice_is_told(footage, tmp_path):
-    (footage / "b.json").write_text('{"title": "metadata, as downloaders write it"}')
-    (footage / "a.de.srt").write_text("00:00.000 --> 00:09.000\nhallo")
-    report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+def test_the_next_transcript_is_tried_and_the_choice_is_told(video_folder, tmp_path):
+    (video_folder / "b.json").write_text('{"title": "metadata, as downloaders write it"}')
+    (video_folder / "a.de.srt").write_text("00:00.000 --> 00:09.000\nhallo")
+    report = build_dataset(video_folder, tmp_path / "out", num_workers=1, heldout_ratio=0.0)
     assert report["accepted"]["train"] == 3
     assert report["several_transcripts"] == [
         {"video": "a.mp4", "taken": "a.json", "not taken": ["a.de.srt"]},
@@ -319,11 +319,11 @@ def test_the_next_transcript_is_tried_and_the_choice_is_told(footage, tmp_path):
     assert rows["transcript"][:] == ["a.json", "b.en.srt", "channel/c.json"]
 
 
-def test_the_language_can_be_set(footage, tmp_path):
-    report = build_dataset(footage, tmp_path / "out", num_workers=1, heldout_ratio=0.0, language="de")
+def test_the_language_can_be_set(video_folder, tmp_path):
+    report = build_dataset(video_folder, tmp_path / "out", num_workers=1, heldout_ratio=0.0, language="de")
     assert {"video": "b.mp4", "detail": ""} in report["rejected"]["no transcript of that name"]
     with pytest.raises(ValueError, match="language must be a code such as en, got 'klingon'"):
-        build_dataset(footage, tmp_path / "out", language="klingon")
+        build_dataset(video_folder, tmp_path / "out", language="klingon")
 
 
 @pytest.mark.parametrize("late_seconds", [3, 8])

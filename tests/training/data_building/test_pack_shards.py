@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from tests.support.packed_footage import pack_footage
+from tests.support.packed_videos import pack_videos
 from tests.support.shard_server import serve
 from training.data_building.pack_shards import pack_shards
 from training.sources import shards as shards_module
@@ -25,7 +25,7 @@ NUM_VIDEOS = 23
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-    return pack_footage(tmp_path_factory.mktemp("packed"), NUM_VIDEOS)
+    return pack_videos(tmp_path_factory.mktemp("packed"), NUM_VIDEOS)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_uneven_shards_hold_every_video_once(packed, clips):
 
 
 def test_items_are_those_of_the_single_files(packed, clips, video_processor):
-    single = ClipDataset(BuiltDataset(packed / "dataset", packed / "footage"), video_processor, deterministic=True)
+    single = ClipDataset(BuiltDataset(packed / "dataset", packed / "videos"), video_processor, deterministic=True)
     by_id = {item["video_id"]: item for item in (single[index] for index in range(len(single)))}
     fixed = ClipDataset(Shards(packed / "shards"), video_processor, deterministic=True)
     for index in range(0, len(fixed), 5):
@@ -100,7 +100,7 @@ def test_the_datasets_library_streams_the_shards(packed):
     stream = datasets.load_dataset("webdataset", data_files={"train": files}, split="train", streaming=True)
     rows = list(stream)
     assert sorted(row["json"]["video"] for row in rows) == [f"train{index:06d}.mp4" for index in range(NUM_VIDEOS)]
-    assert rows[0]["video"] == (packed / "footage" / rows[0]["json"]["video"]).read_bytes()
+    assert rows[0]["video"] == (packed / "videos" / rows[0]["json"]["video"]).read_bytes()
 
 
 def test_parquet_shards_hold_the_same(packed, clips, video_processor):
@@ -112,14 +112,14 @@ def test_parquet_shards_hold_the_same(packed, clips, video_processor):
     files = sorted(map(str, (packed / "parquet").glob("train-*.parquet")))
     stream = datasets.load_dataset("parquet", data_files={"train": files}, split="train", streaming=True)
     for row in stream:
-        assert row["video"] == (packed / "footage" / json.loads(row["json"])["video"]).read_bytes()
+        assert row["video"] == (packed / "videos" / json.loads(row["json"])["video"]).read_bytes()
 
 
 def test_an_interrupted_packing_is_continued(packed, tmp_path):
     shutil.copytree(packed / "shards", tmp_path / "shards")
     (tmp_path / "shards" / "train-00001.tar").unlink()
     kept = (tmp_path / "shards" / "train-00000.tar").stat().st_mtime_ns
-    pack_shards(packed / "dataset", packed / "footage", tmp_path / "shards", shard_megabytes=1)
+    pack_shards(packed / "dataset", packed / "videos", tmp_path / "shards", shard_megabytes=1)
     for file in (packed / "shards").iterdir():
         assert file.read_bytes() == (tmp_path / "shards" / file.name).read_bytes()
     assert (tmp_path / "shards" / "train-00000.tar").stat().st_mtime_ns == kept
@@ -127,15 +127,15 @@ def test_an_interrupted_packing_is_continued(packed, tmp_path):
 
 def test_refusals(packed, tmp_path):
     with pytest.raises(ValueError, match="shard_format must be one of tar, parquet, got 'zip'"):
-        pack_shards(packed / "dataset", packed / "footage", tmp_path / "zip", shard_format="zip")
+        pack_shards(packed / "dataset", packed / "videos", tmp_path / "zip", shard_format="zip")
     with pytest.raises(ValueError, match="another data set, format, size or seed"):
-        pack_shards(packed / "dataset", packed / "footage", packed / "parquet", shard_megabytes=1)
+        pack_shards(packed / "dataset", packed / "videos", packed / "parquet", shard_megabytes=1)
     with pytest.raises(ValueError, match="another data set, format, size or seed"):
-        pack_shards(packed / "dataset", packed / "footage", packed / "shards", shard_megabytes=2)
+        pack_shards(packed / "dataset", packed / "videos", packed / "shards", shard_megabytes=2)
     with pytest.raises(ValueError, match="holds other files"):
-        pack_shards(packed / "dataset", packed / "footage", packed / "footage")
+        pack_shards(packed / "dataset", packed / "videos", packed / "videos")
     with pytest.raises(FileNotFoundError, match=r"holds no data/\*\.parquet"):
-        pack_shards(tmp_path, packed / "footage", tmp_path / "shards")
+        pack_shards(tmp_path, packed / "videos", tmp_path / "shards")
     with pytest.raises(FileNotFoundError, match="there is no video"):
         pack_shards(packed / "dataset", tmp_path, tmp_path / "shards")
     with pytest.raises(FileNotFoundError, match=r"no index .*heldout\.parquet"):

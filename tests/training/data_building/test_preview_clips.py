@@ -35,6 +35,6 @@ def test_sheet_from_the_command_line(corpus, tmp_path, monkeypatch, capsys, form
 
 
 def test_a_source_described_wrongly_is_one_line(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["preview", "footage"])
-    with pytest.raises(SystemExit, match=r"^error: A source is a mapping whose format is one of .*got 'footage'"):
+    monkeypatch.setattr(sys, "argv", ["preview", "videos"])
+    with pytest.raises(SystemExit, match=r"^error: A source is a mapping whose format is one of .*got 'videos'"):
         preview_clips.main()

@@ -43,8 +43,14 @@ def mix(tmp_path):
     """Makes a MixedSources of the given sources that writes into tmp_path."""
 
     def make(*sources, mask_ratio=0.5, seed=3):
-        ledger = tmp_path / "broken_videos.jsonl"
-        return MixedSources(list(sources), num_patches=NUM_PATCHES, mask_ratio=mask_ratio, seed=seed, ledger=ledger)
+        broken_videos_file = tmp_path / "broken_videos.jsonl"
+        return MixedSources(
+            list(sources),
+            num_patches=NUM_PATCHES,
+            mask_ratio=mask_ratio,
+            seed=seed,
+            broken_videos_file=broken_videos_file,
+        )
 
     return make
 
@@ -215,7 +221,7 @@ def test_a_broken_video_is_replaced_and_written_down_once(mix, error):
     samples = mix(FakeClips("a", 9, broken=(4,), error=error))
     sample = samples[SampleKey(0, 2, 4)]
     assert sample["video_id"] != "a/4" and sample["num_broken"] >= 1
-    records = [json.loads(line) for line in samples.ledger.read_text().splitlines()]
+    records = [json.loads(line) for line in samples.broken_videos_file.read_text().splitlines()]
     assert len(records) == sample["num_broken"] == samples.num_broken
     assert records[0] == {"source": 0, "epoch": 2, "index": 4, "error": "a/4.mp4 is broken"}
     assert same(sample, samples[SampleKey(0, 2, 4)])  # the same replacement every time
@@ -229,7 +235,7 @@ def test_a_replacement_may_be_broken_too(mix):
         sample = samples[SampleKey(0, 0, index)]
         assert sample["video_id"] in ("a/7", "a/8", "a/9")
         assert (sample["num_broken"] > 0) == (index < 7)
-    records = [json.loads(line) for line in samples.ledger.read_text().splitlines()]
+    records = [json.loads(line) for line in samples.broken_videos_file.read_text().splitlines()]
     assert sorted(record["index"] for record in records) == list(range(7))  # each once, though many met it
     assert all(record["error"] == f"a/{record['index']}.mp4 is broken" for record in records)
 
@@ -237,7 +243,7 @@ def test_a_replacement_may_be_broken_too(mix):
 def test_whole_videos_leave_no_ledger(mix):
     samples = mix(FakeClips("a", 3))
     samples[SampleKey(0, 0, 0)]
-    assert not samples.ledger.exists() and samples.num_broken == 0
+    assert not samples.broken_videos_file.exists() and samples.num_broken == 0
 
 
 @pytest.mark.parametrize(("size", "num_tried"), [(5, 5), (1, 1), (100, MAX_REPLACEMENTS + 1)])
@@ -245,7 +251,7 @@ def test_nothing_but_broken_videos_is_an_error(mix, size, num_tried):
     samples = mix(FakeClips("a", size, broken=range(size)))
     with pytest.raises(TooManyBrokenVideosError, match=rf"^{num_tried} of {size} videos .*a/\d+\.mp4 is broken$"):
         samples[SampleKey(0, 0, 0)]
-    records = [json.loads(line) for line in samples.ledger.read_text().splitlines()]
+    records = [json.loads(line) for line in samples.broken_videos_file.read_text().splitlines()]
     assert len({record["index"] for record in records}) == len(records) == samples.num_broken == num_tried
 
 
@@ -274,14 +280,14 @@ def test_a_replacement_is_never_one_that_was_just_tried(mix):
 def test_the_ledger_knows_what_others_wrote_before_a_restart_and_beside_it(mix):
     one, other = (mix(FakeClips("a", 9, broken=range(8))) for _ in range(2))
     one[SampleKey(0, 0, 0)]
-    before = one.ledger.read_bytes()
+    before = one.broken_videos_file.read_bytes()
     other[SampleKey(0, 0, 0)]  # the same draws
-    assert other.ledger.read_bytes() == before
-    with other.ledger.open("ab") as file:
+    assert other.broken_videos_file.read_bytes() == before
+    with other.broken_videos_file.open("ab") as file:
         file.write(b'{"source": 0, "epo')  # a kill in the middle
     for samples in (one, other, one):
         samples[SampleKey(0, 1, 0)]
-    lines = one.ledger.read_bytes().splitlines()
+    lines = one.broken_videos_file.read_bytes().splitlines()
     assert len(set(lines)) == len(lines) and b'{"source": 0, "epo' in lines
     assert one.num_broken == other.num_broken == len(lines)
 
@@ -296,7 +302,7 @@ def test_lines_of_many_workers_stay_whole(mix):
     keys = [[SampleKey(0, epoch, index)] for epoch in range(4) for index in range(0, 64, 2)]
     for batch in DataLoader(samples, batch_sampler=keys, num_workers=2, collate_fn=list):
         assert batch[0]["num_broken"] >= 1
-    records = [json.loads(line) for line in samples.ledger.read_text(encoding="utf-8").splitlines()]
+    records = [json.loads(line) for line in samples.broken_videos_file.read_text(encoding="utf-8").splitlines()]
     assert len(records) == len({(record["epoch"], record["index"]) for record in records}) == len(keys)
 
 

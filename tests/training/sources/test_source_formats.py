@@ -30,7 +30,7 @@ def sources(tmp_path_factory):
         num_train_videos=NUM_VIDEOS, num_heldout_videos=0, num_train_captions=NUM_VIDEOS, num_heldout_captions=0
     )
     corpus = build_corpus(folder / "corpus", config, num_workers=1)
-    videos = folder / "footage"
+    videos = folder / "videos"
     shutil.copytree(corpus.folder / "videos" / "train" / "data", videos)
     for file in (corpus.folder / "videos" / "train" / "annotations").iterdir():
         shutil.copyfile(file, videos / file.name)
