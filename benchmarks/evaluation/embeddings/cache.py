@@ -1,8 +1,9 @@
-"""Embeddings of video files, each made once per content, model and transform.
+"""Embeddings of video files, each made once per file, model and transform.
 
     <folder>/<fingerprint>/embedder.json         what made them
-    <folder>/<fingerprint>/<any>.safetensors     shards: `embeddings` (n, D), metadata `content_hashes`
-    <folder>/content_hashes/<any>.jsonl          hashes of files whose path, size and time have not changed
+    <folder>/<fingerprint>/<any>.safetensors     shards: `embeddings` (n, D), metadata `keys`
+
+A file is recognized by its path, size and time of modification, as in a store of `tvtsv2 embed`.
 
 A shard is complete or absent, so a killed run loses at most the shard it was filling. Several processes (torchrun,
 `accelerate launch`) share the work; each writes shards of its own.
@@ -12,7 +13,6 @@ Axes: n videos of a shard, D width of embeddings.
 
 import hashlib
 import json
-import os
 import stat
 import time
 import uuid
@@ -29,15 +29,14 @@ from tqdm import tqdm
 
 from benchmarks.evaluation.embeddings.embedders import Embedder
 from processing import VideoReadingError
-from processing.video_files import content_hash
 
-FORMAT_VERSION = 1  # raise it when the same files, model and transform begin to give other embeddings
+FORMAT_VERSION = 2  # raise it when the same files, model and transform begin to give other embeddings
 SHARD_SIZE = 256
 SHARD_SECONDS = 30.0
 
 
 def fingerprint(description: dict) -> str:
-    """A name for what an embedder's description says, without its model's name."""
+    """Return a name for what an embedder's description says, without its model's name."""
     decisive = {name: value for name, value in description.items() if name not in ("name", "revision")}
     text = json.dumps([FORMAT_VERSION, decisive], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
@@ -64,24 +63,24 @@ class EmbeddingCache:
         return key in self._places
 
     def refresh(self) -> None:
-        """Learns of shards that were added since."""
+        """Read which shards were added since."""
         for shard in sorted(self.folder.glob("*.safetensors")):
             if shard not in self._read_shards:
                 with _open_shard(shard) as file:
-                    keys = json.loads(file.metadata()["content_hashes"])
+                    keys = json.loads(file.metadata()["keys"])
                 self._places.update({key: (shard, row) for row, key in enumerate(keys)})
                 self._read_shards.add(shard)
 
     def add(self, keys: list[str], embeddings: np.ndarray) -> None:
-        """Writes a shard: embeddings (n, D) by content hash."""
+        """Write a shard: embeddings (n, D) by key."""
         shard = self.folder / f"{uuid.uuid4().hex}.safetensors"
         temporary = shard.with_suffix(".part")
-        save_file({"embeddings": embeddings}, temporary, metadata={"content_hashes": json.dumps(keys)})
+        save_file({"embeddings": embeddings}, temporary, metadata={"keys": json.dumps(keys)})
         temporary.replace(shard)
         self.refresh()
 
     def get(self, keys: list[str]) -> np.ndarray:
-        """Embeddings (len(keys), D), float32."""
+        """Return embeddings (len(keys), D), float32."""
         rows_of: dict[Path, list[tuple[int, int]]] = {}
         for place, key in enumerate(keys):
             shard, row = self._places[key]
@@ -97,50 +96,9 @@ class EmbeddingCache:
         return result
 
 
-class ContentHashes:
-    """Content hashes of files, remembered by path, size and time of change.
-
-    Args:
-        folder: Where they are remembered; made if need be.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._known: dict[tuple, str] = {}
-        for file in sorted(folder.glob("*.jsonl")):
-            for line in file.read_text(encoding="utf-8").splitlines():
-                try:
-                    *key, value = json.loads(line)
-                except ValueError:
-                    continue  # the last line of a killed run
-                self._known[tuple(key)] = value
-
-    def of(self, paths: list[Path], show_progress: bool) -> dict[Path, str]:
-        """The hashes of files; those that cannot be opened are left out."""
-        hashes = {}
-        with open(self.folder / f"{uuid.uuid4().hex}.jsonl", "a", encoding="utf-8") as log:
-            for path in tqdm(paths, desc="checking files", unit="file", disable=not show_progress, leave=False):
-                try:
-                    status = path.stat()
-                    if not stat.S_ISREG(status.st_mode):
-                        continue  # a pipe would be read for ever
-                    key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
-                    if key not in self._known:
-                        self._known[key] = content_hash(path)
-                        log.write(json.dumps([*key, self._known[key]]) + "\n")
-                        log.flush()
-                except OSError:
-                    continue  # reading the video will say what is wrong
-                hashes[path] = self._known[key]
-        if not os.path.getsize(log.name):
-            os.unlink(log.name)
-        return hashes
-
-
 def this_process(device: str | None = None) -> PartialState:
-    """Which of how many processes this is, all on `device`; None: an accelerator where there is one."""
-    # Without `cpu`, processes on a machine without accelerator would not know of each other.
+    """Return which of how many processes this is, all on `device`; None: an accelerator where there is one."""
+    # Without `cpu`, processes on a machine without accelerator form no group.
     on_cpu = device == "cpu" or not torch.accelerator.is_available()
     return PartialState() if PartialState._shared_state else PartialState(cpu=on_cpu)
 
@@ -148,7 +106,7 @@ def this_process(device: str | None = None) -> PartialState:
 def embed_files(
     files: dict[str, Path], embedder: Embedder, folder: str | Path, *, batch_size: int, num_workers: int
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Embeddings (D,) by name, and the reasons of those that could not be read. Call it in every process.
+    """Return embeddings (D,) by name, and why others could not be read. Call it in every process.
 
     Args:
         files: Paths by name.
@@ -160,13 +118,9 @@ def embed_files(
         ValueError: an embedding is not finite.
     """
     state = this_process()
-    names = list(files)
-    own = names[state.process_index :: state.num_processes]
-    hashes = ContentHashes(Path(folder) / "content_hashes").of([files[name] for name in own], state.is_main_process)
-    found = [(name, hashes[files[name]]) for name in own if files[name] in hashes]
-    hash_of = dict(gather_object(found))
+    key_of = {name: key for name, path in files.items() if (key := file_key(path)) is not None}
     cache = EmbeddingCache(folder, embedder.description)
-    path_of = {hash_of[name]: files[name] for name in names if name in hash_of}
+    path_of = {key: files[name] for name, key in key_of.items()}
     wanted = sorted(key for key in path_of if key not in cache)
     state.wait_for_everyone()  # before new shards change what is wanted
     share = {key: path_of[key] for key in wanted[state.process_index :: state.num_processes]}
@@ -174,17 +128,26 @@ def embed_files(
     reasons = dict(gather_object(list(reasons.items())))
     state.wait_for_everyone()
     cache.refresh()
-    broken = {name: reasons[hash_of[name]] for name in names if hash_of.get(name) in reasons}
-    broken |= {name: "the file cannot be opened" for name in names if name not in hash_of}
-    good = [name for name in names if name not in broken]
-    embeddings = cache.get([hash_of[name] for name in good]) if good else []
+    broken = {name: reasons[key] for name, key in key_of.items() if key in reasons}
+    broken |= {name: "the file cannot be opened" for name in files if name not in key_of}
+    good = [name for name in files if name not in broken]
+    embeddings = cache.get([key_of[name] for name in good]) if good else []
     return dict(zip(good, embeddings, strict=True)), broken
+
+
+def file_key(path: Path) -> str | None:
+    """Return what identifies a file; None if it cannot be opened or is no regular file (reading a pipe never ends)."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{path.resolve()} {status.st_size} {status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else None
 
 
 def _embed_missing(
     files: dict[str, Path], embedder: Embedder, cache: EmbeddingCache, batch_size: int, num_workers: int, show: bool
 ) -> dict[str, str]:
-    """Adds the embeddings of files by content hash to the cache; returns why others could not be read."""
+    """Add the embeddings of files by key to the cache; return why others could not be read."""
     reasons: dict[str, str] = {}
     keys: list[str] = []
     parts: list[np.ndarray] = []
@@ -208,7 +171,7 @@ def _embed_missing(
 
 
 class _Videos(torch.utils.data.Dataset):
-    """Pixels, or the reason why there are none, by content hash."""
+    """Pixels, or the reason why there are none, by key."""
 
     def __init__(self, files: dict[str, Path], reader):
         self.files, self.reader = list(files.items()), reader
