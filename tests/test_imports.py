@@ -1,6 +1,7 @@
 """Who may import whom, what travelling files may look like, and that imports find this project and stay light."""
 
 import ast
+import functools
 import importlib
 import json
 import re
@@ -161,6 +162,7 @@ def test_the_command_line_answers_without_loading_libraries():
     assert not imported & {"av", "processing", "torch", "transformers", "accelerate", "pyarrow", "lancedb", "numpy"}
 
 
+@functools.cache
 def training_imports() -> dict[str, set[str]]:
     """Return the parts of `training/` (its folders, and its files at the top) that each of them imports."""
     graph: dict[str, set[str]] = {}

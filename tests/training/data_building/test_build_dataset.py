@@ -238,7 +238,7 @@ def test_command(video_folder, tmp_path, monkeypatch, capsys):
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
-    """Ten times the rows may cost their names, not their transcripts."""
+    """Five times the rows may cost their names, not their transcripts."""
     words = tuple((f"word{number}", float(number)) for number in range(300))
 
     def peak_bytes(num_rows):
@@ -258,7 +258,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
         return peak
 
     peak_bytes(10)  # what is loaded once
-    assert peak_bytes(2000) < 1.3 * peak_bytes(200)
+    assert peak_bytes(600) < 1.3 * peak_bytes(120)
 
 
 # --- one video after another ---
