@@ -301,7 +301,8 @@ def test_an_unreadable_video_is_named_and_training_goes_on(own_sources, tmp_path
     data, settings = own_sources
     video = data / "videos" / "train" / "data" / "train000003.mp4"
     video.write_bytes(video.read_bytes()[:400])
-    main([str(write_config(tmp_path, "broken", max_broken_share=1.0, **settings | {"max_steps": 4}))])
+    settings |= {"max_steps": 4, "eval_source": None, "eval_strategy": "no"}
+    main([str(write_config(tmp_path, "broken", max_broken_share=1.0, **settings))])
     lines = (tmp_path / "broken" / "broken_videos.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert records and all(record["source"] == 0 and record["index"] == 3 for record in records)
