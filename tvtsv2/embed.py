@@ -243,10 +243,13 @@ def _make_backend(arguments: argparse.Namespace, model, weights_sha256: str, dev
         return backend, {"video_tower": {"keep": arguments.keep}} if arguments.keep < 1 else {}
     folder = find_folder(arguments.model, revision=arguments.revision)
     file = backends.find_exported(folder, arguments.dtype, weights_sha256)
-    if arguments.backend == "onnxruntime":
-        backend = backends.onnxruntime_backend(file)
-    else:
-        backend = backends.openvino_backend(file, arguments.dtype)
+    try:
+        if arguments.backend == "onnxruntime":
+            backend = backends.onnxruntime_backend(file)
+        else:
+            backend = backends.openvino_backend(file, arguments.dtype)
+    except Exception as error:  # each library has errors of its own
+        raise ValueError(f"{arguments.backend} cannot load {file}; export it again: {error}") from error
     source = {"backend": arguments.backend, "dtype": arguments.dtype, "file_sha256": content_hash(file)}
     return backend, {"video_tower": source}
 

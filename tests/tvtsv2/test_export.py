@@ -1,6 +1,7 @@
 """`tvtsv2 export`: its formats on shapes other than the traced one, backends of `tvtsv2 embed`, checks and refusals."""
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
@@ -125,6 +126,13 @@ def test_a_backend_without_its_package_or_its_file(onnx, place, tmp_path, capsys
         find_exported(tmp_path, "float32", "0")
     with pytest.raises(ValueError, match=r"video_int8\.onnx comes from other weights .*--calibrate VIDEOS"):
         find_exported(onnx.parent, "int8", "0")
+    shutil.copytree(onnx.parent, tmp_path / "model")
+    (tmp_path / "model" / "onnx" / "video.onnx").write_bytes(b"no model")
+    for backend in HOSTS:
+        pytest.importorskip(backend)
+        embed = ["embed", str(tmp_path / "model"), str(place / "videos"), str(tmp_path / "store")]
+        assert main([*embed, "--backend", backend]) == 1
+        assert f"{backend} cannot load" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="needs openvino: pip install"):
         check_backend("openvino", "float32")
