@@ -3,6 +3,7 @@
     python -m training.data_building.build_dataset --videos my_videos --output my_dataset
     python -m training.data_building.build_dataset --videos my_videos --transcripts subtitles --language en \
         --output my_dataset --groups channels.csv --group_column channel
+    python -m training.data_building.build_dataset --videos my_videos --output out --transcribe openai/whisper-small
 
 Transcripts are SRT, WebVTT, speech recognizers' JSON or YT-Temporal JSON files named like their videos, see
 `candidates.py`. In the output folder:
@@ -43,6 +44,7 @@ def build_dataset(
     output: Path,
     *,
     transcripts: Path | None = None,
+    transcribe: str | None = None,
     language: str | None = None,
     num_clips: int = 4,
     min_words: int = 3,
@@ -54,6 +56,7 @@ def build_dataset(
 
     Args:
         videos, transcripts: folders; transcripts lie beside the videos unless given.
+        transcribe: speech model that first writes a transcript beside each video without one, see `transcribe.py`.
         language: of the transcripts to take where files are tagged with one; any unless given.
         num_clips, min_words: what a video must have room for, see `ClipDataset`.
         heldout_ratio: share of groups that go to the "heldout" split, [0, 1).
@@ -65,6 +68,8 @@ def build_dataset(
         FileNotFoundError: a folder doesn't exist.
         ValueError: `output` holds other files, no video was found, or an argument is out of range.
     """
+    if transcribe is not None and transcripts is not None:
+        raise ValueError("transcribe writes transcripts beside the videos; leave out the folder of transcripts")
     transcripts = transcripts or videos
     _check_folders(videos, transcripts, output)
     if not 0 <= heldout_ratio < 1:
@@ -74,6 +79,10 @@ def build_dataset(
     found = find_videos(videos)
     if not found.names:
         raise ValueError(f"there is no video in {videos}; {found.describe_left_out()}".removesuffix("; "))
+    if transcribe is not None:
+        from training.data_building.transcribe import transcribe_folder  # transformers' pipelines load slowly
+
+        transcribe_folder(videos, transcribe, language=language)
     log, settings = output / "checks.jsonl", f"{num_clips} {min_words}"
     language = language and language_of(language)
     places, todo = find_results(find_candidates(videos, found.names, transcripts, settings, language), log)
@@ -147,6 +156,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos, searched with all its folders")
     parser.add_argument("--output", type=Path, required=True, help="empty, new, or built here before")
     parser.add_argument("--transcripts", type=Path, help="folder of transcripts, if not beside the videos")
+    parser.add_argument("--transcribe", help="with this speech model, such as openai/whisper-small")
     parser.add_argument("--language", help="such as en: files tagged with another one are not taken")
     parser.add_argument("--num_clips", type=int, default=4, help="clips that must fit into a video")
     parser.add_argument("--min_words", type=int, default=3, help="words that each clip must have")

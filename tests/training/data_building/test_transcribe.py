@@ -1,0 +1,198 @@
+"""From the sound of videos to transcripts: pieces, times, a tiny Whisper, failures, a second run."""
+
+import json
+import shutil
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    GenerationConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
+
+from processing import VideoReadingError
+from training.data_building.build_dataset import build_dataset
+from training.data_building.sound_track import read_pieces
+from training.data_building.transcribe import load_recognizer, transcribe_folder, transcribe_videos
+from training.transcripts.transcript_files import read_transcript
+
+RATE = 16000
+TONE = 0.3 * np.sin(np.arange(RATE * 100) * 0.2).astype(np.float32)
+
+
+def write_sound_video(path, sound, *, first_second=0.0, rate=RATE, left_out=()):
+    """A video of one dark frame per second, with `sound` (float32 at `rate`) as both channels of its AAC track."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=1, options={"preset": "ultrafast"})
+        video.width = video.height = 32
+        video.pix_fmt = "yuv420p"
+        audio = container.add_stream("aac", rate=rate, layout="stereo") if sound is not None else None
+        for second in range(max(1, len(sound) // rate if sound is not None else 1)):
+            frame = av.VideoFrame(32, 32, "yuv420p")
+            frame.pts, frame.time_base = second, Fraction(1, 1)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for start in range(0, len(sound) if sound is not None else 0, 1024):
+            frame = av.AudioFrame.from_ndarray(np.tile(sound[start : start + 1024], (2, 1)), "fltp", "stereo")
+            frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+            frame.pts = start + round(first_second * rate)
+            if not any(first <= start / rate < end for first, end in left_out):
+                container.mux(audio.encode(frame))
+        if audio is not None:
+            container.mux(audio.encode(None))
+    return path
+
+
+def test_pieces_are_cut_where_it_is_quiet_and_keep_their_times(tmp_path):
+    sound = TONE[: 70 * 8000].copy()
+    sound[int(24.9 * 8000) : int(25.7 * 8000)] = 0
+    pieces = list(read_pieces(write_sound_video(tmp_path / "a.mp4", sound, rate=8000), RATE))
+    assert [round(piece.start_seconds, 1) for piece in pieces[:2]] == pytest.approx([0, 25.3], abs=0.31)
+    assert all(len(piece.samples) <= 30 * RATE and piece.samples.dtype == np.float32 for piece in pieces)
+    assert sum(len(piece.samples) for piece in pieces) == pytest.approx(70 * RATE, abs=RATE // 10)
+    assert np.abs(pieces[0].samples[RATE : 20 * RATE]).max() == pytest.approx(0.3, rel=0.1)
+
+
+def test_a_gap_in_the_track_and_a_late_start_move_no_word(tmp_path):
+    video = write_sound_video(tmp_path / "late.mp4", TONE[: 20 * RATE], first_second=3.0, left_out=[(5, 12)])
+    pieces = list(read_pieces(video, RATE))
+    assert [piece.start_seconds for piece in pieces] == pytest.approx([3, 15], abs=0.1)
+    assert [len(piece.samples) / RATE for piece in pieces] == pytest.approx([5, 8], abs=0.15)
+
+
+def test_silence_gives_no_piece_and_memory_is_bounded(tmp_path):
+    sound = np.zeros(50 * RATE, np.float32)
+    assert list(read_pieces(write_sound_video(tmp_path / "silent.mp4", sound), RATE)) == []
+    sound[40 * RATE : 45 * RATE] = TONE[: 5 * RATE]
+    (piece,) = read_pieces(write_sound_video(tmp_path / "some.mp4", sound), RATE)
+    assert piece.start_seconds <= 40 and len(piece.samples) <= 30 * RATE
+
+
+@pytest.fixture(scope="module")
+def tiny_whisper(tmp_path_factory):
+    """A Whisper of random weights with a tokenizer of bytes, as a folder."""
+    folder = tmp_path_factory.mktemp("whisper")
+    vocabulary = {token: index for index, token in enumerate(sorted(ByteLevel.alphabet()))}
+    special = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|de|>", "<|translate|>", "<|transcribe|>"]
+    special += ["<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>"]
+    special += [f"<|{0.02 * step:.2f}|>" for step in range(1501)]
+    tokenizer = WhisperTokenizer(
+        vocab=vocabulary, merges=[], unk_token="<|endoftext|>", bos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": special[1:10]})
+    tokenizer.add_tokens(special[10:])
+    tokenizer.save_pretrained(folder)
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in special}
+    WhisperFeatureExtractor(feature_size=8).save_pretrained(folder)
+    end = ids["<|endoftext|>"]
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_mel_bins": 8, "max_target_positions": 40}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    tokens = {"decoder_start_token_id": ids["<|startoftranscript|>"], "bos_token_id": end, "eos_token_id": end}
+    torch.manual_seed(0)
+    config = WhisperConfig(vocab_size=len(tokenizer), pad_token_id=end, **sizes, **heads, **tokens)
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(
+        **tokens,
+        pad_token_id=end,
+        max_length=30,
+        is_multilingual=True,
+        lang_to_id={token: ids[token] for token in ("<|en|>", "<|de|>")},
+        task_to_id={task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
+        no_timestamps_token_id=ids["<|notimestamps|>"],
+        alignment_heads=[[0, 0]],
+        return_timestamps=True,
+        suppress_tokens=[ids[token] for token in special[:9]],
+        begin_suppress_tokens=[end],
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "channel").mkdir()
+    write_sound_video(folder / "talk.mp4", TONE[: 35 * RATE])
+    shutil.copyfile(folder / "talk.mp4", folder / "channel" / "talk.mp4")
+    write_sound_video(folder / "mute.mp4", None)
+    write_sound_video(folder / "silent.mp4", np.zeros(3 * RATE, np.float32))
+    (folder / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+@pytest.fixture
+def folder(source, tmp_path):
+    return shutil.copytree(source, tmp_path / "videos")
+
+
+def test_a_tiny_whisper_writes_what_the_builder_reads(folder, tiny_whisper):
+    failures = transcribe_folder(folder, str(tiny_whisper), language="en", batch_size=3)
+    assert failures.keys() == {"broken.mp4", "mute.mp4", "silent.mp4"} and failures["silent.mp4"] == "silence"
+    assert "no audio track" in failures["mute.mp4"] and "broken.mp4" in failures["broken.mp4"]
+    assert json.loads((folder / "transcribe_failures.json").read_text()) == failures
+    assert {file.name for file in folder.glob("*.json")} == {
+        *("silent.mp4.json", "talk.mp4.json", "transcribe_failures.json")
+    }
+    content = json.loads((folder / "talk.mp4.json").read_text())
+    assert content["language"] == "en" and len(content["segments"]) == 2
+    transcript = read_transcript(folder / "talk.mp4.json")
+    assert transcript.words and not transcript.is_spread and not transcript.num_dropped
+    assert all(0 <= word.time <= 35.1 for word in transcript.words)
+
+
+def say_length(pieces):
+    """Recognizes three words in any piece, the last of them after its end."""
+    for samples in pieces:
+        yield [(" one", 0.5, 0.9), (" two", 1.0, None), (f" {len(samples)}", 99.0, 100.0)]
+
+
+def test_a_second_run_reads_what_is_missing(folder, tiny_whisper, monkeypatch):
+    read = []
+
+    def load(*arguments):
+        return (lambda pieces: (read.append(1) or words for words in say_length(pieces))), RATE
+
+    monkeypatch.setattr("training.data_building.transcribe.load_recognizer", load)
+    first = transcribe_folder(folder, "any")
+    assert len(read) == 4 and len(first) == 3
+    (folder / "channel" / "talk.mp4.json").unlink()
+    assert transcribe_folder(folder, "any") == first and len(read) == 6
+    assert json.loads((folder / "transcribe_failures.json").read_text()) == first
+
+
+def test_times_count_from_the_start_of_the_file(tmp_path):
+    write_sound_video(tmp_path / "late.mp4", TONE[: 5 * RATE], first_second=3.0)
+    assert transcribe_videos(tmp_path, ["late.mp4"], say_length, RATE) == {}
+    words = read_transcript(tmp_path / "late.mp4.json").words
+    assert [word.time for word in words] == pytest.approx([3.5, 4, 8], abs=0.1)  # the last one: within its piece
+
+
+def test_the_builder_transcribes_first(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.data_building.transcribe.load_recognizer", lambda *_: (say_length, RATE))
+    report = build_dataset(folder, tmp_path / "out", transcribe="any", language="en", num_workers=1)
+    assert report["num_rejected"] == {
+        "broken transcript": 1,
+        "no transcript of that name": 2,
+        "too short, or too few words for the clips": 2,
+    }
+    with pytest.raises(ValueError, match="beside the videos"):
+        build_dataset(folder, tmp_path / "out", transcribe="any", transcripts=tmp_path)
+
+
+def test_what_cannot_be_done_is_an_error(tmp_path, folder, tiny_whisper, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        transcribe_folder(tmp_path / "none", "any")
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        transcribe_folder(folder, "any", batch_size=0)
+    with pytest.raises(VideoReadingError, match="no audio track"):
+        list(read_pieces(folder / "mute.mp4", RATE))
+    with pytest.raises(ValueError, match="no times of words"):
+        monkeypatch.setattr("training.data_building.transcribe.TIMED_TYPES", ("ctc",))
+        load_recognizer(str(tiny_whisper), None, 1)
