@@ -180,7 +180,7 @@ def test_the_builder_transcribes_first(folder, tmp_path, monkeypatch):
     assert report["num_rejected"] == {
         "broken transcript": 1,
         "no transcript of that name": 2,
-        "too short, or too few words for the clips": 2,
+        "words outside the video": 2,  # the last of the three of each piece
     }
     with pytest.raises(ValueError, match="beside the videos"):
         build_dataset(folder, tmp_path / "out", transcribe="any", transcripts=tmp_path)
