@@ -191,7 +191,7 @@ def test_parts_of_training_do_not_import_each_other_in_circles():
         ("transcripts", set()),
         ("sources", {"runtime", "transcripts", "masking"}),
         ("data_building", {"runtime", "transcripts", "sources"}),
-        ("contrast", {"losses"}),
+        ("contrast", set()),
         ("parameter_rules", set()),
     ],
 )

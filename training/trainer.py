@@ -8,13 +8,13 @@ from torch.optim.lr_scheduler import MultiStepLR
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
+from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss
 from training.arguments import PreTrainingArguments
 from training.callbacks.plan_file import PlanFile
 from training.callbacks.progress import TrainingProgress, contrastive_accuracy
 from training.contrast.chunked_contrast import backward_in_chunks
 from training.contrast.gather import gather_batch_sizes, gather_pairs
 from training.flops import count_step_flops
-from training.losses import contrastive_loss
 from training.parameter_rules import ParameterPlan
 from training.video_trainer import NOT_FOR_THE_MODEL, VideoTrainer
 

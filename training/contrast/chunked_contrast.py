@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from modeling_tvtsv2.modeling_tvtsv2 import TVTSv2ForPreTrainingOutput
+from modeling_tvtsv2.outputs_tvtsv2 import TVTSv2ForPreTrainingOutput
 from training.contrast.gather import gather_batch_sizes, gather_pairs
 
 
@@ -35,7 +35,7 @@ def backward_in_chunks(
     batch_sizes: list[int] | None = None,
     prepare: Callable[[dict], dict] = dict,
 ) -> TVTSv2ForPreTrainingOutput:
-    """Returns losses, embeddings and sorting logits of a whole batch, without graph; its gradients are accumulated.
+    """Return losses, embeddings and sorting logits of a whole batch, without graph; its gradients are accumulated.
 
     Averaged over processes, as DDP and FSDP do it, gradients are those of one process on the joined batch. Processes
     may have different B, but each at least one sample.
@@ -104,7 +104,7 @@ def backward_in_chunks(
 def blockwise_contrastive_loss(
     video_embeds: torch.Tensor, text_embeds: torch.Tensor, temperature: float, max_similarities: int = 2**20
 ) -> torch.Tensor:
-    """Returns `contrastive_loss` of (N, P) embeddings, `max_similarities` (or N, if that is more) at a time."""
+    """Return `contrastive_loss` of (N, P) embeddings, `max_similarities` (or N, if that is more) at a time."""
     videos, texts = nn.functional.normalize(video_embeds, dim=-1), nn.functional.normalize(text_embeds, dim=-1)
     block_size = max(1, max_similarities // len(videos))
     total = videos.new_zeros((), dtype=torch.float32)
@@ -119,7 +119,7 @@ def blockwise_contrastive_loss(
 def _block_loss(
     videos: torch.Tensor, texts: torch.Tensor, first: int, block_size: int, temperature: float
 ) -> torch.Tensor:
-    """Returns both directions' cross-entropies of some rows, summed."""
+    """Return both directions' cross-entropies of some rows, summed."""
     own = torch.arange(first, min(first + block_size, len(videos)), device=videos.device)
     loss = 0.0
     for queries, keys in ((videos, texts), (texts, videos)):

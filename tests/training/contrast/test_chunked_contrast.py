@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
+from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss
 from tests.conftest import make_tiny_batch, make_tiny_config, randomized
 from tests.support.processes import exit_codes, start_processes
 from training.contrast.chunked_contrast import backward_in_chunks, blockwise_contrastive_loss
-from training.losses import contrastive_loss
 
 TEMPERATURE = 0.05
 
