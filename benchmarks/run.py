@@ -42,6 +42,7 @@ from benchmarks.evaluation.protocols.recognition import run_recognition
 from benchmarks.evaluation.protocols.retrieval import run_retrieval
 from benchmarks.evaluation.report import write_report
 from benchmarks.records import count_videos, make_record, run_state, write_record
+from tvtsv2.errors import ArgumentError, OneLineParser
 
 DATA = {
     "retrieval": sorted(retrieval_annotations.READERS),
@@ -52,8 +53,8 @@ DATA = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the parser of the command line."""
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     protocols = parser.add_subparsers(dest="protocol", required=True, metavar="PROTOCOL", help=", ".join(DATA))
     for protocol, data in DATA.items():
         command = protocols.add_parser(protocol, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -94,6 +95,25 @@ def _add_common(command: argparse.ArgumentParser, data: list[str]) -> None:
     command.add_argument("--write_inputs", type=Path, help="only write the videos and texts that are needed, as JSON")
 
 
+LEAST = {"batch_size": 1, "num_workers": 0, "num_frames": 1, "max_videos": 1, "num_seeds": 1, "split": 1, "seed": 0}
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Raise an `ArgumentError` for arguments that no run can be made of."""
+    for name, least in LEAST.items():
+        value = getattr(arguments, name, None)
+        if value is not None and value < least:
+            raise ArgumentError(f"--{name} must be at least {least}, got {value}.")
+    temperature = getattr(arguments, "dual_softmax_temperature", None)
+    if temperature is not None and not 0 < temperature < float("inf"):
+        raise ArgumentError(f"--dual_softmax_temperature must be more than 0 and finite, got {temperature}.")
+    try:
+        check_templates(getattr(arguments, "templates", DEFAULT_TEMPLATES))
+        torch.device(arguments.device or "cpu")
+    except (ValueError, RuntimeError) as error:
+        raise ArgumentError(str(error).splitlines()[0]) from error
+
+
 def read_splits(arguments: argparse.Namespace) -> dict:
     """The parts of the split by name: `test`, and `train` for the linear probe. `--max_videos` is not applied."""
     if arguments.protocol == "retrieval":
@@ -106,7 +126,7 @@ def read_splits(arguments: argparse.Namespace) -> dict:
         separate = arguments.data in ("k400", "ssv2")
         if separate != (arguments.train_annotations is not None):
             needs = "needs" if separate else "has its training part in --annotations and takes no"
-            raise ValueError(f"{arguments.data} {needs} --train_annotations.")
+            raise ArgumentError(f"{arguments.data} {needs} --train_annotations.")
         splits["train"] = read(arguments.train_annotations or arguments.annotations, "train", arguments.split)
     return splits
 
@@ -116,7 +136,7 @@ def cut_split(split, max_videos: int | None):
     if max_videos is None or max_videos >= len(split.videos):
         return split
     if max_videos < 1:
-        raise ValueError(f"--max_videos must be at least 1, got {max_videos}.")
+        raise ArgumentError(f"--max_videos must be at least 1, got {max_videos}.")
     changes = {"videos": split.videos[:max_videos]}
     if hasattr(split, "texts"):
         kept = [number for number, owner in enumerate(split.video_of_text) if owner < max_videos]
@@ -149,7 +169,7 @@ def open_source(arguments: argparse.Namespace, device: torch.device | str) -> So
     if arguments.model.endswith(".safetensors"):
         return FileSource(EmbeddingFile(arguments.model), VideoFolder(root) if root else None)
     if root is None:
-        raise ValueError("Give the folder of the videos as --videos.")
+        raise ArgumentError("Give the folder of the videos as --videos.")
     options = EmbedderOptions(arguments.revision, device, getattr(torch, arguments.dtype), arguments.num_frames)
     videos = VideoFolder(root)  # before the model: a wrong path should cost nothing
     embedder = load_embedder(arguments.model, options)
@@ -182,7 +202,12 @@ def evaluate(arguments: argparse.Namespace, splits: dict, source: Source, device
 
 
 def run(arguments: argparse.Namespace, command_line: list[str]) -> Path | None:
-    """Runs a parsed command; returns the folder of its record, in the main process."""
+    """Run a parsed command and return the folder of its record, in the main process.
+
+    Raises:
+        ArgumentError: wrong arguments, before any work.
+    """
+    check_arguments(arguments)
     whole = read_splits(arguments)
     splits = {name: cut_split(split, arguments.max_videos) for name, split in whole.items()}
     if arguments.write_inputs:
@@ -223,9 +248,12 @@ def run(arguments: argparse.Namespace, command_line: list[str]) -> Path | None:
 
 def main() -> None:
     """Run the command line; errors that a user can mend end it with one line."""
-    arguments = make_parser().parse_args()
+    parser = make_parser()
+    arguments = parser.parse_args()
     try:
         folder = run(arguments, sys.argv[1:])
+    except ArgumentError as error:
+        parser.error(str(error))
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
     if folder is not None:

@@ -1,13 +1,12 @@
 """The command line's entry: which commands there are, and what an error looks like."""
 
 import argparse
-import errno
 import os
 import sys
 import warnings
 
 from tvtsv2 import convert, embed, export, publish, search, serve, verify
-from tvtsv2.errors import ArgumentError
+from tvtsv2.errors import ArgumentError, OneLineParser, in_one_sentence
 
 COMMANDS = (embed, search, verify, export, convert, publish, serve)
 
@@ -32,7 +31,7 @@ videos could not be read and are listed in the store's failures.jsonl; 130 inter
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="tvtsv2",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -54,15 +53,12 @@ def main(command_line: list[str] | None = None) -> int:
         after = "the same command continues" if arguments.command == "embed" else "nothing incomplete is left behind"
         print(f"interrupted; {after}.", file=sys.stderr)
         return 130
-    except ArgumentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         sys.stderr.close()
         return 0
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        print(f"error: {_in_one_sentence(error)}", file=sys.stderr)
-        return 1
+        print(f"error: {in_one_sentence(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ArgumentError) else 1
 
 
 def quiet_libraries() -> None:
@@ -75,21 +71,3 @@ def quiet_libraries() -> None:
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-
-
-ADVICE = {
-    errno.ENOSPC: "free some space and give the same command again",
-    errno.EDQUOT: "free some space and give the same command again",
-    errno.EROFS: "choose a folder that can be written to",
-    errno.EACCES: "check the permissions, or choose another place",
-    errno.ENOENT: "check the path",
-}
-
-
-def _in_one_sentence(error: Exception) -> str:
-    """Return what an error says; for one of the operating system, with the file and what to do."""
-    if not isinstance(error, OSError) or error.errno is None:
-        return str(error)
-    place = f"{error.filename}: " if error.filename else ""
-    advice = ADVICE.get(error.errno)
-    return f"{place}{error.strerror}" + (f"; {advice}." if advice else ".")

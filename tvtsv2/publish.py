@@ -95,6 +95,7 @@ def write_folder(arguments: argparse.Namespace) -> Path:
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     from processing.atomic_files import whole_folder
+    from tvtsv2.verify import write_reference
 
     try:
         validate_repo_id(arguments.repo_id)
@@ -108,10 +109,7 @@ def write_folder(arguments: argparse.Namespace) -> Path:
         (temporary / "README.md").write_text(card, encoding="utf-8")
         pickled = [path.name for path in temporary.rglob("*") if path.suffix in PICKLED]
         assert not pickled, f"a pickled file got in: {pickled}"
-        if not _is_classifier(model):
-            from tvtsv2.verify import write_reference
-
-            write_reference(temporary)
+        write_reference(temporary)
     return folder
 
 
@@ -122,21 +120,10 @@ def _is_classifier(model) -> bool:
 def _save_model(checkpoint: str, folder: Path):
     """Save model and processor of a checkpoint and return them; the model is a classifier if the checkpoint is one."""
     from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
-    from processing import TVTSv2Processor
-    from tvtsv2.models.model_loading import is_classifier, load_config
+    from tvtsv2.models.model_loading import is_classifier, load_config, load_processor, load_strictly
 
     model_class = TVTSv2ForVideoClassification if is_classifier(load_config(checkpoint)) else TVTSv2Model
-    # Tensors of other shapes are reported with the rest, and refused.
-    model, report = model_class.from_pretrained(
-        checkpoint, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-    )
-    problems = {kind: sorted(map(str, names))[:5] for kind, names in report.items() if names}
-    if problems:
-        raise ValueError(f"The weights of {checkpoint} do not fit the model: {problems}.")
-    try:
-        processor = TVTSv2Processor.from_pretrained(checkpoint)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{checkpoint} has no complete processor: {error}") from error
+    model, processor = load_strictly(model_class, checkpoint), load_processor(checkpoint)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return model, processor

@@ -56,8 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     from tvtsv2.models.query import Query
     from tvtsv2.store.embedding_store import EmbeddingStore
+    from tvtsv2.store.nearest import check_condition
 
     store = EmbeddingStore(arguments.store)
+    if arguments.where is not None:
+        check_condition(store, arguments.where)
+    videos = arguments.videos or store.provenance.get("videos")
+    if arguments.thumbnails and videos is None:
+        raise ArgumentError("The store does not say where the videos lie; give --videos for thumbnails.")
+    arguments.videos = videos
     query = Query(store.provenance, model=arguments.model)
     if arguments.interactive:
         print("one text per line; Ctrl-D ends", file=sys.stderr)
@@ -86,7 +93,7 @@ def _find(store, embedding, arguments: argparse.Namespace) -> list[dict]:
         num_rows *= 4
     hits = [hit | {"score": round(hit["score"], 4)} for hit in hits[: arguments.top]]
     if arguments.thumbnails:
-        _add_thumbnails(hits, Path(arguments.videos or store.provenance["videos"]), Path(arguments.thumbnails))
+        _add_thumbnails(hits, Path(arguments.videos), Path(arguments.thumbnails))
     return hits
 
 

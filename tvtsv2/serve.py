@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("batch_size", "num_readers", "max_inputs", "max_waiting", "max_megabytes"):
         if getattr(arguments, name) < 1:
             raise ArgumentError(f"--{name} must be at least 1, got {getattr(arguments, name)}.")
+    if not 0 <= arguments.port < 2**16:
+        raise ArgumentError(f"--port must be between 0 and 65535, got {arguments.port}.")
     try:
         import uvicorn
 

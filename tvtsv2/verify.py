@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from tvtsv2.errors import ArgumentError
+
 DESCRIPTION = """\
 Check a model folder: one line per check, then one line with the verdict. The exit code is 1 if a check fails.
 
@@ -16,7 +18,8 @@ Checks: every file against its checksum; no pickled files; weights (none missing
 finite); the settings of the processor against the model; the folder loaded by its own code in a process without this
 project, and a generated video file and texts taken through its processor and towers; determinism; a video in a batch
 and alone; each attention implementation in each dtype against eager float32. Embeddings are compared with those in
-reference_embeddings.json, if the folder has that file; code is executed only if its checksum is right."""
+reference_embeddings.json, if the folder has that file; code is executed only if its checksum is right. Of a fine-tuned
+classifier, logits are compared."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -43,10 +46,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from tvtsv2.models.model_loading import find_folder
+    import torch
 
+    from tvtsv2.models.model_loading import check_attention, find_folder
+
+    for name in arguments.attn_implementations:
+        check_attention(name)
+    try:
+        torch.empty(0, device=arguments.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentError(f"--device {arguments.device}: {str(error).splitlines()[0]}") from error
     if arguments.write_reference and not Path(arguments.model).is_dir():
-        raise ValueError(f"--write_reference needs a folder on this machine, and {arguments.model} is none.")
+        raise ArgumentError(f"--write_reference needs a folder on this machine, and {arguments.model} is none.")
     folder = find_folder(arguments.model, revision=arguments.revision)
     if arguments.write_reference:
         write_reference(folder)
@@ -71,9 +82,9 @@ def write_reference(folder: Path) -> None:
     from processing.atomic_files import write_whole
     from tvtsv2.models.folder_checks import REFERENCE_FILE, embed_inputs, hash_files
     from tvtsv2.models.model_checks import compute_reference
-    from tvtsv2.models.model_loading import load_model, load_processor
+    from tvtsv2.models.model_loading import load_for_checks, load_processor
 
-    model = load_model(str(folder), attn_implementation="eager")
+    model = load_for_checks(folder)
     content = compute_reference(model) | {
         "file_and_texts": embed_inputs(model, load_processor(str(folder))),
         "checksums": hash_files(folder),
@@ -84,7 +95,7 @@ def write_reference(folder: Path) -> None:
 def _check(folder: Path, arguments: argparse.Namespace) -> Iterator:
     from tvtsv2.models.folder_checks import Check, check_as_stranger, check_files, check_processor
     from tvtsv2.models.model_checks import check_model
-    from tvtsv2.models.model_loading import load_model, load_processor
+    from tvtsv2.models.model_loading import load_for_checks, load_processor
 
     reference = _read_reference(folder)
     is_as_listed = True
@@ -92,7 +103,7 @@ def _check(folder: Path, arguments: argparse.Namespace) -> Iterator:
         is_as_listed &= check.ok
         yield check
     try:
-        model = load_model(str(folder), attn_implementation="eager")
+        model = load_for_checks(folder)
         processor = load_processor(str(folder))
     except (ValueError, OSError) as error:
         yield Check("strict loading", False, str(error))

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from modeling_tvtsv2 import TVTSv2ForVideoClassification
 from tests.support.hub_stand_in import start_hub
@@ -164,8 +166,13 @@ def test_a_fine_tuned_classifier_is_published_with_a_card_of_its_own(checkpoint,
     held: dict = {}
     exec(snippet, held)
     assert held["label"] in names.values()
-    assert main(["verify", str(tmp_path / "out")]) == 1
-    assert "fine-tuned classifier" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "out"), "--dtypes", "float32", "bfloat16"]) == 0
+    assert "reference of file and texts" in capsys.readouterr().out
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    weights["classifier.weight"] += 0.1 * torch.randn_like(weights["classifier.weight"])
+    save_file(weights, tmp_path / "out" / "model.safetensors", metadata={"format": "pt"})
+    assert main(["verify", str(tmp_path / "out"), "--dtypes", "float32"]) == 1
+    assert re.search("FAIL +reference embeddings", capsys.readouterr().out)
 
 
 def test_push_uploads_the_folder(checkpoint, tmp_path, monkeypatch, capsys):

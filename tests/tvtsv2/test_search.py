@@ -100,13 +100,19 @@ def test_other_weights_are_refused(folder, tmp_path, capsys):
         (["store", "red", " "], "blank", 2),
         (["store", "red", "--top", "0"], "at least 1", 2),
         (["videos", "red"], "no store", 1),
-        (["store", "red", "--where", "seconds < 1"], "video_seconds", 1),
+        (["store", "red", "--where", "seconds < 1"], "video_seconds", 2),
+        (["store", "red", "--where", "video_seconds <"], "is no condition on path, file_bytes", 2),
+        (["store", "--no_such_option"], "error: ", 2),
         (["store", "--video", "missing.mp4"], r"missing.mp4", 1),
     ],
 )
 def test_wrong_arguments(folder, capsys, arguments, message, code):
-    assert main(["search", str(folder / arguments[0]), *arguments[1:]]) == code
-    assert message in capsys.readouterr().err
+    try:
+        assert main(["search", str(folder / arguments[0]), *arguments[1:]]) == code
+    except SystemExit as stop:
+        assert stop.code == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
 
 
 def test_several_texts_filters_and_an_open_session(folder, capsys, monkeypatch):

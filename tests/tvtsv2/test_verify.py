@@ -210,6 +210,12 @@ def test_damage_fails_its_check(folder, capsys, in_this_process):
     assert expected <= failed(checks)
 
 
+@pytest.mark.parametrize("options", [("--attn_implementations", "fast"), ("--device", "bogus")])
+def test_wrong_arguments(folder, capsys, options):
+    assert main(["verify", str(folder), *options]) == 2
+    assert options[1] in capsys.readouterr().err
+
+
 def test_another_model_and_no_model_are_errors(folder, tmp_path, capsys):
     change_json(folder / "config.json", lambda values: values.update(model_type="clip"))
     assert main(["verify", str(folder)]) == 1

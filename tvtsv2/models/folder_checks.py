@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
+from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForVideoClassification, TVTSv2Model
 from processing import TVTSv2Processor
 from processing.video_files import content_hash
 from tvtsv2.models.backends import EXPORT_FOLDER
 
+Model = TVTSv2Model | TVTSv2ForVideoClassification
 REFERENCE_FILE = "reference_embeddings.json"
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # Without effect on what the folder computes: the card, and Trainer's record of its arguments, which no loader opens.
@@ -109,7 +110,7 @@ def check_processor(processor: TVTSv2Processor, config: TVTSv2Config) -> Iterato
 
 
 def check_as_stranger(
-    folder: Path, model: TVTSv2Model, processor: TVTSv2Processor, reference: dict | None
+    folder: Path, model: Model, processor: TVTSv2Processor, reference: dict | None
 ) -> Iterator[Check]:
     """Yield checks of what the folder's own code computes from a file and texts, in a process without this project.
 
@@ -130,7 +131,7 @@ def compare(name: str, actual: dict, expected: dict | None) -> Check:
     """Return the check that two sets of embeddings are the same up to rounding."""
     try:
         worst = 0.0
-        for kind in ("videos", "texts"):
+        for kind in actual:
             found, wanted = (torch.tensor(values[kind], dtype=torch.float32) for values in (actual, expected or {}))
             if found.shape != wanted.shape:
                 return Check(name, False, f"{kind} of shape {tuple(found.shape)}, expected {tuple(wanted.shape)}")
@@ -161,10 +162,15 @@ def embed_as_stranger(folder: Path) -> dict:
 
 
 @torch.no_grad()
-def embed_inputs(model: TVTSv2Model, processor: TVTSv2Processor) -> dict[str, list]:
-    """Return "videos" (1, P) and "texts" (B, P) of the inputs of `embed_as_stranger`, by the installed code."""
+def embed_inputs(model: Model, processor: TVTSv2Processor) -> dict[str, list]:
+    """Return "videos" (1, P) and "texts" (B, P) of the inputs of `embed_as_stranger`, by the installed code.
+
+    Of a classifier: "videos" (1, classes), its logits.
+    """
     with tempfile.TemporaryDirectory() as place:
         inputs = processor(videos=str(write_video(Path(place) / "video.mkv")), return_tensors="pt").to(model.device)
+        if isinstance(model, TVTSv2ForVideoClassification):
+            return {"videos": model(**inputs).logits.tolist()}
         videos = model.get_video_features(**inputs).pooler_output
     inputs = processor(text=SENTENCES, return_tensors="pt").to(model.device)
     return {"videos": videos.tolist(), "texts": model.get_text_features(**inputs).pooler_output.tolist()}

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
-from tvtsv2.models.folder_checks import Check, compare
+from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForVideoClassification
+from tvtsv2.models.folder_checks import Check, Model, compare
 
 NUM_INPUTS = 3
 
@@ -19,7 +19,7 @@ MIN_COSINE = {"float32": 0.99999, "bfloat16": 0.98, "float16": 0.999}
 
 
 def check_model(
-    model: TVTSv2Model, attn_implementations: list[str], dtypes: list[str], reference: dict | None
+    model: Model, attn_implementations: list[str], dtypes: list[str], reference: dict | None
 ) -> Iterator[Check]:
     """Yield checks of the weights and of what they compute.
 
@@ -32,21 +32,20 @@ def check_model(
     infinite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     yield Check("finite weights", not infinite, f"not finite: {', '.join(infinite[:3])}" if infinite else "all")
     yield _check_trained(model)
-    videos, texts = _embed(model)
-    again = _embed(model)
-    same = torch.equal(videos, again[0]) and torch.equal(texts, again[1])
+    outputs = _embed(model)
+    same = all(map(torch.equal, outputs, _embed(model)))
     yield Check("determinism", same, "the same input twice gives " + ("the same bits" if same else "other bits"))
     alone = torch.cat([_embed_videos(model, pixels) for pixels in fixed_videos(model.config).split(1)])
-    cosine = _lowest_cosine(alone, videos)
+    cosine = _lowest_cosine(alone, outputs[0])
     yield Check("batch and alone", cosine >= MIN_COSINE["float32"], f"lowest cosine {cosine:.6f}")
     if reference is not None:
-        yield compare("reference embeddings", {"videos": videos.tolist(), "texts": texts.tolist()}, reference)
+        yield compare("reference embeddings", _as_lists(outputs), reference)
     for dtype in dtypes:
         for name in attn_implementations:
-            yield _check_variant(model, name, dtype, (videos, texts))
+            yield _check_variant(model, name, dtype, outputs)
 
 
-def _check_trained(model: TVTSv2Model) -> Check:
+def _check_trained(model: Model) -> Check:
     zero = all(
         not layer.temporal_attn.q_proj.weight.any() and not layer.temporal_attn.v_proj.weight.any()
         for layer in model.vision_model.encoder.layers
@@ -54,17 +53,23 @@ def _check_trained(model: TVTSv2Model) -> Check:
     return Check("time attention", not zero, "still zero: a CLIP that never saw video" if zero else "trained")
 
 
-def _check_variant(model: TVTSv2Model, name: str, dtype: str, expected: tuple[torch.Tensor, torch.Tensor]) -> Check:
-    variant = TVTSv2Model._from_config(model.config, attn_implementation=name, dtype=getattr(torch, dtype))
+def _check_variant(model: Model, name: str, dtype: str, expected: list[torch.Tensor]) -> Check:
+    variant = type(model)._from_config(model.config, attn_implementation=name, dtype=getattr(torch, dtype))
     variant.load_state_dict(model.state_dict())
     cosine = min(map(_lowest_cosine, _embed(variant.to(model.device).eval()), expected))
     return Check(f"{name} {dtype}", cosine >= MIN_COSINE[dtype], f"lowest cosine with eager float32 {cosine:.6f}")
 
 
-def compute_reference(model: TVTSv2Model) -> dict[str, list[list[float]]]:
-    """Return the embeddings of the fixed inputs, for JSON: "videos" and "texts", (B, P) each."""
-    videos, texts = _embed(model)
-    return {"videos": videos.tolist(), "texts": texts.tolist()}
+def compute_reference(model: Model) -> dict[str, list[list[float]]]:
+    """Return the embeddings of the fixed inputs, for JSON: "videos" and "texts", (B, P) each.
+
+    Of a classifier: "videos" (B, classes), its probabilities.
+    """
+    return _as_lists(_embed(model))
+
+
+def _as_lists(outputs: list[torch.Tensor]) -> dict[str, list[list[float]]]:
+    return {kind: output.tolist() for kind, output in zip(("videos", "texts"), outputs, strict=False)}
 
 
 def fixed_videos(config: TVTSv2Config) -> torch.Tensor:
@@ -88,15 +93,22 @@ def fixed_texts(config: TVTSv2Config) -> torch.Tensor:
     return ids
 
 
-def _embed(model: TVTSv2Model) -> tuple[torch.Tensor, torch.Tensor]:
+def _embed(model: Model) -> list[torch.Tensor]:
+    """Return the embeddings of videos and texts, or a classifier's probabilities of videos."""
+    videos = _embed_videos(model, fixed_videos(model.config))
+    if isinstance(model, TVTSv2ForVideoClassification):
+        return [videos]
     with torch.no_grad():
         texts = model.get_text_features(fixed_texts(model.config).to(model.device)).pooler_output
-    return _embed_videos(model, fixed_videos(model.config)), texts.float()
+    return [videos, texts.float()]
 
 
 @torch.no_grad()
-def _embed_videos(model: TVTSv2Model, pixels: torch.Tensor) -> torch.Tensor:
-    return model.get_video_features(pixels.to(model.device, model.dtype)).pooler_output.float()
+def _embed_videos(model: Model, pixels: torch.Tensor) -> torch.Tensor:
+    pixels = pixels.to(model.device, model.dtype)
+    if isinstance(model, TVTSv2ForVideoClassification):
+        return model(pixels).logits.float().softmax(dim=-1)
+    return model.get_video_features(pixels).pooler_output.float()
 
 
 def _lowest_cosine(actual: torch.Tensor, expected: torch.Tensor) -> float:

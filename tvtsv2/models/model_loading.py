@@ -4,34 +4,45 @@ import hashlib
 from pathlib import Path
 
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
+from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForVideoClassification, TVTSv2Model
 from processing import TVTSv2Processor
-
-DTYPES = ("float32", "bfloat16", "float16")
+from tvtsv2.errors import ArgumentError
 
 
 def load_model(
     name: str, *, revision: str | None = None, dtype: str = "float32", attn_implementation: str | None = None
 ) -> TVTSv2Model:
-    """Returns the model of a folder or hub name for use, on the CPU.
+    """Return the model of a folder or hub name for use, on the CPU.
 
     Raises:
         ValueError: it is no TVTSv2, has no safetensors, or its weights do not fit one by one.
         OSError: there is nothing of this name.
     """
+    check_attention(attn_implementation)
     config = load_config(name, revision=revision)
     if is_classifier(config):
         raise ValueError(f"{name} is a fine-tuned classifier, which embeds no texts; give the model it was tuned from.")
-    model, report = TVTSv2Model.from_pretrained(
+    settings = {"revision": revision, "dtype": getattr(torch, dtype), "attn_implementation": attn_implementation}
+    return load_strictly(TVTSv2Model, name, config=config, **settings)
+
+
+def load_for_checks(folder: Path) -> TVTSv2Model | TVTSv2ForVideoClassification:
+    """Return the model of a folder, or its classifier, in float32 with eager attention; errors as of `load_model`."""
+    config = load_config(str(folder))
+    model_class = TVTSv2ForVideoClassification if is_classifier(config) else TVTSv2Model
+    return load_strictly(model_class, str(folder), config=config, dtype=torch.float32, attn_implementation="eager")
+
+
+def load_strictly(model_class, name: str, **settings):
+    """Return a model of this class with every weight from the file; raise a ValueError for weights that do not fit."""
+    model, report = model_class.from_pretrained(
         name,
-        config=config,
-        revision=revision,
-        dtype=getattr(torch, dtype),
-        attn_implementation=attn_implementation,
         use_safetensors=True,
         ignore_mismatched_sizes=True,  # they are reported, too, and refused below
         output_loading_info=True,
+        **settings,
     )
     problems = [
         f"{kind.removesuffix('_keys')}: {', '.join(sorted(map(str, names))[:5])} ({len(names)} in all)"
@@ -41,6 +52,13 @@ def load_model(
     if problems:
         raise ValueError(f"The weights of {name} do not fit the model.\n  " + "\n  ".join(problems))
     return model.eval()
+
+
+def check_attention(name: str | None) -> None:
+    """Raise an `ArgumentError` for an attention implementation that transformers lacks; kernels of the hub have "/"."""
+    allowed = ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
+    if name is not None and name not in allowed and "/" not in name:
+        raise ArgumentError(f"There is no attention implementation {name!r}; there are {', '.join(allowed)}.")
 
 
 def find_folder(name: str, *, revision: str | None = None) -> Path:
@@ -64,7 +82,7 @@ def find_folder(name: str, *, revision: str | None = None) -> Path:
 
 
 def load_config(name: str, *, revision: str | None = None) -> TVTSv2Config:
-    """Returns the configuration of a folder or hub name.
+    """Return the configuration of a folder or hub name.
 
     Raises:
         ValueError: it is another model's.
@@ -87,7 +105,7 @@ def is_classifier(config: TVTSv2Config) -> bool:
 
 
 def load_processor(name: str, *, revision: str | None = None) -> TVTSv2Processor:
-    """Returns the processor of a folder or hub name.
+    """Return the processor of a folder or hub name.
 
     Raises:
         ValueError: the folder has none, or one that this project did not write.
@@ -99,7 +117,7 @@ def load_processor(name: str, *, revision: str | None = None) -> TVTSv2Processor
 
 
 def hash_weights(model: torch.nn.Module) -> str:
-    """Returns the SHA-256 of all weights with their names: the same wherever and however they are stored."""
+    """Return the SHA-256 of all weights with their names: the same wherever and however they are stored."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -95,8 +95,8 @@ class EmbeddingStore:
                     write_whole(folder / PROVENANCE_FILE, json.dumps(provenance, indent=2) + "\n")
         store = cls(folder)
         changes = list(_differences(store.provenance, provenance))
-        old, new = store.provenance["videos"], provenance["videos"]
-        if old != new and Path(old).exists():
+        old, new = store.provenance.get("videos"), provenance.get("videos")
+        if old is not None and old != new and Path(old).exists():
             changes.append(f"videos: {old!r} there, {new!r} now")
         if changes:
             raise ValueError(

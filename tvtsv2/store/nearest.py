@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from lancedb.index import IvfFlat
 
+from tvtsv2.errors import ArgumentError
 from tvtsv2.store.embedding_store import EmbeddingStore
 
 INDEX_FROM_ROWS = 500_000
@@ -39,6 +40,15 @@ def find_nearest(store: EmbeddingStore, query: np.ndarray, top_k: int, where: st
     if num_rows >= INDEX_FROM_ROWS and not store.table.list_indices():
         _build_index(store)
     return _search(store, query, top_k, where, exact=num_rows < INDEX_FROM_ROWS)
+
+
+def check_condition(store: EmbeddingStore, where: str) -> None:
+    """Raise an `ArgumentError` for a condition that cannot be read, or names columns that the store has not."""
+    try:
+        store.table.search().where(where).select(["path"]).limit(1).to_list()
+    except Exception as error:  # the library raises types of its own
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(f"--where {where!r} is no condition on {', '.join(COLUMNS)}: {reason}") from error
 
 
 def _search(store: EmbeddingStore, query: np.ndarray, top_k: int, where: str | None, *, exact: bool) -> list[dict]:
