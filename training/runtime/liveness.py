@@ -1,14 +1,20 @@
 """Errors of dead or unresponsive loading workers.
 
-torch reports a killed worker at once and a slow one after the loader's timeout; torchrun ends a run whose process dies
-and `ddp_timeout` one that hangs.
+torch reports a killed worker at once and a slow one after the loader's timeout, except where a worker stops after it
+has announced a batch: then torch waits for the batch's memory without limit, and a thread ends the worker. torchrun
+ends a run whose process dies and `ddp_timeout` one that hangs.
 """
 
 import contextlib
 import multiprocessing
+import threading
 import time
 import traceback
 from collections.abc import Iterator
+
+import psutil
+
+POLLS_PER_TIMEOUT = 5
 
 
 class DataLoadingError(Exception):
@@ -22,6 +28,9 @@ def loading_errors_explained(timeout_seconds: float) -> Iterator[None]:
     torch raises wherever the main thread happens to be, not only where it waits for a batch. A stopped worker keeps
     this process from ending: torch sends it a signal that it cannot receive, and waits.
     """
+    done = threading.Event()
+    if timeout_seconds > 0:
+        threading.Thread(target=_kill_stopped_children, args=(timeout_seconds, done), daemon=True).start()
     try:
         try:
             yield
@@ -40,6 +49,21 @@ def loading_errors_explained(timeout_seconds: float) -> Iterator[None]:
             f"--dataloader_timeout={timeout_seconds:g} seconds, raise it. The same command resumes at the last "
             "checkpoint."
         ) from error
+    finally:
+        done.set()
+
+
+def _kill_stopped_children(timeout_seconds: float, done: threading.Event) -> None:
+    """Kill the children of this process that are stopped, by a signal, for more than the timeout."""
+    polls: dict[int, int] = {}  # not seconds: this process may have been stopped, too
+    while not done.wait(timeout_seconds / POLLS_PER_TIMEOUT):
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                is_stopped = child.status() == psutil.STATUS_STOPPED
+                polls[child.pid] = polls.get(child.pid, 0) + 1 if is_stopped else 0
+                # Later than torch's own timeout, which ends the other cases.
+                if polls[child.pid] > POLLS_PER_TIMEOUT + 1:
+                    child.kill()
 
 
 def _came_while_fetching(error: Exception) -> bool:

@@ -55,6 +55,20 @@ def test_a_worker_s_death_is_no_failed_checkpoint(tmp_path, monkeypatch):
         train(tmp_path, make_samples(8), max_steps=1, save_strategy="steps", save_steps=1)
 
 
+def test_a_worker_that_stops_after_it_announced_a_batch_is_killed():
+    """torch then waits for the batch's memory without limit."""
+    context = multiprocessing.get_context("fork")
+    read_end, write_end = context.Pipe(duplex=False)
+    worker = context.Process(target=lambda: os.kill(os.getpid(), signal.SIGSTOP), daemon=True)
+    with loading_errors_explained(0.2):
+        worker.start()
+        write_end.close()
+        with pytest.raises(EOFError):
+            read_end.recv()
+    worker.join()
+    assert worker.exitcode == -signal.SIGKILL
+
+
 def test_other_errors_stay_what_they_are():
     with pytest.raises(RuntimeError, match="shape mismatch") as error, loading_errors_explained(1):
         raise RuntimeError("shape mismatch")
