@@ -4,7 +4,7 @@ import numpy as np
 
 
 def count_masked_patches(num_patches: int, mask_ratio: float) -> int:
-    """Returns how many of a frame's `num_patches` a mask of ratio [0, 1) drops; `int(num_patches * (1 - ratio))` stay.
+    """Return how many of a frame's `num_patches` a mask of ratio [0, 1) drops; `int(num_patches * (1 - ratio))` stay.
 
     Raises:
         ValueError: a ratio outside [0, 1), or one that would leave no patch.
@@ -18,7 +18,7 @@ def count_masked_patches(num_patches: int, mask_ratio: float) -> int:
 
 
 def draw_tube_mask(num_patches: int, mask_ratio: float, generator: np.random.Generator) -> np.ndarray:
-    """Returns bool (num_patches,): True for the patch positions that are dropped from every frame of one video."""
+    """Return bool (num_patches,): True for the patch positions that are dropped from every frame of one video."""
     masked = np.zeros(num_patches, dtype=bool)
     masked[generator.permutation(num_patches)[: count_masked_patches(num_patches, mask_ratio)]] = True
     return masked

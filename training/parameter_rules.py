@@ -37,7 +37,7 @@ class ParameterRule:
 
     @classmethod
     def from_dict(cls, rule: Mapping) -> "ParameterRule":
-        """Returns the rule that a YAML mapping states.
+        """Return the rule that a YAML mapping states.
 
         Raises:
             ValueError: unknown keys, no glob, or values of the wrong kind.
@@ -62,7 +62,7 @@ class ParameterRule:
         return cls(match, frozen, _rate(rule, "learning_rate"), _rate(rule, "weight_decay"))
 
     def matches(self, name: str) -> bool:
-        """Returns whether a parameter's whole name fits one of the globs."""
+        """Return whether a parameter's whole name fits one of the globs."""
         return any(fnmatch.fnmatchcase(name, glob) for glob in self.match)
 
 
@@ -133,7 +133,7 @@ class ParameterPlan:
             raise ValueError("The parameter rules freeze every parameter, so there is nothing to train.")
 
     def apply(self, model: nn.Module) -> list[dict]:
-        """Sets `requires_grad` of every parameter, True or False, and returns the optimizer's groups."""
+        """Set `requires_grad` of every parameter, True or False, and returns the optimizer's groups."""
         parameters = dict(model.named_parameters())
         optimizer_groups = []
         for group in self.groups:
@@ -146,7 +146,7 @@ class ParameterPlan:
         return optimizer_groups
 
     def table(self) -> str:
-        """Returns the plan as a table, a line a group, with the number of elements of each."""
+        """Return the plan as a table, a line a group, with the number of elements of each."""
         rows = [("rule", "tensors", "elements", "learning rate", "weight decay")]
         for group in self.groups:
             rate = "frozen" if group.rule.frozen else f"{group.learning_rate:g}"
@@ -168,7 +168,7 @@ class ParameterPlan:
         return "\n".join(lines)
 
     def to_dict(self) -> dict:
-        """Returns the plan for a JSON file: every group with its rates and its parameters' names."""
+        """Return the plan for a JSON file: every group with its rates and its parameters' names."""
         return {
             "groups": [
                 {
@@ -185,7 +185,7 @@ class ParameterPlan:
 
 
 def _assign(names: list[str], rules: list[ParameterRule]) -> list[list[str]]:
-    """Returns the names that each rule decides about."""
+    """Return the names that each rule decides about."""
     members: list[list[str]] = [[] for _ in rules]
     orphans = []
     for name in names:

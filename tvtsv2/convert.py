@@ -12,7 +12,7 @@ The release's licence grants nothing for its weights: what you may do with them 
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Adds this command."""
+    """Add this command."""
     parser = subparsers.add_parser(
         "convert",
         help="a checkpoint of the authors' release -> a model folder",
@@ -31,7 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command and returns its exit code."""
+    """Run the command and returns its exit code."""
     from transformers import AutoTokenizer
 
     from modeling_tvtsv2 import TVTSv2Config

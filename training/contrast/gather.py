@@ -5,12 +5,12 @@ import torch.distributed as dist
 
 
 def num_processes() -> int:
-    """Returns the number of processes that train together; 1 where nothing is distributed."""
+    """Return the number of processes that train together; 1 where nothing is distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_batch_sizes(batch_size: int, device: torch.device, *, are_equal: bool = False) -> list[int]:
-    """Returns the batch size of every process, in order of rank.
+    """Return the batch size of every process, in order of rank.
 
     Args:
         batch_size: of this process.
@@ -25,7 +25,7 @@ def gather_batch_sizes(batch_size: int, device: torch.device, *, are_equal: bool
 
 
 def gather_with_gradient(features: torch.Tensor, batch_sizes: list[int]) -> torch.Tensor:
-    """Returns the rows of all processes, (sum of batch_sizes, D), in order of rank.
+    """Return the rows of all processes, (sum of batch_sizes, D), in order of rank.
 
     Every process gets the whole gradient of its own rows: the sum over the processes' losses. Where each process
     computes the same loss over all rows, and gradients are then averaged over processes (as DDP and FSDP do), the
@@ -53,7 +53,7 @@ def gather_with_gradient(features: torch.Tensor, batch_sizes: list[int]) -> torc
 def gather_pairs(
     video_embeds: torch.Tensor, text_embeds: torch.Tensor, batch_sizes: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns two (B, P) as `gather_with_gradient` would, each (sum of batch_sizes, P), in one exchange."""
+    """Return two (B, P) as `gather_with_gradient` would, each (sum of batch_sizes, P), in one exchange."""
     if len(batch_sizes) == 1:
         return video_embeds, text_embeds
     joined = gather_with_gradient(torch.cat([video_embeds, text_embeds], dim=1), batch_sizes)
@@ -81,7 +81,7 @@ class _AllGather(torch.autograd.Function):
 
 
 def sum_over_processes(values: list[float], device: torch.device) -> list[float]:
-    """Returns the sums of all processes' `values`, which lie on `device` on the way."""
+    """Return the sums of all processes' `values`, which lie on `device` on the way."""
     # float32 where an accelerator has nothing wider.
     sums = torch.tensor(values, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
     if num_processes() > 1:

@@ -40,7 +40,7 @@ AttentionInterface.register("memory_estimate", _fused_attention)
 
 
 def state_bytes(model: nn.Module) -> dict[str, int]:
-    """Returns the bytes of `parameters`, of `gradients` and of AdamW's `optimizer` state, unsharded."""
+    """Return the bytes of `parameters`, of `gradients` and of AdamW's `optimizer` state, unsharded."""
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     total = sum(parameter.numel() for parameter in model.parameters())
     return {"parameters": _BYTES * total, "gradients": _BYTES * trained, "optimizer": 2 * _BYTES * trained}
@@ -55,7 +55,7 @@ def activation_bytes(
     checkpointing: bool = False,
     bytes_per_number: int = 4,
 ) -> int:
-    """Returns the bytes that one video and its transcripts keep until the backward pass.
+    """Return the bytes that one video and its transcripts keep until the backward pass.
 
     Args:
         model: on the meta device, with attention "memory_estimate"; `requires_grad` flags say what is trained.

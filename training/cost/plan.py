@@ -64,7 +64,7 @@ def describe_plan(
 
 
 def plan_sources(data: DataArguments, config: TVTSv2Config) -> list[SourcePlan]:
-    """Returns the sources of a run; one that is not on this machine is supposed to be as large as in the paper."""
+    """Return the sources of a run; one that is not on this machine is supposed to be as large as in the paper."""
     if not data.sources:
         shapes = SourcePlan("generated videos", data.num_train_videos, True, 1, config.num_transcripts)
         return [
@@ -91,7 +91,7 @@ def _is_missing(error: Exception) -> bool:
 
 
 def _schedule(sources: list[SourcePlan], args: PreTrainingArguments, num_processes: int) -> tuple[int, int, int]:
-    """Returns samples of a step, steps of an epoch, steps in all."""
+    """Return samples of a step, steps of an epoch, steps in all."""
     samples_per_step = args.train_batch_size * num_processes * args.gradient_accumulation_steps
     sizes, weights = [source.num_samples for source in sources], [source.weight for source in sources]
     steps_per_epoch = len(TurnSampler(sizes, weights, samples_per_step, args.seed)) // samples_per_step

@@ -16,7 +16,7 @@ TOWER_MODULES = {"video": "vision_model", "text": "text_model"}
 
 
 def load_pretrained(tuning: FinetuningArguments, labels: list[str] | None) -> PreTrainedModel:
-    """Returns the model to start from, every weight from the file but a new classifier's.
+    """Return the model to start from, every weight from the file but a new classifier's.
 
     Raises:
         ValueError: other weights are missing or left over.
@@ -42,7 +42,7 @@ def load_pretrained(tuning: FinetuningArguments, labels: list[str] | None) -> Pr
 
 
 def prepare_model(model: PreTrainedModel, tuning: FinetuningArguments) -> PreTrainedModel | PeftModel:
-    """Returns the model with `requires_grad` as the method wants it, for LoRA wrapped in adapters."""
+    """Return the model with `requires_grad` as the method wants it, for LoRA wrapped in adapters."""
     if tuning.method == "linear":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("classifier."))
@@ -60,7 +60,7 @@ def prepare_model(model: PreTrainedModel, tuning: FinetuningArguments) -> PreTra
 
 
 def save_tuned(model: PreTrainedModel | PeftModel, processor: TVTSv2Processor, folder: Path) -> None:
-    """Writes a folder that loads as any model does; adapters also by themselves, below it, before they are merged.
+    """Write a folder that loads as any model does; adapters also by themselves, below it, before they are merged.
 
     Nobody finds a half-written model there: everything is written aside, and config.json, without which nothing is
     loaded, is put in its place last.

@@ -64,7 +64,7 @@ class MixedSources(Dataset):
         return len(self._broken_videos)
 
     def __getitem__(self, key: SampleKey) -> dict:
-        """Returns the item of `key`, or of its replacement where that video is broken.
+        """Return the item of `key`, or of its replacement where that video is broken.
 
         On top of the source's: `bool_masked_pos` bool (N,), `sorting_labels` int64 (K,), transcripts in random order,
         and `num_broken`, how many videos were passed over to get here.
@@ -149,7 +149,7 @@ class TurnSampler(Sampler[SampleKey]):
                     yield from next(stream)
 
     def _steps(self, source: int) -> Iterator[list[SampleKey]]:
-        """Yields one step's keys of a source after the other, without end."""
+        """Yield one step's keys of a source after the other, without end."""
         size, step = self.source_sizes[source], self.samples_per_step
         rounds_per_epoch = -(-self.num_turns * self.weights[source] // (size // step))
         round_number = self.epoch * rounds_per_epoch

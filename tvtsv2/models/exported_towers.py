@@ -36,7 +36,7 @@ class VideoTower(nn.Module):
         return self.model.get_video_features(pixel_values_videos, class_token_only=True).pooler_output
 
     def inputs(self) -> Iterator[torch.Tensor]:
-        """Yields random inputs; the first one is what exporting traces."""
+        """Yield random inputs; the first one is what exporting traces."""
         sizes = ((2, max(1, self.num_frames - 1)), (1, 1), (1, self.num_frames), (5, max(1, self.num_frames // 2)))
         for batch_size, num_frames in sizes:
             yield torch.randn(batch_size, num_frames, 3, self.image_size, self.image_size)
@@ -59,7 +59,7 @@ class TextTower(nn.Module):
         return self.model.get_text_features(input_ids).pooler_output
 
     def inputs(self) -> Iterator[torch.Tensor]:
-        """Yields random inputs, ending at different places; the first one is what exporting traces."""
+        """Yield random inputs, ending at different places; the first one is what exporting traces."""
         text = self.text_config
         longest = text.max_position_embeddings
         for batch_size, length in ((2, longest - 1), (1, 3), (1, longest), (5, max(3, longest // 2))):
@@ -73,12 +73,12 @@ TOWERS: dict[str, Callable[[TVTSv2Model], nn.Module]] = {"video": VideoTower, "t
 
 
 def export_program(tower: nn.Module, file: Path) -> None:
-    """Writes the tower as a program for `torch.export.load`."""
+    """Write the tower as a program for `torch.export.load`."""
     torch.export.save(trace(tower), file)
 
 
 def export_onnx(tower: nn.Module, file: Path) -> None:
-    """Writes the tower as one ONNX file.
+    """Write the tower as one ONNX file.
 
     Raises:
         ModuleNotFoundError: what that needs is not installed.
@@ -103,14 +103,14 @@ def export_onnx(tower: nn.Module, file: Path) -> None:
 
 
 def trace(tower: nn.Module) -> torch.export.ExportedProgram:
-    """Returns the tower as a graph with dynamic axes."""
+    """Return the tower as a graph with dynamic axes."""
     with torch.no_grad():
         example = (next(tower.inputs()),)
         return torch.export.export(tower, example, dynamic_shapes={tower.input_name: tower.dynamic_axes})
 
 
 def check_tower(tower: nn.Module, file: Path) -> float:
-    """Returns the largest difference from PyTorch over several shapes, relative to the embedding's length.
+    """Return the largest difference from PyTorch over several shapes, relative to the embedding's length.
 
     Raises:
         ValueError: it is too large, or a shape does not run.

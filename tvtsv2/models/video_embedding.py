@@ -40,12 +40,12 @@ class VideoResult:
         return self.is_read and all(segment.embedding is not None for segment in self.segments)
 
     def embeddings(self) -> np.ndarray:
-        """Returns (rows, P) float32."""
+        """Return (rows, P) float32."""
         return np.stack([segment.embedding for segment in self.segments])
 
 
 class VideoEmbedder:
-    """Embeds videos.
+    """Embed videos.
 
     Args:
         backend: the video tower.
@@ -78,7 +78,7 @@ class VideoEmbedder:
         self.seconds = dict.fromkeys(PARTS, 0.0)
 
     def embed(self, entries: Iterable[VideoEntry]) -> Iterator[VideoResult]:
-        """Yields a result per video, in their order."""
+        """Yield a result per video, in their order."""
         open_results: deque[VideoResult] = deque()
         waiting: list[Segment] = []
         for result, segments in self._read(entries):
@@ -117,7 +117,7 @@ class VideoEmbedder:
             self.seconds[part] += time.perf_counter() - started
 
     def _batches(self, segments: list[Segment]) -> Iterator[tuple[list[Segment], torch.Tensor]]:
-        """Yields segments of one shape and their pixels (B, T, 3, H, W), normalized on the device."""
+        """Yield segments of one shape and their pixels (B, T, 3, H, W), normalized on the device."""
         parts: dict[torch.Size, list] = {}  # by the shape of pixels: padded, videos of different lengths are alike
         for shape in {segment.frames.shape for segment in segments}:
             group = [segment for segment in segments if segment.frames.shape == shape]
@@ -131,7 +131,7 @@ class VideoEmbedder:
             yield [*chain(*groups)], pixels[0] if len(pixels) == 1 else torch.cat(pixels)
 
     def _read(self, entries: Iterable[VideoEntry]) -> Iterator[tuple[VideoResult, list[Segment]]]:
-        """Yields results in order, with the segments of each read as they come in."""
+        """Yield results in order, with the segments of each read as they come in."""
         self.seconds, has_begun = dict.fromkeys(PARTS, 0.0), False
         with ReadingProcesses(self.video_processor, self.num_readers) as processes:
             for (result, is_last), future in self._ahead(self._reads(entries, processes)):
@@ -147,7 +147,7 @@ class VideoEmbedder:
                 yield result, segments
 
     def _take(self, future: Future) -> tuple[Any, str | None]:
-        """Returns the future's result, or the reason why the read failed; counts the time it takes."""
+        """Return the future's result, or the reason why the read failed; counts the time it takes."""
         with self._timed("reading"):
             try:
                 return result_of(future), None
@@ -155,7 +155,7 @@ class VideoEmbedder:
                 return None, str(error)
 
     def _ahead(self, calls: Iterator[tuple]) -> Iterator[tuple]:
-        """Yields (anything, future) in order, after enough others behind it have been submitted."""
+        """Yield (anything, future) in order, after enough others behind it have been submitted."""
         running: deque[tuple] = deque()
         for call in calls:
             running.append(call)
@@ -166,7 +166,7 @@ class VideoEmbedder:
     def _reads(
         self, entries: Iterable[VideoEntry], processes: ReadingProcesses
     ) -> Iterator[tuple[tuple[VideoResult, bool], Future]]:
-        """Yields ((the video's result, whether this is its last read), the read's future)."""
+        """Yield ((the video's result, whether this is its last read), the read's future)."""
         if self.windows is None:
             for entry in entries:
                 yield (VideoResult(entry), True), processes.submit(read_whole, entry)

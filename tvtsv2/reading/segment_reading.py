@@ -31,7 +31,7 @@ class Windows:
                 raise ValueError(f"{name} of windows must be positive and finite, got {value}.")
 
     def of(self, video_seconds: float) -> list[tuple[float, float]]:
-        """Returns (start, end) of the windows of a video; the last one reaches its end."""
+        """Return (start, end) of the windows of a video; the last one reaches its end."""
         num_strides = max(0, math.ceil((video_seconds - self.seconds) / self.stride_seconds - 1e-9))
         starts = [index * self.stride_seconds for index in range(num_strides + 1)]
         return [(start, min(start + self.seconds, video_seconds)) for start in starts if start < video_seconds]
@@ -52,7 +52,7 @@ class Segment:
 def plan_reads(
     video_processor: TVTSv2VideoProcessor, entry: VideoEntry, windows: Windows
 ) -> list[list[tuple[float, float]]]:
-    """Returns the windows of a video, (start, end) in seconds, in groups to read at a time.
+    """Return the windows of a video, (start, end) in seconds, in groups to read at a time.
 
     Windows in which no frame starts would repeat the frame before them and are left out. A file that has to be decoded
     sequentially is decoded once for each group, so that its groups are as large as memory allows.
@@ -68,7 +68,7 @@ def plan_reads(
 
 
 def read_whole(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) -> list[Segment]:
-    """Returns a video as one segment."""
+    """Return a video as one segment."""
     ((frames, metadata),) = video_processor.read_frames(str(entry.path))
     return [Segment(_make_row(entry, metadata, 0.0, metadata.duration), frames.numpy())]
 
@@ -82,7 +82,7 @@ def read_frames(video_processor: TVTSv2VideoProcessor, video: str | bytes) -> np
 def read_windows(
     video_processor: TVTSv2VideoProcessor, entry: VideoEntry, spans: list[tuple[float, float]]
 ) -> list[Segment]:
-    """Returns windows of a video, (start, end) in seconds, as segments."""
+    """Return windows of a video, (start, end) in seconds, as segments."""
     read = video_processor.read_frames(str(entry.path), spans)
     return [
         Segment(_make_row(entry, metadata, *span), frames.numpy())

@@ -12,7 +12,7 @@ HEIGHT = 180
 
 
 def write_thumbnail(video: Path, frame_index: int, file: Path) -> str | None:
-    """Writes a JPEG, whole or not at all; returns why there is none if the video cannot be read (any more)."""
+    """Write a JPEG, whole or not at all; returns why there is none if the video cannot be read (any more)."""
     try:
         frames, _ = read_video(str(video), lambda metadata: [min(frame_index, metadata.total_num_frames - 1)])
     except VideoReadingError as error:
@@ -22,7 +22,7 @@ def write_thumbnail(video: Path, frame_index: int, file: Path) -> str | None:
 
 
 def save_jpeg(frame: np.ndarray, file: Path) -> None:
-    """Writes a frame (H, W, 3) uint8, `HEIGHT` pixels high."""
+    """Write a frame (H, W, 3) uint8, `HEIGHT` pixels high."""
     image = PIL.Image.fromarray(frame)
     image = image.resize((max(1, round(image.width * HEIGHT / image.height)), HEIGHT), PIL.Image.Resampling.LANCZOS)
     with whole_file(file) as temporary:

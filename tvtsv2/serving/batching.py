@@ -16,7 +16,7 @@ MAX_DELAY_SECONDS = 0.005  # that an input waits for others
 
 
 class Batcher:
-    """Runs the model on what has come together, one batch at a time, in a thread of its own.
+    """Run the model on what has come together, one batch at a time, in a thread of its own.
 
     Args:
         model, processor: as loaded; the model on its device.

@@ -21,7 +21,7 @@ def describe(
     attn_implementation: str | None,
     videos: str,
 ) -> dict:
-    """Returns the provenance of embeddings that this model and this transform make.
+    """Return the provenance of embeddings that this model and this transform make.
 
     Args:
         name: the model's folder or hub name.
