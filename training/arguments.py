@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from transformers import HfArgumentParser
 
-from training.video_arguments import VideoTrainingArguments
+from training.video_arguments import OneLineParser, VideoTrainingArguments, check_numbers
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "tiny.yaml"
 
@@ -80,6 +79,9 @@ class DataArguments:
         default=0.05, metadata={"help": "Stop when more than this share of the samples were of broken videos."}
     )
 
+    def __post_init__(self):
+        check_numbers(self)
+
 
 @dataclass
 class PreTrainingArguments(VideoTrainingArguments):
@@ -144,12 +146,6 @@ class PreTrainingArguments(VideoTrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         self._check_milestones()
-        for name in ("contrastive_loss_weight", "sorting_loss_weight"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be at least 0 and finite, got {value}.")
-        if self.chunk_size is not None and self.chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, got {self.chunk_size}.")
         if self.chunk_size is not None and self.gradient_accumulation_steps > 1:
             raise ValueError(
                 "chunk_size takes the place of gradient_accumulation_steps, and keeps all negatives: raise "
@@ -177,6 +173,9 @@ class PlanArguments:
     plan_processes: int | None = field(
         default=None, metadata={"help": "Processes that --plan assumes. None: as many as were launched."}
     )
+
+    def __post_init__(self):
+        check_numbers(self)
 
 
 ArgumentGroups = tuple[ModelArguments, DataArguments, PreTrainingArguments, PlanArguments]
@@ -213,11 +212,13 @@ def _hint(name: str) -> str:
 def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
     """Return model, data, training and plan arguments: defaults, overridden by YAML, overridden by the command line.
 
+    Wrong ones end the process with one line and exit code 2, before any file but the YAML is opened.
+
     Args:
         command_line: `[config.yaml …] [--name value …]`; None: this process's. Later YAML files win over earlier ones.
             Without any, configs/tiny.yaml.
     """
-    parser = HfArgumentParser(
+    parser = OneLineParser(
         ArgumentGroups.__args__,
         prog="accelerate launch training/run_pretrain.py",
         description="Pre-train a TVTSv2. With no arguments: a small one on a generated corpus, in minutes, on a CPU.",
@@ -231,6 +232,10 @@ def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
         for path in known.config or [DEFAULT_CONFIG]:
             parser.set_defaults(**read_config(path))
         *groups, _ = parser.parse_args_into_dataclasses(args=command_line)
-    except (ValueError, ImportError) as error:  # settings of a library that is not installed, such as DeepSpeed
+        from training.pretraining_setup import check_arguments
+
+        check_arguments(*groups[:3])
+    # An ImportError: settings of a library that is not installed, such as DeepSpeed.
+    except (ValueError, ImportError, OSError) as error:
         parser.error(str(error))
     return tuple(groups)

@@ -1,8 +1,10 @@
 """From arguments to the parts of a run: processor, model, training samples, held-out videos."""
 
+import fnmatch
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from transformers import AutoTokenizer
 
@@ -10,11 +12,14 @@ from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from modeling_tvtsv2.fast_linear import use_fast_linear
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
+from training.evaluation import chance_levels
+from training.masking import count_masked_patches
 from training.narrated_shapes.corpus import Corpus, build_corpus
 from training.narrated_shapes.scripts import NUM_CLIPS_PER_ROUND, CorpusConfig
+from training.parameter_rules import ParameterPlan
 from training.runtime.run_folder import BROKEN_VIDEOS_FILE
 from training.sources.clip_dataset import ClipDataset
-from training.sources.formats import format_of, has_splits, open_source
+from training.sources.formats import check_source, format_of, has_splits, open_source
 from training.sources.mixed_sources import MixedSources, TurnSampler
 from training.train_tokenizer import train_tokenizer
 
@@ -30,30 +35,89 @@ class DataFiles:
     """The generated corpus, where the run trains on it and its held-out captions cover every attribute."""
 
 
-def locate_data(data: DataArguments, seed: int) -> DataFiles:
-    """Return the arguments' sources, or those of the generated corpus, generating what is missing of it.
+def check_arguments(model_args: ModelArguments, data: DataArguments, args: PreTrainingArguments) -> None:
+    """Raise a ValueError for arguments that no run can be made of. No file of theirs is opened, nothing is downloaded.
 
-    Raises:
-        ValueError: `sources` is no list, an eval_source or an image stage does not go with them.
+    Frozen parameters and learning rates are tried on a model without memory (the meta device).
     """
+    with torch.device("meta"):
+        model = TVTSv2ForPreTraining._from_config(
+            read_preset(model_args), attn_implementation=model_args.attn_implementation
+        )
+    ParameterPlan(
+        model,
+        args.parameter_rules,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        no_weight_decay=args.no_weight_decay,
+    )
+    names = [name for name, _ in model.named_parameters()]
+    for glob in args.no_weight_decay:
+        if not fnmatch.filter(names, glob):
+            raise ValueError(f"no_weight_decay names {glob!r}, which matches no parameter.")
+    count_masked_patches(model.config.vision_config.num_patches, data.mask_ratio)
+    args.check_best_metric(chance_levels(1, 1))
+    samples_per_step = args.train_batch_size * args.gradient_accumulation_steps
+    if not data.sources:
+        config = corpus_config(data, args.seed)
+        TurnSampler([config.num_train_videos, config.num_train_captions], [1, 1], samples_per_step, args.seed)
+    _check_sources(data)
+    if data.sources and not (model_args.tokenizer or model_args.clip_checkpoint):
+        raise ValueError("Give --tokenizer or --clip_checkpoint: these sources come without a tokenizer.")
+    if data.sources and data.eval_source is None and args.eval_strategy != "no":
+        raise ValueError(
+            "There are no held-out videos: name some as eval_source in the YAML, or set eval_strategy: no."
+        )
+
+
+def _check_sources(data: DataArguments) -> None:
     if not isinstance(data.sources, list):
         raise ValueError(f"sources must be a list of mappings, each behind a dash in YAML; got {data.sources!r}.")
-    if data.eval_source is not None and not data.sources:
-        raise ValueError("eval_source needs sources beside it: the generated corpus has held-out videos of its own.")
-    if data.num_image_steps < 0 or (data.num_image_steps and data.sources):
+    if data.num_image_steps and data.sources:
         raise ValueError(
-            f"num_image_steps is {data.num_image_steps}: it must be at least 0, and 0 with sources of your own: "
-            "its frames are of the generated corpus. To start from images, name a clip_checkpoint."
+            f"num_image_steps is {data.num_image_steps}: it must be 0 with sources of your own: its frames are of the "
+            "generated corpus. To start from images, name a clip_checkpoint."
         )
+    for source in data.sources:
+        check_source(source)
     if data.sources:
-        return DataFiles(data.sources, data.eval_source, [])
-    config = CorpusConfig(
+        TurnSampler([1] * len(data.sources), [source.get("weight", 1) for source in data.sources], 1, seed=0)
+    if data.eval_source is None:
+        return
+    if not data.sources:
+        raise ValueError("eval_source needs sources beside it: the generated corpus has held-out videos of its own.")
+    if check_source(data.eval_source).is_captioned:
+        raise ValueError(f"eval_source needs transcripts to sort, and captions have no order; got {data.eval_source}.")
+    if "weight" in data.eval_source:
+        raise ValueError("eval_source takes no turns, so it has no weight.")
+    heldout = _resolved(data.eval_source, "heldout")
+    if heldout in (_resolved(source, "train") for source in data.sources):
+        raise ValueError(f"eval_source is one of the sources: {data.eval_source}. Name videos that are not trained on.")
+
+
+def _resolved(source: dict, split: str) -> dict:
+    """Return a source without its weight, with its split and with absolute paths."""
+    source = ({"split": split} if has_splits(source) else {}) | source
+    values = {key: str(value) for key, value in source.items() if key != "weight"}
+    return {key: value if "://" in value else str(Path(value).resolve()) for key, value in values.items()}
+
+
+def corpus_config(data: DataArguments, seed: int) -> CorpusConfig:
+    """Return what decides the content of the generated corpus."""
+    return CorpusConfig(
         seed=seed,
         num_train_videos=data.num_train_videos,
         num_heldout_videos=data.num_heldout_videos,
         num_train_captions=data.num_train_captions,
         num_heldout_captions=data.num_heldout_captions,
     )
+
+
+def locate_data(data: DataArguments, seed: int) -> DataFiles:
+    """Return the arguments' sources, or those of the generated corpus, generating what is missing of it."""
+    if data.sources:
+        return DataFiles(data.sources, data.eval_source, [])
+    config = corpus_config(data, seed)
     # One process generates it, and the others find it finished.
     with PartialState().local_main_process_first():
         corpus = build_corpus(Path(data.corpus_dir) / f"seed{seed}", config)
@@ -80,20 +144,18 @@ def build_processor(model: ModelArguments, config: TVTSv2Config, texts: list[str
     """Return the processor for a model's sizes; its tokenizer is loaded, or trained on `texts` into `folder`.
 
     Raises:
-        ValueError: no tokenizer to be had, or one with more tokens than the model has embeddings.
+        ValueError: a tokenizer with more tokens than the model has embeddings, or with another end of text.
     """
     text = config.text_config
     name = model.tokenizer or model.clip_checkpoint
     if name:
         tokenizer = AutoTokenizer.from_pretrained(name)
         tokenizer.model_max_length = min(tokenizer.model_max_length, text.max_position_embeddings)
-    elif texts:
+    else:
         with PartialState().local_main_process_first():
             tokenizer = train_tokenizer(
                 texts, folder, vocab_size=text.vocab_size, max_length=text.max_position_embeddings
             )
-    else:
-        raise ValueError("Give --tokenizer or --clip_checkpoint: these sources come without a tokenizer.")
     if len(tokenizer) > text.vocab_size:
         raise ValueError(
             f"The tokenizer has {len(tokenizer)} tokens, but the model embeds {text.vocab_size}; use the tokenizer "
@@ -109,15 +171,21 @@ def build_processor(model: ModelArguments, config: TVTSv2Config, texts: list[str
     return TVTSv2Processor(TVTSv2VideoProcessor(num_frames=vision.num_frames, crop_size=crop_size), tokenizer)
 
 
+def read_preset(model: ModelArguments) -> TVTSv2Config:
+    """Return the configuration of the arguments' preset."""
+    start = model.temporal_attention_init
+    return TVTSv2Config.from_preset(
+        model.preset, vision_config={} if start is None else {"temporal_attention_init": start}
+    )
+
+
 def build_model(model: ModelArguments) -> TVTSv2ForPreTraining:
     """Return the model, started from a CLIP checkpoint if the arguments name one, else at random.
 
     Raises:
         ValueError: the checkpoint lacks something that every CLIP has, or holds something that none has.
     """
-    start = model.temporal_attention_init
-    vision = {} if start is None else {"temporal_attention_init": start}
-    config = TVTSv2Config.from_preset(model.preset, vision_config=vision)
+    config = read_preset(model)
     if model.clip_checkpoint is None:
         return use_fast_linear(TVTSv2ForPreTraining._from_config(config, attn_implementation=model.attn_implementation))
     trained, report = TVTSv2ForPreTraining.from_pretrained(
@@ -174,14 +242,12 @@ def build_heldout_data(
     """Return the held-out videos, at fixed places and without masks, or None where the run has none.
 
     Raises:
-        ValueError: the source is described wrongly, broken, has captions, or no held-out videos.
+        ValueError: the source is broken, or has no held-out videos.
         FileNotFoundError: its files are missing.
     """
     source = files.eval_source
     if source is None:
         return None
-    if format_of(source).is_captioned:
-        raise ValueError(f"eval_source needs transcripts to sort, and captions have no order; got {source}.")
     if has_splits(source):
         source = {"split": "heldout", **source}
     settings = {"num_clips": config.num_transcripts, "min_words": data.min_words, "deterministic": True}

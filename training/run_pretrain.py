@@ -17,8 +17,7 @@ from transformers import set_seed
 
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments, parse_arguments
 from training.run_errors import check_finished, errors_in_one_line, step_of_weights
-from training.runtime.cpu_threads import use_all_cores
-from training.runtime.machine import describe_run
+from training.runtime.machine import describe_run, use_all_cores
 from training.runtime.run_folder import RESULTS_FILE, RunFolder, write_json
 
 
@@ -80,7 +79,7 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
     # Heavy imports come after the checks of the arguments.
     from training.callbacks.plots import Plots
     from training.collator import PreTrainingCollator
-    from training.evaluation import chance_levels, compute_metrics
+    from training.evaluation import compute_metrics
     from training.pretraining_setup import (
         build_heldout_data,
         build_model,
@@ -91,21 +90,20 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
     )
     from training.trainer import TVTSv2Trainer
 
-    args.check_best_metric(chance_levels(1, 1))
     set_seed(args.seed)
     use_all_cores(args)
     model = build_model(model_args)
+    processor = None
+    if model_args.tokenizer or model_args.clip_checkpoint:  # before anything is generated
+        processor = build_processor(model_args, model.config, [], None)
     files = locate_data(data_args, args.seed)
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = not uses_all_parameters(files, args)
-    with tempfile.TemporaryDirectory() as folder:
-        processor = build_processor(model_args, model.config, files.tokenizer_texts, Path(folder))
+    if processor is None:
+        with tempfile.TemporaryDirectory() as folder:
+            processor = build_processor(model_args, model.config, files.tokenizer_texts, Path(folder))
     samples, sampler = build_training_data(files, processor.video_processor, model.config, data_args, args)
     heldout = build_heldout_data(files, processor.video_processor, model.config, data_args)
-    if heldout is None and args.eval_strategy != "no":
-        raise ValueError(
-            "There are no held-out videos: name some as eval_source in the YAML, or set eval_strategy: no."
-        )
     collator = PreTrainingCollator(processor)
     trainer = TVTSv2Trainer(
         model,

@@ -17,6 +17,7 @@ import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from training.runtime.number_types import at_least
 from training.sources.built_dataset import split_files
 from training.transcripts.words import join_words
 
@@ -143,8 +144,10 @@ def main() -> None:
     texts.add_argument("--dataset", type=Path, help="a built data set, whose training split is read")
     texts.add_argument("--text_file", type=Path, help="UTF-8, one transcript or caption per line")
     parser.add_argument("--folder", type=Path, required=True, help="where the tokenizer is saved")
-    parser.add_argument("--vocab_size", type=int, default=512, help="the largest number of ids")
-    parser.add_argument("--max_length", type=int, default=77, help="number of text positions of the model")
+    parser.add_argument(
+        "--vocab_size", type=at_least(len(SPECIAL_TOKENS) + 1), default=512, help="the largest number of ids"
+    )
+    parser.add_argument("--max_length", type=at_least(3), default=77, help="number of text positions of the model")
     arguments = parser.parse_args()
     sizes = {"vocab_size": arguments.vocab_size, "max_length": arguments.max_length}
     try:

@@ -2,9 +2,13 @@
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import NoReturn
 
-from transformers import TrainingArguments
+import torch
+from accelerate.utils import DynamoBackend
+from transformers import HfArgumentParser, TrainingArguments, get_scheduler
+from transformers.integrations import get_reporting_integration_callbacks
 
 # Settings of transformers that would have no effect here, or a wrong one: the value they must have, and why.
 FIXED = {
@@ -13,25 +17,65 @@ FIXED = {
     "data_seed": (None, "--seed decides the order of the data, too"),
     "train_sampling_strategy": ("random", "the order of the samples is this project's"),
     "label_smoothing_factor": (0.0, "the losses have no smoothed labels"),
+    "label_names": (None, "metrics read the labels that the collator makes"),
+    "length_column_name": ("length", "samples are not grouped by length"),
     "auto_find_batch_size": (False, "a step's samples are planned for the given batch size"),
     "prediction_loss_only": (False, "metrics need the predictions"),
     "batch_eval_metrics": (False, "metrics need the predictions of all batches"),
     "eval_do_concat_batches": (True, "metrics need the predictions of all batches"),
+    "include_for_metrics": ([], "metrics need embeddings and labels alone"),
+    "include_num_input_tokens_seen": ("no", "videos have no tokens to count"),
     "do_train": (True, "the script trains; benchmarks/run.py evaluates"),
     "do_predict": (False, "the script does not predict"),
     "ignore_data_skip": (False, "a resumed run would train on the same videos again"),
+    "neftune_noise_alpha": (None, "it adds noise to the token embeddings of language models"),
+    "optim_target_modules": (None, "parameter rules and --lora_towers choose what is trained"),
+    "use_cache": (False, "the model generates no text"),
+    "use_liger_kernel": (False, "Liger has no kernels for this model"),
 }
 
-# The least that these may be; torch and transformers look at some of them only when training has begun, or never.
+# Numbers are finite and at least 0, but for these.
 LEAST = {
-    "dataloader_num_workers": 0,
+    "ddp_bucket_cap_mb": 1,
+    "ddp_timeout": 1,
+    "dataloader_prefetch_factor": 1,
+    "eval_accumulation_steps": 1,
     "gradient_accumulation_steps": 1,
-    "learning_rate": 0,
-    "max_grad_norm": 0,
+    "local_rank": -1,
+    "max_steps": -1,
+    "min_words": 1,
+    "num_heldout_videos": 1,
     "per_device_eval_batch_size": 1,
     "per_device_train_batch_size": 1,
-    "weight_decay": 0,
+    "chunk_size": 1,
+    "lora_rank": 1,
+    "plan_processes": 1,
+    "save_total_limit": 1,
 }
+MORE_THAN_0 = ("eval_steps", "logging_steps", "num_train_epochs", "peak_tflops", "plan_mfu", "save_steps")
+MOST = {"max_broken_share": 1, "mask_ratio": 1, "plan_mfu": 1, "seed": 2**32 - 1}
+COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+
+class OneLineParser(HfArgumentParser):
+    """A parser whose errors are one line: the usage would list 200 settings."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with exit code 2."""
+        self.exit(2, f"error: {message}\n")
+
+
+def check_numbers(group) -> None:
+    """Raise a ValueError for a number of a dataclass that is not finite or out of its range."""
+    for name in (each.name for each in fields(group)):
+        value, least, most = getattr(group, name), LEAST.get(name, 0), MOST.get(name, float("inf"))
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if name in MORE_THAN_0 and not 0 < value < float("inf"):
+            raise ValueError(f"{name} must be more than 0 and finite, got {value}.")
+        if not least <= value <= most or value == float("inf"):
+            allowed = f"at least {least} and finite" if most == float("inf") else f"between {least} and {most}"
+            raise ValueError(f"{name} must be {allowed}, got {value}.")
 
 
 @dataclass
@@ -40,6 +84,7 @@ class VideoTrainingArguments(TrainingArguments):
 
     remove_unused_columns: bool = field(default=False, metadata={"help": "Fixed: samples have no columns."})
     do_train: bool = field(default=True, metadata={"help": "Fixed: the script trains."})
+    do_eval: bool = field(default=True, metadata={"help": "Fixed: eval_strategy states when to evaluate."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Would look at the loss at every step."})
     dataloader_timeout: float = field(
         default=50,
@@ -47,21 +92,17 @@ class VideoTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if not self.do_eval:  # transformers overwrites it
+            raise ValueError("do_eval must be True, got False: eval_strategy states whether the script evaluates.")
         super().__post_init__()
-        if self.device.type == "cpu":
-            self.dataloader_pin_memory = False  # nothing to pin for, and torch would warn at every epoch
         for name, (value, reason) in FIXED.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name} must be {value}, got {getattr(self, name)}: {reason}.")
-        for name, least in LEAST.items():
-            value = getattr(self, name)  # None: run_finetune.py fills it in
-            if value is not None and not least <= value < float("inf"):
-                raise ValueError(f"{name} must be at least {least} and finite, got {value}.")
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # nothing to pin for, and torch would warn at every epoch
         if self.max_steps < 1 and self.max_steps != -1:
             raise ValueError(f"max_steps must be at least 1, or -1 for num_train_epochs, got {self.max_steps}.")
-        for name in ("num_train_epochs", "save_steps"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be more than 0 and finite, got {getattr(self, name)}.")
+        check_numbers(self)
         for name in ("split_batches", "dispatch_batches"):
             if getattr(self.accelerator_config, name):
                 raise ValueError(f"accelerator_config's {name} must not be set: every process loads its own batches.")
@@ -70,8 +111,31 @@ class VideoTrainingArguments(TrainingArguments):
                 "enable_jit_checkpoint works in one process only: SIGTERM reaches several at different steps. "
                 "Lower --save_steps instead."
             )
-        if not 0 <= self.dataloader_timeout < float("inf"):
-            raise ValueError(f"dataloader_timeout must be at least 0 and finite, got {self.dataloader_timeout}.")
+        self._check_libraries()
+
+    def _check_libraries(self) -> None:
+        """Build what transformers, accelerate and torch look at only when training begins."""
+        for name in ("activation_checkpointing_kwargs", "lr_scheduler_kwargs", "fsdp_config"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a mapping, in JSON on the command line, got {getattr(self, name)!r}.")
+        backends = [name.lower() for name in DynamoBackend.list()]
+        if self.torch_compile_backend is not None and self.torch_compile_backend not in backends:
+            raise ValueError(f"torch_compile_backend must be one of {', '.join(backends)}.")
+        if self.torch_compile_mode not in COMPILE_MODES:
+            raise ValueError(f"torch_compile_mode must be one of {', '.join(COMPILE_MODES[1:])}.")
+        get_reporting_integration_callbacks(self.report_to)
+        from transformers import Trainer
+
+        try:
+            optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(self)
+            rate = {"lr": 0.0} if self.learning_rate is None else {}
+            optimizer = optimizer_class([torch.nn.Parameter(torch.zeros(1))], **settings | rate)
+            steps = {"num_warmup_steps": self.get_warmup_steps(100), "num_training_steps": 100}
+            get_scheduler(
+                self.lr_scheduler_type, optimizer, scheduler_specific_kwargs=self.lr_scheduler_kwargs or {}, **steps
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"The optimizer or its schedule cannot be built: {error}.") from error
 
     @property
     def precision(self) -> str:

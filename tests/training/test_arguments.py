@@ -1,9 +1,21 @@
 """Where settings come from, who wins, and what is said about those that do not exist."""
 
+import contextlib
+import dataclasses
+import json
+import typing
+
 import pytest
 
-from training.arguments import DEFAULT_CONFIG, parse_arguments, read_config
-from training.evaluation import chance_levels
+from training.arguments import (
+    DEFAULT_CONFIG,
+    DataArguments,
+    ModelArguments,
+    PlanArguments,
+    PreTrainingArguments,
+    parse_arguments,
+    read_config,
+)
 from training.run_pretrain import main
 
 
@@ -18,7 +30,9 @@ def error_of(capsys, command_line):
     with pytest.raises(SystemExit) as stop:
         parse_arguments(command_line)
     assert stop.value.code == 2
-    return " ".join(capsys.readouterr().err.split())
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 + error.count("\n  ")
+    return " ".join(error.split())
 
 
 def test_without_arguments_the_tiny_recipe():
@@ -126,6 +140,28 @@ def test_empty_yaml_is_all_defaults(tmp_path):
         (["--num_train_epochs", "0"], "num_train_epochs must be more than 0"),
         (["--save_steps", "0"], "save_steps must be more than 0"),
         (["--lr_milestones", "8", "6"], "ascending epochs"),
+        (["--preset", "b64"], "There is no preset 'b64'"),
+        (["--attn_implementation", "fast"], "fast"),
+        (["--seed", "-1"], "seed must be between 0 and 4294967295, got -1"),
+        (["--mask_ratio", "1.5"], "mask_ratio must be between 0 and 1, got 1.5"),
+        (["--mask_ratio", "1"], "mask_ratio must lie in [0, 1)"),
+        (["--max_broken_share", "2"], "max_broken_share must be between 0 and 1, got 2"),
+        (["--report_to", "bogus"], "bogus is not supported, only"),
+        (["--do_eval", "False"], "do_eval must be True, got False"),
+        (["--use_cache", "True"], "the model generates no text"),
+        (["--optim_args", "bogus"], "The optimizer or its schedule cannot be built"),
+        (["--adam_beta1", "2"], "Invalid beta parameter"),
+        (["--lr_scheduler_kwargs", "bogus"], "lr_scheduler_kwargs must be a mapping"),
+        (["--lr_scheduler_kwargs", '{"speed": 3}'], "unexpected keyword argument 'speed'"),
+        (["--no_weight_decay", "biases"], "no_weight_decay names 'biases', which matches no parameter"),
+        (["--torch_compile_backend", "bogus"], "torch_compile_backend must be one of"),
+        (["--accelerator_config", "bogus"], "bogus"),
+        (["--metric_for_best_model", "recall"], "or loss, got recall"),
+        (
+            ["--greater_is_better", "False"],
+            "greater_is_better must be True for metric_for_best_model=text_to_video_R@1",
+        ),
+        (["--metric_for_best_model", "eval_video_to_text_median_rank"], "greater_is_better must be False for"),
         (["--lr_milestones", "0"], "ascending epochs"),
     ],
 )
@@ -133,21 +169,57 @@ def test_bad_settings_are_errors_without_a_traceback(capsys, command_line, messa
     assert message in error_of(capsys, command_line)
 
 
+@pytest.mark.parametrize("number", ["nan", "-7"])
+def test_every_number_has_a_range(number):
+    accepted = []
+    for group in (ModelArguments, DataArguments, PreTrainingArguments, PlanArguments):
+        for each in dataclasses.fields(group):
+            types = typing.get_args(each.type) or (each.type,)
+            if each.init and (float in types or (int in types and number == "-7")):
+                with contextlib.suppress(ValueError):
+                    group(**{each.name: float(number) if float in types else int(number)})
+                    accepted.append(each.name)
+    assert not accepted
+
+
+SOURCE = {"format": "built", "dataset": "my_dataset", "videos": "my_videos"}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["--metric_for_best_model", "recall"], "must be one of .*sorting_accuracy.* or loss, got recall"),
+        ({"sources": {"format": "built"}}, "sources must be a list of mappings, each behind a dash"),
+        ({"sources": "a.csv"}, "invalid dict value: 'a.csv'"),
+        ({"sources": [SOURCE | {"weight": 0}]}, "Each source needs a weight"),
+        ({"eval_source": SOURCE}, "eval_source needs sources"),
+        ({"sources": [SOURCE], "eval_source": SOURCE | {"split": "train"}}, "eval_source is one of the sources"),
         (
-            ["--greater_is_better", "False"],
-            "greater_is_better must be True for metric_for_best_model=text_to_video_R@1",
+            {
+                "sources": [SOURCE | {"weight": 2}],
+                "eval_source": SOURCE | {"dataset": "./my_dataset", "split": "train"},
+            },
+            "eval_source is one of the sources",
         ),
-        (["--metric_for_best_model", "eval_video_to_text_median_rank"], "greater_is_better must be False for"),
+        ({"sources": [SOURCE], "eval_source": SOURCE | {"weight": 2}}, "it has no weight"),
+        (
+            {"sources": [SOURCE], "eval_source": {"format": "webvid", "table": "a.csv", "root": "."}},
+            "eval_source needs transcripts to sort",
+        ),
+        ({"sources": [SOURCE], "num_image_steps": 1}, "num_image_steps is 1: it must be 0 with sources"),
+        ({"sources": [SOURCE]}, "no held-out videos: name some as eval_source"),
+        ({"sources": [SOURCE], "eval_source": SOURCE, "tokenizer": None}, "Give --tokenizer or --clip_checkpoint"),
+        ({"num_train_captions": 3, "per_device_train_batch_size": 4}, "A step takes 4 samples of one source"),
+        ({"parameter_rules": [{"match": "txt_model.*", "frozen": True}, {"match": "*"}]}, "matches nothing"),
     ],
 )
-def test_the_best_model_s_metric_is_checked_at_the_start(settings, message):
-    args = parse_arguments(settings)[2]
-    with pytest.raises(ValueError, match=message):
-        args.check_best_metric(chance_levels(1, 1))
+def test_sources_are_checked_before_any_file_is_opened(tmp_path, capsys, settings, message):
+    settings = {"tokenizer": "mine", "eval_strategy": "steps", **settings}
+    assert message in error_of(capsys, [write_config(tmp_path, json.dumps(settings))])
+
+
+def test_held_out_videos_of_the_same_data_set_are_no_training_videos(tmp_path):
+    settings = {"tokenizer": "mine", "sources": [SOURCE], "eval_source": SOURCE}
+    assert parse_arguments([write_config(tmp_path, json.dumps(settings))])[1].eval_source == SOURCE
 
 
 def test_help_lists_every_group_of_settings(capsys):

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
-from training.finetuning.labelled_videos import ClipKey, LabelledVideo, ShuffledVideos, TrainingVideos, find_videos
+from training.finetuning.labelled_videos import LabelledVideo, ShuffledVideos, TrainingVideos, find_videos
 from training.finetuning.trainer import classification_metrics
 from training.run_finetune import main
+from training.sources.clip_dataset import ClipKey
 
 CLASSES = ["running", "still standing"]
 
@@ -202,11 +203,14 @@ def test_data_that_does_not_fit_leaves_nothing_behind(place, data, options, mess
         ["--method", "lora", "--lora_towers", "text"],
         ["--lora_rank", "0"],
         ["--method", "prompt"],
+        ["--max_broken_share", "2"],
+        ["--eval_strategy", "epoch"],
+        ["--eval_data", "{place}/labels.csv", "--metric_for_best_model", "recall"],
     ],
 )
-def test_settings_that_contradict_each_other_end_with_usage(place, capsys, options):
+def test_wrong_arguments_end_with_exit_code_2_before_any_work(place, capsys, options):
     with pytest.raises(SystemExit) as exit_info:
-        finetune(place, "never", "videos", *options)
+        finetune(place, "never", "videos", *(option.format(place=place) for option in options))
     assert exit_info.value.code == 2 and not (place / "never").exists()
 
 

@@ -23,6 +23,7 @@ from training.arguments import PreTrainingArguments
 from training.callbacks.progress import peak_memory_bytes
 from training.flops import count_step_flops
 from training.masking import count_masked_patches, draw_tube_mask
+from training.runtime.number_types import at_least
 from training.trainer import TVTSv2Trainer
 
 
@@ -71,7 +72,7 @@ class StepClock(TrainerCallback):
 
 
 def measure(options: argparse.Namespace) -> dict:
-    """Returns the options, and speed and memory of the steps after the first."""
+    """Return the options, and speed and memory of the steps after the first."""
     torch.manual_seed(0)
     config = TVTSv2Config.from_preset(options.preset)
     rules = [{"match": options.frozen, "frozen": True}] if options.frozen else []
@@ -134,22 +135,28 @@ def measure(options: argparse.Namespace) -> dict:
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="tiny", help="tiny, b32, b16 or h14")
-    parser.add_argument("--batch_size", type=int, default=32, help="of each process")
-    parser.add_argument("--chunk_size", type=int, help="as for run_pretrain.py")
-    parser.add_argument("--mask_ratio", type=float, default=0.5)
-    parser.add_argument("--num_transcripts", type=int, default=4, help="4, or 1 for captions")
-    parser.add_argument("--num_tokens", type=int, default=20, help="of a transcript")
-    parser.add_argument("--num_steps", type=int, default=3)
-    parser.add_argument("--logging_steps", type=int, default=1, help="a log after so many steps waits for the device")
+    parser.add_argument("--batch_size", type=at_least(1), default=32, help="of each process")
+    parser.add_argument("--chunk_size", type=at_least(1), help="as for run_pretrain.py")
+    parser.add_argument("--mask_ratio", type=at_least(0, float), default=0.5)
+    parser.add_argument("--num_transcripts", type=at_least(1), default=4, help="4, or 1 for captions")
+    parser.add_argument("--num_tokens", type=at_least(1), default=20, help="of a transcript")
+    parser.add_argument("--num_steps", type=at_least(1), default=3)
+    parser.add_argument(
+        "--logging_steps", type=at_least(1), default=1, help="a log after so many steps waits for the device"
+    )
     parser.add_argument("--report_to", default="none", help="as for run_pretrain.py")
-    parser.add_argument("--num_threads", type=int, help="of each process on the CPU; default: torch's choice")
+    parser.add_argument("--num_threads", type=at_least(1), help="of each process on the CPU; default: torch's choice")
     parser.add_argument("--frozen", nargs="*", default=[], help="globs of parameters that are not trained")
     parser.add_argument("--checkpointing", action="store_true", help="compute activations twice, keep few")
     parser.add_argument("--peak_tflops", type=float, help="of a device, for MFU")
-    result = measure(parser.parse_args())
+    options = parser.parse_args()
+    try:
+        result = measure(options)
+    except ValueError as error:
+        parser.error(str(error))
     if PartialState().is_main_process:
         print(json.dumps(result), flush=True)
 

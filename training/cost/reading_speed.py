@@ -8,6 +8,7 @@ The source is written as in a configuration's `sources`. Prints JSON.
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -16,9 +17,10 @@ import yaml
 from torch.utils.data import Dataset
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
+from training.runtime.number_types import at_least
 from training.sources.clip_dataset import ClipDataset
 from training.sources.clip_sampling import TranscriptError
-from training.sources.formats import open_source
+from training.sources.formats import check_source, open_source
 
 
 def measure(source: Dataset, num_samples: int, seed: int = 0) -> dict[str, float]:
@@ -67,13 +69,19 @@ def main() -> None:
         description="Measure how fast a source gives samples.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("source", help="a mapping as in a configuration's `sources`, in YAML")
-    parser.add_argument("--num_samples", type=int, default=200, help="samples read")
-    parser.add_argument("--crop_size", type=int, default=224, help="pixels of a frame's side")
+    parser.add_argument("--num_samples", type=at_least(1), default=200, help="samples read")
+    parser.add_argument("--crop_size", type=at_least(1), default=224, help="pixels of a frame's side")
     arguments = parser.parse_args()
-    source = yaml.safe_load(arguments.source)
-    if not isinstance(source, dict) or arguments.num_samples < 1:
-        parser.error("the source must be a mapping such as '{format: shards, shards: folder}', num_samples at least 1")
-    clips = ClipDataset(open_source(source), TVTSv2VideoProcessor(crop_size=arguments.crop_size))
+    try:
+        source = yaml.safe_load(arguments.source)
+        check_source(source)
+    except (ValueError, yaml.YAMLError) as error:
+        parser.error(str(error))
+    try:
+        videos = open_source(source)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    clips = ClipDataset(videos, TVTSv2VideoProcessor(crop_size=arguments.crop_size))
     print(json.dumps(measure(clips, arguments.num_samples)))
 
 

@@ -32,6 +32,7 @@ from training.data_building.candidates import Candidate, check_key, find_candida
 from training.data_building.check_log import find_results
 from training.data_building.dataset_files import write_output
 from training.data_building.video_checks import UNREADABLE_VIDEO, VideoCheck, check_video
+from training.runtime.number_types import at_least
 from training.runtime.worker_processes import worker_context
 from training.sources.table_files import read_table
 
@@ -158,12 +159,12 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--transcripts", type=Path, help="folder of transcripts, if not beside the videos")
     parser.add_argument("--transcribe", help="with this speech model, such as openai/whisper-small")
     parser.add_argument("--language", help="such as en: files tagged with another one are not taken")
-    parser.add_argument("--num_clips", type=int, default=4, help="clips that must fit into a video")
-    parser.add_argument("--min_words", type=int, default=3, help="words that each clip must have")
+    parser.add_argument("--num_clips", type=at_least(1), default=4, help="clips that must fit into a video")
+    parser.add_argument("--min_words", type=at_least(1), default=3, help="words that each clip must have")
     parser.add_argument("--heldout_ratio", type=float, default=0.05, help="share of the groups that are held out")
     parser.add_argument("--groups", type=Path, help="CSV with a column `video` and --group_column")
     parser.add_argument("--group_column", default="group", help="videos equal in it fall in the same split")
-    parser.add_argument("--num_workers", type=int, help="processes; all cores unless given")
+    parser.add_argument("--num_workers", type=at_least(1), help="processes; all cores unless given")
     return parser.parse_args()
 
 

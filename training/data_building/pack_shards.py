@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from training.runtime.number_types import at_least
 from training.sources.table_files import resolve_inside
 
 SPLITS = ("train", "heldout")
@@ -213,10 +215,16 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, required=True, help="the folder of videos it was built from")
     parser.add_argument("--output", type=Path, required=True, help="empty, new, or holding part of these shards")
     parser.add_argument("--shard_format", default="tar", choices=SHARD_FORMATS, help="of the shards")
-    parser.add_argument("--shard_megabytes", type=int, default=512, help="a shard is closed once it holds this much")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of samples")
+    parser.add_argument(
+        "--shard_megabytes", type=at_least(1), default=512, help="a shard is closed once it holds this much"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the order of samples")
     arguments = parser.parse_args()
-    for split, number in pack_shards(**vars(arguments)).items():
+    try:
+        packed = pack_shards(**vars(arguments))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    for split, number in packed.items():
         print(f"{arguments.output}: {number} samples of {split}")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
+from training.runtime.number_types import at_least
 from training.sources.clip_dataset import ClipDataset, ClipKey
 from training.sources.clip_sampling import TranscriptError
 from training.sources.formats import open_source
@@ -72,12 +73,12 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("source", help="a mapping as in a configuration's `sources`, in YAML")
     parser.add_argument("--output", type=Path, default=Path("preview.png"), help="the picture")
-    parser.add_argument("--num_videos", type=int, default=6, help="rows of the sheet, chosen at random")
-    parser.add_argument("--num_clips", type=int, default=4, help="clips per video")
-    parser.add_argument("--min_words", type=int, default=3, help="words that each clip must have")
-    parser.add_argument("--epoch", type=int, default=0, help="every epoch draws other clips")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice and of all draws")
-    parser.add_argument("--crop_size", type=int, default=112, help="pixels of a frame's side")
+    parser.add_argument("--num_videos", type=at_least(1), default=6, help="rows of the sheet, chosen at random")
+    parser.add_argument("--num_clips", type=at_least(1), default=4, help="clips per video")
+    parser.add_argument("--min_words", type=at_least(1), default=3, help="words that each clip must have")
+    parser.add_argument("--epoch", type=at_least(0), default=0, help="every epoch draws other clips")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the choice and of all draws")
+    parser.add_argument("--crop_size", type=at_least(1), default=112, help="pixels of a frame's side")
     return parser.parse_args()
 
 
@@ -89,7 +90,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     settings = {"num_clips": arguments.num_clips, "min_words": arguments.min_words, "seed": arguments.seed}
     clips = ClipDataset(videos, TVTSv2VideoProcessor(crop_size=arguments.crop_size), **settings)
-    number = min(max(1, arguments.num_videos), len(clips))
+    number = min(arguments.num_videos, len(clips))
     indices = np.sort(np.random.default_rng(arguments.seed).choice(len(clips), number, replace=False)).tolist()
     num_broken = draw_preview(clips, [ClipKey(arguments.epoch, index) for index in indices], arguments.output)
     print(f"{arguments.output}: {number} of {len(clips)} videos, {num_broken} of them unusable")

@@ -1,14 +1,21 @@
 """Arguments of a fine-tuning on the command line: transformers' TrainingArguments and the fields below."""
 
+import logging
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from transformers import HfArgumentParser
+from training.evaluation import chance_levels
+from training.video_arguments import OneLineParser, VideoTrainingArguments, check_numbers
 
-from training.video_arguments import VideoTrainingArguments
+logger = logging.getLogger(__name__)
 
 TASKS = ("classification", "retrieval")
 METHODS = ("linear", "full", "lora")
 TOWERS = ("video", "text")
+METRICS = {
+    "classification": ("accuracy", "top_5_accuracy"),
+    "retrieval": [name for name in chance_levels(1, 1) if "_to_" in name],
+}
 # Without --learning_rate. New weights need much higher rates than trained ones.
 LEARNING_RATES = {"linear": 1e-3, "lora": 2e-4, "full": 1e-5}
 
@@ -48,10 +55,11 @@ class FinetuningArguments:
             raise ValueError("--method linear trains a classifier; for --task retrieval use lora or full.")
         if self.task == "classification" and self.method == "lora" and "text" in self.lora_towers:
             raise ValueError("Classification uses the video tower alone: --lora_towers video.")
-        if self.lora_rank < 1 or not self.lora_towers:
-            raise ValueError(f"--lora_rank must be at least 1 and --lora_towers not empty, got {self.lora_rank}.")
-        if not 0 <= self.max_broken_share <= 1:
-            raise ValueError(f"--max_broken_share must lie in 0..1, got {self.max_broken_share}.")
+        check_numbers(self)
+        if not self.lora_towers:
+            raise ValueError("--lora_towers must name at least one tower.")
+        if self.eval_data is not None and Path(self.eval_data).resolve() == Path(self.data).resolve():
+            logger.warning("--eval_data is --data, %s: the metrics are those of the training videos.", self.data)
 
 
 @dataclass
@@ -72,15 +80,19 @@ class FinetuningTrainingArguments(VideoTrainingArguments):
 
 
 def parse_arguments(command_line: list[str] | None = None) -> tuple[FinetuningArguments, FinetuningTrainingArguments]:
-    """Return the two groups of arguments; wrong ones end the process with usage and exit code 2."""
-    parser = HfArgumentParser(
+    """Return the two groups of arguments; wrong ones end the process with one line and exit code 2."""
+    parser = OneLineParser(
         (FinetuningArguments, FinetuningTrainingArguments),
         prog="accelerate launch training/run_finetune.py",
         description="Fine-tune a TVTSv2 for classification or retrieval.",
     )
     try:
         tuning, training = parser.parse_args_into_dataclasses(args=command_line)
-    except ValueError as error:
+        if tuning.eval_data is None and training.eval_strategy != "no":
+            raise ValueError("There are no videos to evaluate on: give --eval_data, or set --eval_strategy no.")
+        training.check_best_metric(METRICS[tuning.task])
+    # An ImportError: settings of a library that is not installed, such as DeepSpeed.
+    except (ValueError, ImportError, OSError) as error:
         parser.error(str(error))
     if training.learning_rate is None:
         training.learning_rate = LEARNING_RATES[tuning.method]

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
 from processing import TVTSv2Processor, TVTSv2VideoProcessor, VideoReadingError, video_files
+from training.sources.clip_dataset import ClipKey
 from training.sources.table_files import read_table, resolve_inside
 from training.sources.unusable_videos import BrokenVideos
 
@@ -57,7 +57,7 @@ def find_videos(source: str | Path, column: str) -> list[LabelledVideo]:
 
 
 def find_labels(videos: list[LabelledVideo]) -> list[str]:
-    """Returns the classes, sorted.
+    """Return the classes, sorted.
 
     Raises:
         ValueError: fewer than two.
@@ -66,13 +66,6 @@ def find_labels(videos: list[LabelledVideo]) -> list[str]:
     if len(labels) < 2:
         raise ValueError(f"A classifier needs at least 2 classes, found {labels}.")
     return labels
-
-
-class ClipKey(NamedTuple):
-    """Names one draw: a clip of the `index`-th video, in its `epoch`-th round."""
-
-    epoch: int
-    index: int
 
 
 class ShuffledVideos(Sampler[ClipKey]):
@@ -130,7 +123,7 @@ class TrainingVideos(Dataset):
         return len(self.videos)
 
     def __getitem__(self, key: ClipKey) -> dict:
-        """Returns `pixel_values_videos` (T, 3, H, W), `text`, and `num_broken`, videos passed over.
+        """Return `pixel_values_videos` (T, 3, H, W), `text`, and `num_broken`, videos passed over.
 
         Raises:
             VideoReadingError: too many broken videos in a row.
@@ -158,7 +151,7 @@ class EvaluationVideos(Dataset):
         return len(self.videos)
 
     def __getitem__(self, index: int) -> dict:
-        """Returns `pixel_values_videos` (T, 3, H, W) and `text`."""
+        """Return `pixel_values_videos` (T, 3, H, W) and `text`."""
         video = self.videos[index]
         pixels = self.video_processor(str(video.path))["pixel_values_videos"][0]
         return {"pixel_values_videos": pixels, "text": video.text, "num_broken": 0}

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from processing.atomic_files import write_whole
 from training.runtime.checkpoint_files import check_checkpoint, is_complete
 
 RUN_FILE = "run.json"
@@ -121,6 +122,4 @@ def read_json(path: Path) -> dict:
 
 def write_json(path: Path, content: dict) -> None:
     """Write a JSON file whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

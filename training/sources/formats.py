@@ -39,12 +39,11 @@ def has_splits(source: Mapping) -> bool:
     return "split" in inspect.signature(format_of(source)).parameters
 
 
-def open_source(source: Mapping) -> VideoSource:
-    """Return the videos that a mapping of the YAML's `sources` describes.
+def check_source(source: Mapping) -> type[VideoSource]:
+    """Return the class of a source's format, if the source has the keys of that format; no file is opened.
 
     Raises:
-        ValueError: the format is unknown, keys are missing or unknown, or the files are broken.
-        FileNotFoundError: files are missing.
+        ValueError: the format is unknown, or keys are missing or unknown.
     """
     video_source = format_of(source)
     parameters = inspect.signature(video_source).parameters
@@ -57,4 +56,15 @@ def open_source(source: Mapping) -> VideoSource:
             f"A source of format {source['format']} has the keys {', '.join(required)}{optional}; missing {missing}, "
             f"unknown {unknown}."
         )
-    return video_source(**{name: source[name] for name in parameters if name in source})
+    return video_source
+
+
+def open_source(source: Mapping) -> VideoSource:
+    """Return the videos that a mapping of the YAML's `sources` describes.
+
+    Raises:
+        ValueError: the format is unknown, keys are missing or unknown, or the files are broken.
+        FileNotFoundError: files are missing.
+    """
+    video_source = check_source(source)
+    return video_source(**{key: value for key, value in source.items() if key not in ("format", "weight")})

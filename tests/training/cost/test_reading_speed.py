@@ -23,4 +23,4 @@ def test_a_source_is_a_mapping(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["reading_speed", "videos"])
     with pytest.raises(SystemExit):
         reading_speed.main()
-    assert "must be a mapping" in capsys.readouterr().err
+    assert "A source is a mapping" in capsys.readouterr().err
