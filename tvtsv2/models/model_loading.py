@@ -10,6 +10,8 @@ from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForVideoClassification, TVTSv2Mo
 from processing import TVTSv2Processor
 from tvtsv2.errors import ArgumentError
 
+DTYPES = ("float32", "bfloat16", "float16")
+
 
 def load_model(
     name: str, *, revision: str | None = None, dtype: str = "float32", attn_implementation: str | None = None
