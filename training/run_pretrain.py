@@ -15,7 +15,8 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from training.arguments import DataArguments, ModelArguments, PreTrainingArguments, parse_arguments
+from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
+from training.command_line import parse_arguments
 from training.run_errors import check_finished, errors_in_one_line, step_of_weights
 from training.runtime.machine import describe_run, use_all_cores
 from training.runtime.run_folder import RESULTS_FILE, RunFolder, write_json

@@ -13,9 +13,8 @@ from training.arguments import (
     ModelArguments,
     PlanArguments,
     PreTrainingArguments,
-    parse_arguments,
-    read_config,
 )
+from training.command_line import parse_arguments, read_config
 from training.run_pretrain import main
 
 

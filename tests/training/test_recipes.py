@@ -7,7 +7,7 @@ import torch
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from tests.support.paths import ROOT
-from training.arguments import parse_arguments
+from training.command_line import parse_arguments
 from training.masking import count_masked_patches
 from training.parameter_rules import ParameterPlan
 

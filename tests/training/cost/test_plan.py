@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from training.arguments import DEFAULT_CONFIG, parse_arguments
+from training.arguments import DEFAULT_CONFIG
+from training.command_line import parse_arguments
 from training.cost.plan import describe_plan
 from training.run_pretrain import main
 
