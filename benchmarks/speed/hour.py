@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
@@ -107,6 +108,7 @@ def measure_parts(model: Path, video: Path, minutes: int, options: list[str]) ->
     transform_for = frame_pixels_tvtsv2.transform_for
     patches = [
         patch("tvtsv2.models.video_embedding.ReadingProcesses", ReadingHere),
+        patch("tvtsv2.models.video_embedding.time", SimpleNamespace(perf_counter=time.process_time)),
         patch.object(ReadingHere, "submit", parts.timed("reading", ReadingHere.submit)),
         patch.object(reader_tvtsv2, "MAX_THREADS", 1),
         patch.object(reader_tvtsv2, "read_packet_table", parts.timed("table", reader_tvtsv2.read_packet_table)),
