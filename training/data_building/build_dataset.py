@@ -84,11 +84,12 @@ def build_dataset(
         from training.data_building.transcribe import transcribe_folder  # transformers' pipelines load slowly
 
         transcribe_folder(videos, transcribe, language=language)
-    log, settings = output / "checks.jsonl", f"{num_clips} {min_words}"
     language = language and language_of(language)
+    log, settings = output / "checks.jsonl", f"{num_clips} {min_words}{f' {language}' if language else ''}"
     places, todo = find_results(find_candidates(videos, found.names, transcripts, settings, language), log)
     output.mkdir(parents=True, exist_ok=True)
-    check = partial(check_video, videos=videos, transcripts=transcripts, num_clips=num_clips, min_words=min_words)
+    options = {"num_clips": num_clips, "min_words": min_words, "language": language}
+    check = partial(check_video, videos=videos, transcripts=transcripts, **options)
     _check_missing(todo, places, log, check, num_workers or os.cpu_count() or 1)
     return write_output(output, log, places, heldout_ratio, groups or {}, found.left_out)
 
@@ -190,6 +191,8 @@ def _print_report(report: dict, file: Path) -> None:
         print(f"more than one transcript, the first taken: {report['num_with_several_transcripts']} (see --language)")
     if report["num_pieces_with_impossible_times"]:
         print(f"pieces of transcripts with impossible times, left out: {report['num_pieces_with_impossible_times']}")
+    for rule, found in report["speech_left_out"].items():
+        print(f"speech left out, {rule}: {found['words']} words of {found['videos']} videos")
     print(f"each of them by name: {file}")
 
 

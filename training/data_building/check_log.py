@@ -3,13 +3,15 @@
 Only places (numbers) and keys of 16 bytes are held per video, so that a log may be much larger than memory.
 """
 
+import hashlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from training.data_building.candidates import Candidate, check_key
-from training.data_building.video_checks import DUPLICATE, VideoCheck
+from training.data_building.video_checks import DUPLICATE, DUPLICATE_WORDS, VideoCheck
+from training.transcripts.speech_rules import normalize_word
 
 
 def find_results(candidates: Iterable[Candidate], log: Path) -> tuple[array, dict[bytes, tuple[int, Candidate]]]:
@@ -43,8 +45,8 @@ def scan(log: Path) -> Iterator[tuple[bytes, int]]:
 
 
 def read_checks(log: Path, places: Sequence[int]) -> Iterator[VideoCheck]:
-    """Yield results in the order of the candidates; a second video of the same content is marked."""
-    first_with: dict[str, int] = {}
+    """Yield results in the order of the candidates; a second video of the same content, or words, is marked."""
+    first_with: dict[str | bytes, int] = {}
 
     def read(place: int) -> VideoCheck:
         file.seek(place)
@@ -54,7 +56,15 @@ def read_checks(log: Path, places: Sequence[int]) -> Iterator[VideoCheck]:
         for place in places:
             check = read(place)
             if check.reason is None:
-                first = first_with.setdefault(check.content_hash, place)
-                if first != place:
-                    check = replace(check, reason=DUPLICATE, detail=f"as {read(first).video}", words=())
+                for reason, key in ((DUPLICATE, check.content_hash), (DUPLICATE_WORDS, _words_key(check))):
+                    first = first_with.setdefault(key, place)
+                    if first != place:
+                        check = replace(check, reason=reason, detail=f"as {read(first).video}", words=())
+                        break
             yield check
+
+
+def _words_key(check: VideoCheck) -> bytes:
+    """Return 16 bytes that stand for the words of a video, whatever their case and punctuation."""
+    text = " ".join(normalize_word(word) for word, _ in check.words)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

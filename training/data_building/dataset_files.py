@@ -17,6 +17,7 @@ from training.data_building.check_log import read_checks
 from training.data_building.video_checks import VideoCheck
 
 ROWS_PER_FILE = 5000
+EXAMPLES_PER_RULE = 20  # in the report; the log of checks has all
 ROWS_PER_GROUP = 100  # what is in memory at a time; transcripts can be long
 FEATURES = datasets.Features(
     {
@@ -92,7 +93,9 @@ def _sort_out(
     totals = Counter(words=0, seconds=0.0, spread=0, dropped=0, early=0)
     rejected: dict[str, list[dict[str, str]]] = {}
     several: list[dict] = []
+    speech: dict[str, dict] = {}
     for place, check in zip(places, read_checks(log, places), strict=True):
+        _count_speech(speech, check)
         if check.reason is not None:
             entry = {"video": printable_name(check.video), "detail": printable_name(check.detail)}
             rejected.setdefault(check.reason, []).append(entry)
@@ -111,6 +114,7 @@ def _sort_out(
         "num_pieces_with_impossible_times": totals["dropped"],
         "num_words_before_first_frame": totals["early"],
         "num_with_several_transcripts": len(several),
+        "speech_left_out": dict(sorted(speech.items())),
         "num_rejected": {reason: len(videos) for reason, videos in sorted(rejected.items())},
         "rejected": dict(sorted(rejected.items())),
         "several_transcripts": several,
@@ -118,10 +122,23 @@ def _sort_out(
     return report, accepted
 
 
+def _count_speech(speech: dict[str, dict], check: VideoCheck) -> None:
+    """Add what the rules left out of one video to the counts and examples by rule."""
+    for rule in {rule for rule, *_ in check.left_out}:
+        empty = {"videos": 0, "passages": 0, "words": 0, "examples": []}
+        speech.setdefault(rule, empty)["videos"] += 1
+    for rule, time, num_words, text in check.left_out:
+        speech[rule]["passages"] += 1
+        speech[rule]["words"] += num_words
+        if len(speech[rule]["examples"]) < EXAMPLES_PER_RULE:
+            speech[rule]["examples"].append({"video": check.video, "time": time, "text": text})
+
+
 def _data_card(report: dict) -> str:
     splits = [split for split, number in report["accepted"].items() if number]
     files = "\n".join(f"  - split: {split}\n    path: data/{split}-*.parquet" for split in splits)
     rejected = "\n".join(f"| {reason} | {number} |" for reason, number in report["num_rejected"].items())
+    left_out = "\n".join(f"| {rule} | {found['words']} |" for rule, found in report["speech_left_out"].items())
     return f"""---
 configs:
 - config_name: default
@@ -141,6 +158,10 @@ Columns: `video` (path relative to the folder of videos, which is not part of th
 | rejected because | videos |
 |---|---|
 {rejected}
+
+| speech left out because | words |
+|---|---|
+{left_out}
 
 Each rejected video is named in `report.json`. The rights to videos and transcripts are their owners'; this card says
 nothing about them.

@@ -3,41 +3,53 @@
     python -m training.data_building.preview_clips '{format: built, dataset: my_dataset, videos: my_videos}'
     python -m training.data_building.preview_clips '{format: shards, shards: https://host/my_shards}' --num_videos 12
 
-The source is written as in a configuration's `sources`.
+The source is written as in a configuration's `sources`. For a built data set, examples of the speech that its rules
+left out follow below.
 """
 
 import argparse
+import json
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 import yaml
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
 from training.runtime.number_types import at_least
 from training.sources.clip_dataset import ClipDataset, ClipKey
-from training.sources.clip_sampling import TranscriptError
+from training.sources.clip_sampling import TranscriptError, read_clip
 from training.sources.formats import open_source
 
 CHARACTERS_PER_ROW = 190
 MAX_LINES = 6
+LEFT_OUT_PER_RULE = 2
+LEFT_OUT_SECONDS = 4.0  # shown from the start of a passage
 
 
-def draw_preview(clips: ClipDataset, keys: list[ClipKey], path: Path) -> int:
+def draw_preview(clips: ClipDataset, keys: list[ClipKey], path: Path, left_out: Sequence[dict] = ()) -> int:
     """Write a PNG sheet with one row per item, or with its error, and return the number of errors.
 
     Args:
         clips: the data set.
         keys: of the items shown.
         path: of the PNG file.
+        left_out: passages that are not in the data set, see `read_left_out`.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 2.1 * len(keys)), layout="constrained", facecolor="white")
+    num_rows = len(keys) + len(left_out)
+    figure = Figure(figsize=(15, 2.1 * num_rows), layout="constrained", facecolor="white")
     num_broken = 0
-    for axes, key in zip(figure.subplots(len(keys), 1, squeeze=False)[:, 0], keys, strict=True):
+    rows = figure.subplots(num_rows, 1, squeeze=False)[:, 0]
+    for axes in rows:
         axes.set_axis_off()
+    for axes, passage in zip(rows[len(keys) :], left_out, strict=True):
+        _draw_passage(axes, passage, clips)
+    for axes, key in zip(rows, keys, strict=False):
         try:
             item = clips[key]
         except (VideoReadingError, TranscriptError) as error:
@@ -49,11 +61,37 @@ def draw_preview(clips: ClipDataset, keys: list[ClipKey], path: Path) -> int:
     return num_broken
 
 
+def _draw_passage(axes, passage: dict, clips: ClipDataset) -> None:
+    """Draw what is seen while a passage that was left out is spoken, and its words."""
+    window = (max(0.0, passage["time"]), max(0.0, passage["time"]) + LEFT_OUT_SECONDS)
+    frames = read_clip(clips.video_processor, passage["file"], window, passage["video"], None)
+    _draw_strip(axes, frames, f"left out, {passage['rule']}: {passage['video']} at {passage['time']:.1f} s")
+    lines = textwrap.wrap(_escape(passage["text"]), CHARACTERS_PER_ROW, max_lines=MAX_LINES, placeholder=" …")
+    axes.text(0, frames.shape[1] * 1.05, "\n".join(lines), va="top", fontsize=8, color="firebrick")
+
+
+def read_left_out(source: dict) -> list[dict]:
+    """Return examples of what the rules left out of a built data set, by its report: rule, file, video, time, text."""
+    if source["format"] != "built":
+        return []
+    speech = json.loads((Path(source["dataset"]) / "report.json").read_text(encoding="utf-8"))["speech_left_out"]
+    return [
+        {"rule": rule, "file": Path(source["videos"], example["video"]), **example}
+        for rule, found in speech.items()
+        for example in found["examples"][:LEFT_OUT_PER_RULE]
+    ]
+
+
+def _draw_strip(axes, frames: torch.Tensor, title: str) -> None:
+    num_frames, height, width, _ = frames.shape
+    strip = frames.transpose(0, 1).reshape(height, num_frames * width, 3)
+    axes.imshow(strip.numpy(), interpolation="nearest")
+    axes.set_title(_escape(title), loc="left", fontsize=9)
+
+
 def _draw_item(axes, index: int, item: dict) -> None:
     num_frames, height, width, _ = item["frames"].shape
-    strip = item["frames"].transpose(0, 1).reshape(height, num_frames * width, 3)
-    axes.imshow(strip.numpy(), interpolation="nearest")
-    axes.set_title(_escape(f"{index}: {item['video_id']}"), loc="left", fontsize=9)
+    _draw_strip(axes, item["frames"], f"{index}: {item['video_id']}")
     clip_width = num_frames * width / len(item["transcripts"])
     num_characters = CHARACTERS_PER_ROW // len(item["transcripts"])
     for place, transcript in enumerate(item["transcripts"]):
@@ -85,14 +123,16 @@ def _parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = _parse_arguments()
     try:
-        videos = open_source(yaml.safe_load(arguments.source))
+        source = yaml.safe_load(arguments.source)
+        videos, left_out = open_source(source), read_left_out(source)
     except (ValueError, FileNotFoundError, yaml.YAMLError) as error:
         sys.exit(f"error: {error}")
     settings = {"num_clips": arguments.num_clips, "min_words": arguments.min_words, "seed": arguments.seed}
     clips = ClipDataset(videos, TVTSv2VideoProcessor(crop_size=arguments.crop_size), **settings)
     number = min(arguments.num_videos, len(clips))
     indices = np.sort(np.random.default_rng(arguments.seed).choice(len(clips), number, replace=False)).tolist()
-    num_broken = draw_preview(clips, [ClipKey(arguments.epoch, index) for index in indices], arguments.output)
+    keys = [ClipKey(arguments.epoch, index) for index in indices]
+    num_broken = draw_preview(clips, keys, arguments.output, left_out)
     print(f"{arguments.output}: {number} of {len(clips)} videos, {num_broken} of them unusable")
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from processing import VideoReadingError, interval_midpoint_indices, read_video
 from processing.video_files import content_hash
-from training.data_building.candidates import Candidate
+from training.data_building.candidates import Candidate, language_of
 from training.sources.clip_sampling import TranscriptError, choose_span
 from training.sources.table_files import resolve_inside
+from training.transcripts.speech_rules import judge
 from training.transcripts.transcript_files import Transcript, read_transcript
 from training.transcripts.words import TimedWord
 
@@ -26,6 +27,9 @@ TOO_FEW_WORDS = "too short, or too few words for the clips"
 BROKEN_NAME = "name is not UTF-8"
 OUTSIDE_FOLDER = "leads out of the folder"
 DUPLICATE = "same content as another video"
+DUPLICATE_WORDS = "same words as another video"
+WRONG_LANGUAGE = "spoken in another language"
+MAX_FINDING_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,7 @@ class VideoCheck:
     transcript, others: the transcript taken, and those that were not.
     words: (word, seconds from the first frame) pairs.
     num_dropped: pieces of the transcript with impossible times.
+    left_out: passages that a rule left out, see `speech_rules.Finding`.
     num_early: words spoken before the first frame, where the video track starts later than the sound.
     """
 
@@ -50,6 +55,7 @@ class VideoCheck:
     num_dropped: int = 0
     num_early: int = 0
     content_hash: str = ""
+    left_out: tuple[tuple[str, float, int, str], ...] = ()
     words: tuple[tuple[str, float], ...] = ()
 
     def to_json(self) -> str:
@@ -62,7 +68,14 @@ class VideoCheck:
         return cls(**json.loads(line))
 
 
-def check_video(candidate: Candidate, videos: Path, transcripts: Path, num_clips: int, min_words: int) -> VideoCheck:
+def check_video(
+    candidate: Candidate,
+    videos: Path,
+    transcripts: Path,
+    num_clips: int,
+    min_words: int,
+    language: str | None = None,
+) -> VideoCheck:
     """Return the check of one candidate; whatever is wrong with its files is a reason, not an exception."""
     check = VideoCheck(candidate.video, candidate.signature)
     if any(0xD800 <= ord(character) <= 0xDFFF for character in candidate.video):  # bytes that Python could not decode
@@ -73,7 +86,7 @@ def check_video(candidate: Candidate, videos: Path, transcripts: Path, num_clips
         video = resolve_inside(videos.resolve(), candidate.video, candidate.video)
     except ValueError as error:
         return replace(check, reason=OUTSIDE_FOLDER, detail=str(error))
-    transcript, check = _read_first(check, candidate.transcripts, transcripts.resolve())
+    transcript, check = _read_first(check, candidate.transcripts, transcripts.resolve(), language)
     if transcript is None:
         return check
     try:
@@ -82,19 +95,28 @@ def check_video(candidate: Candidate, videos: Path, transcripts: Path, num_clips
     except (VideoReadingError, OSError) as error:
         return replace(check, reason=UNREADABLE_VIDEO, detail=str(error))
     # Transcripts count on the file's clock, clips from the first frame.
-    words = tuple((word.word, round(word.time - metadata.start_seconds, 3)) for word in transcript.words if word.word)
+    kept, findings = judge([word for word in transcript.words if word.word], transcript.measures)
+    start = metadata.start_seconds
+    words = tuple((word.word, round(word.time - start, 3)) for word in kept)
+    left_out = tuple(
+        (found.rule, round(found.time - start, 3), found.num_words, found.text[:MAX_FINDING_CHARACTERS])
+        for found in findings
+    )
     check = replace(
         check,
         duration=round(metadata.duration, 3),
         times_are_spread=transcript.is_spread,
         num_dropped=transcript.num_dropped,
         content_hash=digest,
+        left_out=left_out,
         words=words,
     )
-    return _check_words(check, metadata.start_seconds, num_clips, min_words)
+    return _check_words(check, start, num_clips, min_words)
 
 
-def _read_first(check: VideoCheck, names: tuple[str, ...], folder: Path) -> tuple[Transcript | None, VideoCheck]:
+def _read_first(
+    check: VideoCheck, names: tuple[str, ...], folder: Path, language: str | None
+) -> tuple[Transcript | None, VideoCheck]:
     """Return the first transcript that can be read, and the check with its name; or None, and what is wrong."""
     reasons, details = [], []
     for name in names:
@@ -109,6 +131,11 @@ def _read_first(check: VideoCheck, names: tuple[str, ...], folder: Path) -> tupl
                 raise ValueError(f"{file} has no words")
         except (ValueError, OSError) as error:
             reasons, details = [*reasons, BROKEN_TRANSCRIPT], [*details, str(error)]
+            continue
+        spoken = language_of(transcript.language)
+        if language is not None and spoken not in (None, language):
+            reasons = [*reasons, WRONG_LANGUAGE]
+            details = [*details, f"{file} is in {transcript.language}, not in {language}"]
             continue
         return transcript, replace(check, transcript=name, others=tuple(other for other in names if other != name))
     return None, replace(check, reason=reasons[0], detail="; ".join(details))
@@ -131,5 +158,7 @@ def _check_words(check: VideoCheck, start_seconds: float, num_clips: int, min_wo
     try:
         choose_span(check.duration, words, num_clips, min_words, check.video, np.random.default_rng(0))
     except TranscriptError as error:
-        return replace(check, reason=TOO_FEW_WORDS, detail=str(error), words=())
+        num_left_out = sum(num_words for _, _, num_words, _ in check.left_out)
+        detail = f"{error}; {num_left_out} words were left out by rules" if num_left_out else str(error)
+        return replace(check, reason=TOO_FEW_WORDS, detail=detail, words=())
     return replace(check, words=inside, num_early=len(early))

@@ -6,12 +6,13 @@ is counted and left out; a file is refused only where nothing of it can be used.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.transcripts.alignment import read_annotation
 from training.transcripts.recognition_json import is_recognition, read_recognition
+from training.transcripts.speech_rules import Measures, read_measures
 from training.transcripts.subtitles import read_subtitles
 from training.transcripts.words import TimedWord, check_num_words, spoken_words
 
@@ -25,11 +26,15 @@ class Transcript:
 
     is_spread: their times were derived from whole segments' times.
     num_dropped: segments or words left out because their times are impossible.
+    measures: what the recognizer says of its segments.
+    language: as the recognizer names it; "" where it does not.
     """
 
     words: list[TimedWord]
     is_spread: bool
     num_dropped: int = 0
+    measures: Sequence[Measures] = ()
+    language: str = ""
 
 
 def read_transcript(file: str | Path) -> Transcript:
@@ -66,7 +71,10 @@ def _parse(text: str, suffix: str) -> Transcript:
         return Transcript(words, is_spread=False, num_dropped=num_dropped)
     if is_recognition(content):
         words, is_spread, num_dropped = read_recognition(content)
-        return Transcript(spoken_words(words), is_spread, num_dropped)
+        facts = content if isinstance(content, Mapping) else {"segments": content}
+        language = facts.get("language") if isinstance(facts.get("language"), str) else ""
+        measures = read_measures(facts.get("segments"))
+        return Transcript(spoken_words(words), is_spread, num_dropped, measures, language)
     if isinstance(content, Mapping) and {"start", "end", "text"} <= content.keys():
         return Transcript(spoken_words(read_howto100m(content)), is_spread=True)
     raise ValueError(

@@ -7,7 +7,7 @@ belong to it, counts as a word.
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -15,6 +15,8 @@ import ftfy
 import numpy as np
 
 MAX_WORDS = 300_000  # of one video: more than a day of speech has
+MAX_SENTENCE_WORDS = 30
+MAX_PAUSE_SECONDS = 1.5  # between the starts of two words of a sentence
 SECONDS_PER_WORD = 0.4  # of a segment without an end
 MAX_BRACKETED_WORDS = 12  # a longer passage in brackets is speech
 
@@ -121,6 +123,17 @@ def words_in_window(words: Sequence[TimedWord], start_seconds: float, end_second
     end = bisect_left(words, end_seconds, lo=first, key=attrgetter("time"))
     chosen = [word.word for word in words[first:end] if word.word]
     return " ".join(chosen) if all(map(str.isascii, chosen)) else join_words(chosen)
+
+
+def split_sentences(words: Sequence[TimedWord]) -> Iterator[range]:
+    """Yield the places of the words of each sentence: up to a full stop, a pause, or `MAX_SENTENCE_WORDS`."""
+    first = 0
+    for place in range(1, len(words) + 1):
+        is_end = place == len(words) or place - first >= MAX_SENTENCE_WORDS
+        is_end = is_end or words[place - 1].word.endswith((".", "!", "?", "…", "。", "！", "？"))
+        if is_end or words[place].time - words[place - 1].time > MAX_PAUSE_SECONDS:
+            yield range(first, place)
+            first = place
 
 
 def clean_text(text: str) -> str:

@@ -19,6 +19,7 @@ from training.data_building import build_dataset as module
 from training.data_building.build_dataset import build_dataset, check_in_processes, read_groups
 from training.data_building.candidates import Candidate
 from training.data_building.dataset_files import split_of, write_output
+from training.data_building.preview_clips import draw_preview, read_left_out
 from training.data_building.video_checks import VideoCheck, check_video
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 from training.sources.built_dataset import BuiltDataset
@@ -239,7 +240,6 @@ def test_command(video_folder, tmp_path, monkeypatch, capsys):
 
 def test_memory_does_not_grow_with_the_rows(tmp_path):
     """Five times the rows may cost their names, not their transcripts."""
-    words = tuple((f"word{number}", float(number)) for number in range(300))
 
     def peak_bytes(num_rows):
         folder = tmp_path / str(num_rows)
@@ -248,6 +248,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
         with open(folder / "checks.jsonl", "wb") as file:
             for index in range(num_rows):
                 places.append(file.tell())
+                words = tuple((f"word{index}-{number}", float(number)) for number in range(300))
                 check = VideoCheck(f"{index}.mp4", "1", duration=400.0, content_hash=str(index), words=words)
                 file.write(check.to_json().encode() + b"\n")
         tracemalloc.start()
@@ -357,3 +358,31 @@ def write_late_video(path, late_seconds, num_seconds, fps=5):
             frame.pts, frame.time_base = index + late_seconds * fps, Fraction(1, fps)
             container.mux(video.encode(frame))
         container.mux(video.encode())
+
+
+def test_speech_about_nothing_and_the_same_words_again_are_counted_and_shown(video_folder, tmp_path):
+    content = json.loads((video_folder / "channel" / "c.json").read_text())
+    last = content["chunks"][-1]["timestamp"][0]
+    phrase = ["please", "subscribe", "now."]
+    content["chunks"] += [{"timestamp": [last + 2 + k / 5, None], "text": word} for k, word in enumerate(phrase)]
+    (video_folder / "channel" / "c.json").write_text(json.dumps(content))
+    (video_folder / "again.mp4").write_bytes((video_folder / "b.mp4").read_bytes() + b"other bytes")
+    (video_folder / "again.srt").write_text((video_folder / "b.en.srt").read_text().upper())
+    segments = [{"start": 0.0, "end": 9.0, "text": "ein Ball rollt"}]
+    (video_folder / "silent.json").write_text(json.dumps({"language": "german", "segments": segments}))
+    out = tmp_path / "out"
+    report = build_dataset(video_folder, out, num_workers=1, heldout_ratio=0.0, language="en")
+    assert report["accepted"]["train"] == 3
+    example = {"video": "channel/c.mp4", "time": round(last + 2, 3), "text": "please subscribe now."}
+    assert report["speech_left_out"] == {
+        "phrase of an uploader": {"videos": 1, "passages": 1, "words": 3, "examples": [example]}
+    }
+    assert report["rejected"]["same words as another video"] == [{"video": "b.mp4", "detail": "as again.mp4"}]
+    assert "is in german, not in en" in report["rejected"]["spoken in another language"][0]["detail"]
+    assert "| phrase of an uploader | 3 |" in (out / "README.md").read_text()
+
+    source = {"format": "built", "dataset": str(out), "videos": str(video_folder)}
+    (passage,) = read_left_out(source)
+    assert passage["rule"] == "phrase of an uploader" and passage["file"] == video_folder / "channel" / "c.mp4"
+    clips = ClipDataset(BuiltDataset(out, video_folder), TVTSv2VideoProcessor(crop_size=32))
+    assert draw_preview(clips, [ClipKey(0, 0)], tmp_path / "sheet.png", [passage]) == 0
