@@ -1,0 +1,239 @@
+"""Put what is said where it is seen: shift sentences that come early or late, and leave out those about nothing.
+
+    python -m training.data_building.align --model outputs/my_run --dataset my_dataset --videos my_videos \
+        --output my_aligned_dataset
+
+The model compares each sentence with the video over time. Its words go where the two are most alike, if that place
+stands out; a sentence that stands out nowhere within `MAX_SHIFT_SECONDS` is left out. `report.json` of the new data set
+counts both, and names the videos that are left without enough words.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from accelerate import PartialState
+from tqdm import tqdm
+
+from modeling_tvtsv2 import TVTSv2Model
+from processing import TVTSv2Processor, VideoReadingError
+from processing.atomic_files import whole_folder
+from training.data_building.dataset_files import EXAMPLES_PER_RULE, FEATURES, ROWS_PER_GROUP
+from training.sources.built_dataset import BuiltDataset
+from training.sources.clip_sampling import TranscriptError, choose_span
+from training.transcripts.words import TimedWord, join_words, split_sentences
+
+MAX_SHIFT_SECONDS = 20.0
+STEP_SECONDS = 0.5  # between the middles of windows, and between the shifts tried
+WINDOW_SECONDS = 3.0  # what the model sees at a time
+MIN_PROMINENCE = 4.0  # of the best place over the median one, in robust standard deviations
+WINDOWS_AT_A_TIME = 32
+NOT_SEEN = "not seen in the video"
+
+# From sentences and windows [start, end) in seconds to their similarity, float (sentences, windows).
+Similarity = Callable[[list[str], list[tuple[float, float]]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class AlignedSentence:
+    """A sentence's words at their times in the transcript, and by how much they come too early; None: left out."""
+
+    words: Sequence[TimedWord]
+    shift: float | None
+
+
+def align_sentences(words: Sequence[TimedWord], duration: float, similarity: Similarity) -> list[AlignedSentence]:
+    """Return the sentences of a video, each with the shift in seconds that puts it where it is seen.
+
+    Args:
+        words: in order of time.
+        duration: of the video in seconds.
+        similarity: of sentences and windows of the video.
+    """
+    middles = np.arange(STEP_SECONDS / 2, duration, STEP_SECONDS)
+    half = WINDOW_SECONDS / 2
+    windows = [(max(0.0, float(middle) - half), min(duration, float(middle) + half)) for middle in middles]
+    sentences = [words[place.start : place.stop] for place in split_sentences(words)]
+    if not sentences or not windows:
+        return []
+    scores = similarity([join_words(word.word for word in sentence) for sentence in sentences], windows)
+    # What all sentences find alike says nothing about one of them.
+    scores = scores - scores.mean(0) if len(sentences) > 1 else scores
+    ends = [*(sentence[0].time for sentence in sentences[1:]), duration]
+    return [
+        AlignedSentence(sentence, find_shift(row, sentence[0].time, min(end, sentence[-1].time + 1.0)))
+        for sentence, row, end in zip(sentences, scores, ends, strict=True)
+    ]
+
+
+def find_shift(scores: np.ndarray, start: float, end: float) -> float | None:
+    """Return the shift in seconds of a sentence to where it is seen, or None where no place stands out.
+
+    Args:
+        scores: similarity to the window around each `(k + 1/2) * STEP_SECONDS`, (n,).
+        start, end: when the sentence is spoken, in seconds.
+    """
+    size = max(1, min(len(scores), round((end - start) / STEP_SECONDS)))
+    means = np.convolve(scores, np.full(size, 1 / size), "valid")
+    shifts = np.arange(len(means)) * STEP_SECONDS - start
+    means, shifts = means[np.abs(shifts) <= MAX_SHIFT_SECONDS], shifts[np.abs(shifts) <= MAX_SHIFT_SECONDS]
+    if len(means) < 3:
+        return None
+    spread = 1.4826 * np.median(np.abs(means - np.median(means)))  # a standard deviation, where most is noise
+    if means.max() - np.median(means) < MIN_PROMINENCE * spread or spread == 0:
+        return None
+    return round(float(shifts[means.argmax()]), 3)
+
+
+def shifted_words(sentences: Sequence[AlignedSentence], duration: float) -> list[TimedWord]:
+    """Return the words of the sentences with a shift at their new times; words of two sentences never mix."""
+    kept = [sentence for sentence in sentences if sentence.shift is not None]
+    words: list[TimedWord] = []
+    for sentence in sorted(kept, key=lambda sentence: sentence.words[0].time + sentence.shift):
+        for word in sentence.words:
+            time = max(0.0, word.time + sentence.shift, words[-1].time if words else 0.0)
+            words.append(TimedWord(word.word, round(min(time, max(0.0, duration - 0.001)), 3)))
+    return words
+
+
+class ModelSimilarity:
+    """Cosine similarity of sentences and windows of a video by a saved model."""
+
+    def __init__(self, model: str, device: torch.device | str):
+        self.model = TVTSv2Model.from_pretrained(model).eval().to(device)
+        self.processor = TVTSv2Processor.from_pretrained(model)
+        self.device = device
+
+    @torch.inference_mode()
+    def __call__(self, video: Path, texts: list[str], windows: list[tuple[float, float]]) -> np.ndarray:
+        """Return float32 (texts, windows).
+
+        Raises:
+            VideoReadingError: the video cannot be read.
+        """
+        tokens = self.processor(text=texts, return_tensors="pt").to(self.device)
+        text = self.model.get_text_features(**tokens).pooler_output
+        video_embeds = torch.cat([self._embed(video, part) for part in _parts(windows, WINDOWS_AT_A_TIME)])
+        similarity = torch.nn.functional.normalize(text, dim=-1) @ torch.nn.functional.normalize(video_embeds, dim=-1).T
+        return similarity.float().cpu().numpy()
+
+    def _embed(self, video: Path, windows: list[tuple[float, float]]) -> torch.Tensor:
+        video_processor = self.processor.video_processor
+        frames = [frames for frames, _ in video_processor.read_frames(video, windows)]
+        # As in training: a window with fewer frames repeats them.
+        places = [np.linspace(0, len(part), video_processor.num_frames, endpoint=False).astype(int) for part in frames]
+        batch = torch.stack([part[place] for part, place in zip(frames, places, strict=True)])
+        pixel_values = video_processor.normalize_frames(batch.to(self.device))
+        return self.model.get_video_features(pixel_values_videos=pixel_values).pooler_output
+
+
+def _parts(items: list, size: int) -> Iterator[list]:
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def align_dataset(
+    model: str, dataset: Path, videos: Path, output: Path, *, num_clips: int = 4, min_words: int = 3
+) -> dict:
+    """Write an aligned copy of a built data set to `output`, and return its report.
+
+    Args:
+        model: folder or name of a saved TVTSv2 model.
+        dataset, videos: the built data set, and the folder of videos it was built from.
+        output: empty or new.
+        num_clips, min_words: what a video must have room for, see `ClipDataset`.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such data set or model, or `output` holds files.
+    """
+    compare = ModelSimilarity(model, PartialState().device)
+    report = {"model": model, "num_sentences": 0, "num_left_out": 0, "num_shifted": 0, "accepted": {}, "rejected": {}}
+    report["speech_left_out"] = {NOT_SEEN: {"videos": 0, "passages": 0, "words": 0, "examples": []}}
+    splits = sorted({file.name.split("-")[0] for file in (dataset / "data").glob("*.parquet")}) or ["train"]
+    with whole_folder(output) as folder:
+        (folder / "data").mkdir()
+        for split in splits:
+            source = BuiltDataset(dataset, videos, split)
+            rows = _aligned_rows(source, compare, report, num_clips, min_words)
+            file = folder / "data" / f"{split}-00000-of-00001.parquet"
+            report["accepted"][split] = _write_rows(file, rows)
+        (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return report
+
+
+def _aligned_rows(
+    source: BuiltDataset, compare: ModelSimilarity, report: dict, num_clips: int, min_words: int
+) -> Iterator[dict]:
+    for row in tqdm(source.rows, desc=f"aligning {source.split}", unit="video"):
+        file, duration = source.path(row["video"]), row["duration"]
+        words = [TimedWord(**word) for word in row["words"]]
+        try:
+            sentences = align_sentences(words, duration, lambda *inputs, file=file: compare(file, *inputs))
+            _count(report, row["video"], sentences)
+            aligned = shifted_words(sentences, duration)
+            choose_span(duration, aligned, num_clips, min_words, row["video"], np.random.default_rng(0))
+        except (VideoReadingError, TranscriptError) as error:
+            report["rejected"][row["video"]] = str(error)
+            continue
+        yield {**row, "words": [{"word": word.word, "time": word.time} for word in aligned]}
+
+
+def _count(report: dict, video: str, sentences: list[AlignedSentence]) -> None:
+    left_out, found = (
+        [sentence for sentence in sentences if sentence.shift is None],
+        report["speech_left_out"][NOT_SEEN],
+    )
+    report["num_sentences"] += len(sentences)
+    report["num_left_out"] += len(left_out)
+    report["num_shifted"] += sum(abs(sentence.shift or 0.0) >= STEP_SECONDS for sentence in sentences)
+    found["videos"] += bool(left_out)
+    found["passages"] += len(left_out)
+    found["words"] += sum(len(sentence.words) for sentence in left_out)
+    for sentence in left_out[: EXAMPLES_PER_RULE - len(found["examples"])]:
+        text = join_words(word.word for word in sentence.words)
+        found["examples"].append({"video": video, "time": sentence.words[0].time, "text": text})
+
+
+def _write_rows(file: Path, rows: Iterator[dict]) -> int:
+    """Write rows as they come; no more than a row group of them is in memory."""
+    schema, group, num_rows = FEATURES.arrow_schema, [], 0
+    with pq.ParquetWriter(file, schema) as writer:
+        for row in rows:
+            group.append(row)
+            num_rows += 1
+            if len(group) == ROWS_PER_GROUP:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group = []
+        writer.write_table(pa.Table.from_pylist(group, schema))
+    if not num_rows:
+        file.unlink()
+    return num_rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Put what is said where it is seen.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="folder or name of a saved TVTSv2 model")
+    parser.add_argument("--dataset", type=Path, required=True, help="made by training.data_building.build_dataset")
+    parser.add_argument("--videos", type=Path, required=True, help="the folder of videos it was built from")
+    parser.add_argument("--output", type=Path, required=True, help="the aligned data set; empty or new")
+    parser.add_argument("--num_clips", type=int, default=4, help="clips that must fit into a video")
+    parser.add_argument("--min_words", type=int, default=3, help="words that each clip must have")
+    arguments = parser.parse_args()
+    try:
+        report = align_dataset(**vars(arguments))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    left_out = f"{report['num_left_out']} left out, {report['num_shifted']} shifted"
+    print(f"{report['num_sentences']} sentences: {left_out}; {len(report['rejected'])} videos without enough words")
+
+
+if __name__ == "__main__":
+    main()
