@@ -33,7 +33,7 @@ from training.transcripts.words import TimedWord, join_words, split_sentences
 MAX_SHIFT_SECONDS = 20.0
 STEP_SECONDS = 0.5  # between the middles of windows, and between the shifts tried
 WINDOW_SECONDS = 3.0  # what the model sees at a time
-MIN_PROMINENCE = 4.0  # of the best place over the median one, in robust standard deviations
+MIN_PROMINENCE = 3.0  # of the best place over the median one, in robust standard deviations
 WINDOWS_AT_A_TIME = 32
 NOT_SEEN = "not seen in the video"
 
