@@ -6,7 +6,7 @@ is counted and left out; a file is refused only where nothing of it can be used.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Transcript:
     words: list[TimedWord]
     is_spread: bool
     num_dropped: int = 0
-    measures: Sequence[Measures] = ()
+    measures: tuple[Measures, ...] = ()
     language: str = ""
 
 
@@ -73,7 +73,7 @@ def _parse(text: str, suffix: str) -> Transcript:
         words, is_spread, num_dropped = read_recognition(content)
         facts = content if isinstance(content, Mapping) else {"segments": content}
         language = facts.get("language") if isinstance(facts.get("language"), str) else ""
-        measures = read_measures(facts.get("segments"))
+        measures = tuple(read_measures(facts.get("segments")))
         return Transcript(spoken_words(words), is_spread, num_dropped, measures, language)
     if isinstance(content, Mapping) and {"start", "end", "text"} <= content.keys():
         return Transcript(spoken_words(read_howto100m(content)), is_spread=True)
