@@ -8,8 +8,8 @@ from transformers import CLIPTextConfig, CLIPVisionConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 # Sources: paper, section 4.1; the released configurations. `tiny` is ours: a small model that learns to sort the
-# generated corpus on two CPU cores. It is trained from scratch, hence the wide embeddings of position and time: at the
-# usual standard deviation of 0.02 to 0.04 sorting stays at chance for thousands of steps, and shape and motion do, too.
+# generated corpus on two CPU cores. It is trained from scratch, hence the wide temporal embedding: at the usual
+# standard deviation of 0.02 to 0.04 sorting stays at chance for thousands of steps.
 _PRESETS: dict[str, dict] = {
     "b32": {"text_config": {}, "vision_config": {}},  # the defaults
     "b16": {"text_config": {}, "vision_config": {"patch_size": 16}},
@@ -56,9 +56,7 @@ _PRESETS: dict[str, dict] = {
             "image_size": 64,
             "patch_size": 16,
             "projection_dim": 128,
-            "position_initializer_range": 0.3,
             "temporal_initializer_range": 0.6,
-            "temporal_attention_init": "identity",
         },
         "projection_dim": 128,
         "sorter_num_attention_heads": 4,
@@ -99,9 +97,6 @@ class TVTSv2VisionConfig(CLIPVisionConfig):
     post_layernorm_scope (`"all"` or `"pooled"`, defaults to `"all"`):
         Tokens that the final layer norm runs over: all (B family) or the class token alone (H family, whose sorter
         receives patch tokens without that norm). Source: released code.
-    position_initializer_range (`float`, defaults to 0.02):
-        Standard deviation of a new spatial position embedding. CLIP's 0.02 is far below that of the embedded patches,
-        so that a model trained from scratch learns neither shapes nor places for a long time.
     temporal_initializer_range (`float`, defaults to 0.02):
         Standard deviation of a new temporal embedding. The released code starts at hidden_size**-0.5.
     temporal_attention_init (`"released"` or `"identity"`, defaults to `"released"`):
@@ -116,7 +111,6 @@ class TVTSv2VisionConfig(CLIPVisionConfig):
 
     num_frames: int = 12
     post_layernorm_scope: str = "all"
-    position_initializer_range: float = 0.02
     temporal_initializer_range: float = 0.02
     temporal_attention_init: str = "released"
 

@@ -165,9 +165,9 @@ def kept_patch_indices(
 
 
 def init_embedding_weights(module: nn.Module, std: float) -> None:
-    """Initialize the video embeddings in place: as CLIP does, and positions and time as the configuration says."""
+    """Initialize the video embeddings in place: as CLIP does, and time as the configuration says."""
     if isinstance(module, TVTSv2VideoEmbeddings):
         init.normal_(module.class_embedding, std=module.config.hidden_size**-0.5)
         init.normal_(module.patch_embedding.weight, std=std)
-        init.normal_(module.position_embedding.weight, std=module.config.position_initializer_range)
+        init.normal_(module.position_embedding.weight, std=std)
         init.normal_(module.temporal_embedding.weight, std=module.config.temporal_initializer_range)

@@ -118,8 +118,3 @@ def test_held_out_videos_are_those_of_the_heldout_split(sources, split_sources, 
     without = {"format": form, **sources[form]}
     with pytest.raises((ValueError, FileNotFoundError), match=r"'heldout'.*build it with a larger --heldout_ratio"):
         heldout_of(without, video_processor)
-
-
-def test_captions_cannot_be_held_out_for_sorting(sources, video_processor):
-    with pytest.raises(ValueError, match="needs transcripts to sort"):
-        heldout_of({"format": "webvid", **sources["webvid"]}, video_processor)
