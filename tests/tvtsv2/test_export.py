@@ -1,7 +1,9 @@
 """`tvtsv2 export`: its formats on shapes other than the traced one, backends of `tvtsv2 embed`, checks and refusals."""
 
+import ctypes
 import hashlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -80,6 +82,25 @@ def test_onnx_files_on_their_hosts(onnx, model, host):
     actual = HOSTS[host](onnx / "video_int8.onnx")(pixels)
     assert 0.9 < cosine_similarity(actual, videos).min() < 0.9999  # tiny layers lose most
     assert (onnx / "tokenizer.json").is_file()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the layout of stack_t is that of Linux")
+def test_openvino_leaves_the_signal_stack_of_this_thread(onnx):
+    """With a stack that is gone, the next signal that Python handles ends the process."""
+    pytest.importorskip("openvino")
+
+    def signal_stack() -> bytes:
+        stack = ctypes.create_string_buffer(24)  # stack_t: pointer, flags, size
+        assert ctypes.CDLL(None).sigaltstack(None, stack) == 0
+        return stack.raw
+
+    before = signal_stack()
+    backends = [openvino_backend(onnx / "text.onnx") for _ in range(2)]
+    backends[0](torch.zeros(1, 4, dtype=torch.int64))
+    assert signal_stack() == before
+    backends.pop(0)  # the first one goes first
+    backends.clear()
+    assert signal_stack() == before
 
 
 def embed(place, store: str, *options: str) -> tuple[int, np.ndarray, dict]:

@@ -2,6 +2,9 @@
 
 import base64
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -155,12 +158,12 @@ def test_wrong_arguments(place, capsys):
     assert main(["serve", str(place / "none")]) == 1
 
 
-def test_ctrl_c_ends_the_command(place, monkeypatch, capsys):
-    def interrupted(application, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(uvicorn, "run", interrupted)
-    assert main(["serve", str(place / "model"), "--port", "0"]) == 130
-    out, error = capsys.readouterr()
-    assert "/v1/embeddings" in out
-    assert error.splitlines()[-1] == "interrupted; nothing incomplete is left behind."
+def test_ctrl_c_ends_the_command(place, tmp_path):
+    command = [sys.executable, "-m", "tvtsv2", "serve", str(place / "model"), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first_line = process.stdout.readline()
+    assert "/v1/embeddings" in first_line, process.stderr.read()
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert "Traceback" not in error, error

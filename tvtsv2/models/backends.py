@@ -6,6 +6,7 @@ Axes: B videos, T frames, N patches per frame, P projection.
 import importlib.util
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -107,7 +108,10 @@ def openvino_backend(file: Path, dtype: str = "float32") -> Backend:
 
     precision = "bf16" if dtype == "bfloat16" else "f32"  # what is not quantized; the default depends on the CPU
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    model = openvino.Core().compile_model(str(file), "CPU", settings)
+    # In a thread that ends: OpenVINO replaces the signal stack of the thread that compiles and frees it with the model,
+    # and the next signal that Python handles, such as that of a child's end, would crash the process.
+    with ThreadPoolExecutor(1) as thread:
+        model = thread.submit(openvino.Core().compile_model, str(file), "CPU", settings).result()
 
     def embed(inputs: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(model(inputs.contiguous().numpy())[0].copy())
