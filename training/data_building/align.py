@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
 from tqdm import tqdm
@@ -25,7 +23,8 @@ from tqdm import tqdm
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2Processor, VideoReadingError
 from processing.atomic_files import whole_folder
-from training.data_building.dataset_files import EXAMPLES_PER_RULE, FEATURES, ROWS_PER_GROUP
+from training.data_building.dataset_files import count_left_out, write_rows
+from training.runtime.number_types import at_least
 from training.sources.built_dataset import BuiltDataset
 from training.sources.clip_sampling import TranscriptError, choose_span
 from training.transcripts.words import TimedWord, join_words, split_sentences
@@ -153,8 +152,8 @@ def align_dataset(
         FileNotFoundError, ValueError: there is no such data set or model, or `output` holds files.
     """
     compare = ModelSimilarity(model, PartialState().device)
-    report = {"model": model, "num_sentences": 0, "num_left_out": 0, "num_shifted": 0, "accepted": {}, "rejected": {}}
-    report["speech_left_out"] = {NOT_SEEN: {"videos": 0, "passages": 0, "words": 0, "examples": []}}
+    report = {"model": model, "num_sentences": 0, "num_left_out": 0, "num_shifted": 0}
+    report |= {"accepted": {}, "rejected": {}, "speech_left_out": {}}
     splits = sorted({file.name.split("-")[0] for file in (dataset / "data").glob("*.parquet")}) or ["train"]
     with whole_folder(output) as folder:
         (folder / "data").mkdir()
@@ -162,7 +161,9 @@ def align_dataset(
             source = BuiltDataset(dataset, videos, split)
             rows = _aligned_rows(source, compare, report, num_clips, min_words)
             file = folder / "data" / f"{split}-00000-of-00001.parquet"
-            report["accepted"][split] = _write_rows(file, rows)
+            report["accepted"][split] = write_rows(file, rows)
+            if not report["accepted"][split]:
+                file.unlink()
         (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
 
@@ -185,35 +186,15 @@ def _aligned_rows(
 
 
 def _count(report: dict, video: str, sentences: list[AlignedSentence]) -> None:
-    left_out, found = (
-        [sentence for sentence in sentences if sentence.shift is None],
-        report["speech_left_out"][NOT_SEEN],
-    )
+    left_out = [
+        (NOT_SEEN, sentence.words[0].time, len(sentence.words), join_words(word.word for word in sentence.words))
+        for sentence in sentences
+        if sentence.shift is None
+    ]
     report["num_sentences"] += len(sentences)
     report["num_left_out"] += len(left_out)
     report["num_shifted"] += sum(abs(sentence.shift or 0.0) >= STEP_SECONDS for sentence in sentences)
-    found["videos"] += bool(left_out)
-    found["passages"] += len(left_out)
-    found["words"] += sum(len(sentence.words) for sentence in left_out)
-    for sentence in left_out[: EXAMPLES_PER_RULE - len(found["examples"])]:
-        text = join_words(word.word for word in sentence.words)
-        found["examples"].append({"video": video, "time": sentence.words[0].time, "text": text})
-
-
-def _write_rows(file: Path, rows: Iterator[dict]) -> int:
-    """Write rows as they come; no more than a row group of them is in memory."""
-    schema, group, num_rows = FEATURES.arrow_schema, [], 0
-    with pq.ParquetWriter(file, schema) as writer:
-        for row in rows:
-            group.append(row)
-            num_rows += 1
-            if len(group) == ROWS_PER_GROUP:
-                writer.write_table(pa.Table.from_pylist(group, schema))
-                group = []
-        writer.write_table(pa.Table.from_pylist(group, schema))
-    if not num_rows:
-        file.unlink()
-    return num_rows
+    count_left_out(report["speech_left_out"], video, left_out)
 
 
 def main() -> None:
@@ -224,8 +205,8 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path, required=True, help="made by training.data_building.build_dataset")
     parser.add_argument("--videos", type=Path, required=True, help="the folder of videos it was built from")
     parser.add_argument("--output", type=Path, required=True, help="the aligned data set; empty or new")
-    parser.add_argument("--num_clips", type=int, default=4, help="clips that must fit into a video")
-    parser.add_argument("--min_words", type=int, default=3, help="words that each clip must have")
+    parser.add_argument("--num_clips", type=at_least(1), default=4, help="clips that must fit into a video")
+    parser.add_argument("--min_words", type=at_least(1), default=3, help="words that each clip must have")
     arguments = parser.parse_args()
     try:
         report = align_dataset(**vars(arguments))

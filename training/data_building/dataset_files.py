@@ -4,7 +4,8 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import datasets
@@ -62,15 +63,25 @@ def write_output(
 
 
 def _write_split(folder: Path, split: str, log: Path, places: Sequence[int], groups: dict[str, str]) -> None:
-    """Write the rows of the results at these places; no more than a row group of them is in memory."""
+    """Write the rows of the results at these places."""
     num_files = -(-len(places) // ROWS_PER_FILE)
-    schema = FEATURES.arrow_schema
     for index in range(num_files):
-        end = min(len(places), (index + 1) * ROWS_PER_FILE)
-        with pq.ParquetWriter(folder / f"{split}-{index:05d}-of-{num_files:05d}.parquet", schema) as writer:
-            for first in range(index * ROWS_PER_FILE, end, ROWS_PER_GROUP):
-                checks = read_checks(log, places[first : min(end, first + ROWS_PER_GROUP)])
-                writer.write_table(pa.Table.from_pylist([_row(check, groups) for check in checks], schema))
+        own = places[index * ROWS_PER_FILE : (index + 1) * ROWS_PER_FILE]
+        # A group at a time: `read_checks` remembers what it has read.
+        groups_of_places = (own[first : first + ROWS_PER_GROUP] for first in range(0, len(own), ROWS_PER_GROUP))
+        rows = (_row(check, groups) for part in groups_of_places for check in read_checks(log, part))
+        write_rows(folder / f"{split}-{index:05d}-of-{num_files:05d}.parquet", rows)
+
+
+def write_rows(file: Path, rows: Iterable[dict]) -> int:
+    """Write rows of `FEATURES` to a Parquet file, a row group at a time, and return how many there were."""
+    schema, num_rows, rows = FEATURES.arrow_schema, 0, iter(rows)
+    with pq.ParquetWriter(file, schema) as writer:
+        while group := list(islice(rows, ROWS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema))
+            num_rows += len(group)
+            del group  # before the next one is read
+    return num_rows
 
 
 def _row(check: VideoCheck, groups: dict[str, str]) -> dict:
@@ -95,7 +106,7 @@ def _sort_out(
     several: list[dict] = []
     speech: dict[str, dict] = {}
     for place, check in zip(places, read_checks(log, places), strict=True):
-        _count_speech(speech, check)
+        count_left_out(speech, check.video, check.left_out)
         if check.reason is not None:
             entry = {"video": printable_name(check.video), "detail": printable_name(check.detail)}
             rejected.setdefault(check.reason, []).append(entry)
@@ -122,16 +133,20 @@ def _sort_out(
     return report, accepted
 
 
-def _count_speech(speech: dict[str, dict], check: VideoCheck) -> None:
-    """Add what the rules left out of one video to the counts and examples by rule."""
-    for rule in {rule for rule, *_ in check.left_out}:
+def count_left_out(speech: dict[str, dict], video: str, passages: Sequence[tuple[str, float, int, str]]) -> None:
+    """Add the passages of speech left out of one video to the counts and examples by rule.
+
+    Args:
+        passages: rule, time in seconds, number of words and text of each, see `speech_rules.Finding`.
+    """
+    for rule in {rule for rule, *_ in passages}:
         empty = {"videos": 0, "passages": 0, "words": 0, "examples": []}
         speech.setdefault(rule, empty)["videos"] += 1
-    for rule, time, num_words, text in check.left_out:
+    for rule, time, num_words, text in passages:
         speech[rule]["passages"] += 1
         speech[rule]["words"] += num_words
         if len(speech[rule]["examples"]) < EXAMPLES_PER_RULE:
-            speech[rule]["examples"].append({"video": check.video, "time": time, "text": text})
+            speech[rule]["examples"].append({"video": video, "time": time, "text": text})
 
 
 def _data_card(report: dict) -> str:

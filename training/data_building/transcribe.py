@@ -28,6 +28,7 @@ from processing import VideoReadingError
 from processing.atomic_files import write_whole
 from processing.video_files import find_videos, printable_name
 from training.data_building.sound_track import read_pieces
+from training.runtime.number_types import at_least
 
 FAILURES = "transcribe_failures.json"
 NO_SOUND = "silence"
@@ -180,7 +181,7 @@ def main() -> None:
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos, searched with all its folders")
     parser.add_argument("--model", required=True, help="a speech model with times of words: Whisper, or a CTC model")
     parser.add_argument("--language", help="spoken in all videos, for Whisper; found in each piece unless given")
-    parser.add_argument("--batch_size", type=int, default=8, help="pieces of up to 30 s that are recognized at once")
+    parser.add_argument("--batch_size", type=at_least(1), default=8, help="pieces of up to 30 s recognized at once")
     arguments = parser.parse_args()
     try:
         failures = transcribe_folder(**vars(arguments))
