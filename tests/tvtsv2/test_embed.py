@@ -1,5 +1,6 @@
 """`tvtsv2 embed`: what the store holds, broken files, resuming after a kill with other processes, refusals."""
 
+import errno
 import json
 import os
 import signal
@@ -451,11 +452,14 @@ def test_a_disk_that_is_full_ends_the_command_in_one_sentence(model_folder, tmp_
     assert embed(model_folder, folder, store) == 0 and len(read_store(store)) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_named(model_folder, videos, tmp_path, capsys):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    assert embed(model_folder, videos, tmp_path / "locked" / "store") == 1
-    assert "check the permissions" in capsys.readouterr().err
+def test_a_folder_that_cannot_be_written_is_named(model_folder, videos, tmp_path, capsys, monkeypatch):
+    def refuse(self, *arguments, **options):  # as the system does, except to root
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert embed(model_folder, videos, tmp_path / "store") == 1
+    error = capsys.readouterr().err
+    assert str(tmp_path / "store") in error and "check the permissions" in error
 
 
 def test_ctrl_c_says_that_the_same_command_continues(model_folder, videos, tmp_path, capsys, monkeypatch):
