@@ -129,6 +129,8 @@ def run_main_job(setting, report: Callable) -> None:
             "dataloader_num_workers": "1" if setting.is_small else "8",
             "logging_steps": "1" if setting.is_small else "25",
         }
+        if setting.is_small:
+            options["num_heldout_captions"] = "0"
         if setting.device == "cpu":
             options["use_cpu"] = "True"
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
