@@ -63,12 +63,6 @@ class DataArguments:
     num_heldout_captions: int = field(
         default=560, metadata={"help": "Generated captioned videos to evaluate on, 35 per group of each attribute."}
     )
-    num_image_steps: int = field(
-        default=0,
-        metadata={
-            "help": "Steps on single frames of the generated corpus before its videos, in place of CLIP's images."
-        },
-    )
     mask_ratio: float = field(default=0.5, metadata={"help": "Share of patches a tube mask drops, 0 to below 1."})
     min_words: int = field(default=3, metadata={"help": "Words a clip's transcript needs at least."})
     max_broken_share: float = field(

@@ -73,11 +73,6 @@ def check_arguments(model_args: ModelArguments, data: DataArguments, args: PreTr
 def _check_sources(data: DataArguments) -> None:
     if not isinstance(data.sources, list):
         raise ValueError(f"sources must be a list of mappings, each behind a dash in YAML; got {data.sources!r}.")
-    if data.num_image_steps and data.sources:
-        raise ValueError(
-            f"num_image_steps is {data.num_image_steps}: it must be 0 with sources of your own: its frames are of the "
-            "generated corpus. To start from images, name a clip_checkpoint."
-        )
     for source in data.sources:
         check_source(source)
     if data.sources:

@@ -44,10 +44,6 @@ def main(command_line: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     with errors_in_one_line(args.dataloader_timeout):
-        if data_args.num_image_steps and checkpoint is None:
-            from training.narrated_shapes.image_stage import train_on_images
-
-            train_on_images(trainer, data_args.num_image_steps)
         trainer.train(resume_from_checkpoint=checkpoint)
         check_finished(trainer)
         trainer.save_model(str(run.path))

@@ -22,7 +22,6 @@ SETTINGS = {
     "num_train_captions": 8,
     "num_heldout_videos": 6,
     "num_heldout_captions": 35,
-    "num_image_steps": 1,
     "max_steps": NUM_STEPS,
     "save_steps": SAVE_STEPS,
     "per_device_train_batch_size": 4,

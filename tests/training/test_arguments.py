@@ -204,7 +204,6 @@ SOURCE = {"format": "built", "dataset": "my_dataset", "videos": "my_videos"}
             {"sources": [SOURCE], "eval_source": {"format": "webvid", "table": "a.csv", "root": "."}},
             "eval_source needs transcripts to sort",
         ),
-        ({"sources": [SOURCE], "num_image_steps": 1}, "num_image_steps is 1: it must be 0 with sources"),
         ({"sources": [SOURCE]}, "no held-out videos: name some as eval_source"),
         ({"sources": [SOURCE], "eval_source": SOURCE, "tokenizer": None}, "Give --tokenizer or --clip_checkpoint"),
         ({"num_train_captions": 3, "per_device_train_batch_size": 4}, "A step takes 4 samples of one source"),

@@ -289,7 +289,6 @@ def own_sources(run, folder, tmp_path):
         "sources": [narrated, captions],
         "eval_source": {**narrated, "list_file": str(data / "heldout.csv")},
         "tokenizer": str(run),
-        "num_image_steps": 0,
         "max_steps": 2,
         "save_strategy": "no",
         "dataloader_num_workers": 0,
