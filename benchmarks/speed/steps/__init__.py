@@ -1,1 +1,0 @@
-"""Training steps: speed and memory."""
