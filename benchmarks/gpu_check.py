@@ -28,7 +28,6 @@ PARTS = {
     "device": ("benchmarks.speed.gpu.towers:measure_device", 30),
     "golden": ("benchmarks.speed.gpu.golden:compare_with_golden_numbers", 45),
     "towers": ("benchmarks.speed.gpu.towers:measure_towers", 90),
-    "trace": ("benchmarks.speed.gpu.towers:trace_towers", 30),
     "flex_attention": ("benchmarks.speed.gpu.attention:check_flex_attention", 70),
     "cuda_graph": ("benchmarks.speed.gpu.attention:measure_cuda_graph", 30),
     "compile": ("benchmarks.speed.gpu.attention:measure_compile", 75),

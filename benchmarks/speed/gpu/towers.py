@@ -3,26 +3,13 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
-from benchmarks.speed.towers.measure import assert_equal, trace
-from benchmarks.speed.towers.timing import time_alternately
+from benchmarks.speed.towers.measure import assert_equal
+from benchmarks.speed.towers.timing import matmul_peak, time_alternately
 from benchmarks.speed.towers.workloads import OURS, REFERENCE, Workload, make_model, training_step, video_forward
 
 # What issue 21 asks for; MFU at h14 only.
 BARS = {"forward": 4.0, "step": 3.0, "memory_share": 0.40, "mfu": 0.55}
-
-
-def matmul_tflops(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """Return the 10^12 FLOP/s of a product of two (size, size) matrices, the best of five times ten."""
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-
-    def multiply() -> None:
-        for _ in range(10):
-            nn.functional.linear(left, right)
-
-    timing = time_alternately({"": torch.no_grad()(multiply)}, device, repeats=5)[""]
-    return 10 * 2 * size**3 / min(timing.seconds) / 1e12
 
 
 def measure_device(setting, report: Callable) -> None:
@@ -33,7 +20,7 @@ def measure_device(setting, report: Callable) -> None:
         report("device", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
     size = 256 if setting.is_small else 8192
     for dtype in (torch.bfloat16, torch.float32):
-        report(f"matmul_tflops_{str(dtype).removeprefix('torch.')}", round(matmul_tflops(device, dtype, size), 1))
+        report(f"matmul_tflops_{str(dtype).removeprefix('torch.')}", round(matmul_peak(device, dtype, size) / 1e12, 1))
     source = torch.empty(size, size, 8, device=device, dtype=torch.bfloat16)
     target = torch.empty_like(source)
     timing = time_alternately({"": lambda: target.copy_(source)}, device, repeats=5)[""]
@@ -43,7 +30,7 @@ def measure_device(setting, report: Callable) -> None:
 def measure_towers(setting, report: Callable) -> None:
     """Report towers and steps of b16 and h14 in bfloat16: times, memory, MFU, and which bars they meet."""
     device = torch.device(setting.device)
-    peak = matmul_tflops(device, torch.bfloat16, 256 if setting.is_small else 8192) * 1e12
+    peak = matmul_peak(device, torch.bfloat16, 256 if setting.is_small else 8192)
     forward, step = [("b16", 32), ("h14", 16)], [("b16", 12), ("b16", 48), ("h14", 2), ("h14", 8)]
     if setting.is_small:
         forward, step = [("tiny", 1)], [("tiny", 2)]
@@ -57,28 +44,6 @@ def measure_towers(setting, report: Callable) -> None:
         report(f"step_{preset}_{batch_size}", _compare(workload, None, setting, peak, "step", preset))
         del workload
         _release_memory(device)
-
-
-def trace_towers(setting, report: Callable) -> None:
-    """Report which kernels take the time of b16's and h14's forward pass and step, by name, as shares."""
-    device = torch.device(setting.device)
-    cases = [("b16", 32, 48), ("h14", 16, 8)]
-    for preset, num_videos, num_samples in [("tiny", 1, 1)] if setting.is_small else cases:
-        model = _model(preset, setting)
-        run = video_forward(model, num_videos, torch.bfloat16).contenders[OURS]
-        report(f"forward_{preset}_{num_videos}", _short(trace(run, device, num_rows=16)))
-        run = training_step(model, preset, num_samples, torch.bfloat16).contenders[OURS]
-        report(f"step_{preset}_{num_samples}", _short(trace(run, device, num_rows=24)))
-        del model, run
-        _release_memory(device)
-
-
-def _short(shares: dict[str, float]) -> dict[str, float]:
-    """Return the shares with names of at most 120 characters; those that then are alike are summed."""
-    found: dict[str, float] = {}
-    for name, share in shares.items():
-        found[name[:120]] = round(found.get(name[:120], 0.0) + share, 3)
-    return found
 
 
 def _model(preset: str, setting):

@@ -1,7 +1,7 @@
 """Speed of the towers and of the training step, beside the slow reference.
 
     python -m benchmarks.speed.towers --presets b32 b16 --dtypes float32 bfloat16 --batch_sizes 1 4
-    python -m benchmarks.speed.towers --parts video trace --device cuda --presets b16 h14 --dtypes bfloat16
+    python -m benchmarks.speed.towers --parts video --device cuda --presets b16 h14 --dtypes bfloat16
 
 Contenders take turns; equality with the reference is asserted in the same run; MFU is the share of a square matrix
 product's speed on the same device in the same run. Writes a JSON record, and prints its table.

@@ -125,36 +125,8 @@ def measure_step(run: Measurement, preset: str) -> Iterator[dict]:
     yield from run.compare(make)
 
 
-def measure_trace(run: Measurement, preset: str) -> Iterator[dict]:
-    """Where the time of the video tower goes: the share of each operator's own time."""
-    model = make_model(preset, run.device, run.options.num_layers)
-    for dtype in run.options.dtypes:
-        workload = video_forward(model, run.options.batch_sizes[0], getattr(torch, dtype), False)
-        shares = {name: trace(contender, run.device) for name, contender in workload.contenders.items()}
-        yield {"dtype": dtype, "batch_size": run.options.batch_sizes[0], "shares": shares}
-
-
-def trace(contender: Callable, device: torch.device, num_rows: int = 10) -> dict[str, float]:
-    """Return the operators that take most, with their shares of all time."""
-    from torch.profiler import ProfilerActivity, profile
-
-    contender()
-    on_cuda = device.type == "cuda"
-    activity = ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU
-    with profile(activities=[activity]) as profiler:
-        contender()
-    times = {
-        event.key: event.self_device_time_total if on_cuda else event.self_cpu_time_total
-        for event in profiler.key_averages()
-    }
-    total = sum(times.values())
-    longest = sorted(times, key=times.get, reverse=True)[:num_rows]
-    return {name: round(times[name] / total, 3) for name in longest}
-
-
 PARTS: dict[str, Callable[[Measurement, str], Iterator[dict]]] = {
     "video": measure_video,
     "text": measure_text,
     "step": measure_step,
-    "trace": measure_trace,
 }

@@ -14,7 +14,6 @@ from torch import nn
 
 from modeling_tvtsv2.fast_linear import linear
 
-MATMUL_SIZE = 4096
 _RESET_PEAK = "/proc/self/clear_refs"
 
 
@@ -72,15 +71,15 @@ def time_alternately(
     return {name: Timing(tuple(seconds[name]), peaks[name]) for name in contenders}
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype, repeats: int = 5, clock: str = "wall") -> float:
-    """Returns the FLOP/s that square matrix products of side 4096 reach: what MFU is a share of.
+def matmul_peak(device: torch.device, dtype: torch.dtype, size: int = 4096, clock: str = "wall") -> float:
+    """Return the FLOP/s that products of (size, size) matrices reach: what MFU is a share of.
 
     By the faster of PyTorch's operator and the linear layers' own way.
     """
-    side = torch.randn(MATMUL_SIZE, MATMUL_SIZE, device=device).to(dtype)
+    side = torch.randn(size, size, device=device).to(dtype)
     products = {"PyTorch's": lambda: nn.functional.linear(side, side), "ours": lambda: linear(side, side)}
-    timings = time_alternately({name: torch.no_grad()(run) for name, run in products.items()}, device, repeats, clock)
-    return 2 * MATMUL_SIZE**3 / min(min(timing.seconds) for timing in timings.values())
+    timings = time_alternately({name: torch.no_grad()(run) for name, run in products.items()}, device, 5, clock)
+    return 2 * size**3 / min(min(timing.seconds) for timing in timings.values())
 
 
 def _wait(device: torch.device) -> None:
