@@ -1,8 +1,4 @@
-"""What the frames of the reading benchmark are compared with: a full sequential decode, kept beside the files.
-
-The decode of a made file that repeats a minute is that of the minute, over and over: each repeat starts with a closed
-group of pictures. (transformers' reader, measured in the same run, decodes the whole file and is compared too.)
-"""
+"""What the frames of the reading benchmark are compared with: a full sequential decode, kept beside the files."""
 
 from pathlib import Path
 
@@ -10,24 +6,19 @@ import av
 import numpy as np
 
 from benchmarks.speed.reading.rivals import NUM_FRAMES
-from benchmarks.speed.reading.video_files import FPS, MAX_SECONDS_ENCODED
 from processing import interval_midpoint_indices
 
 # Readers round colours differently; the next frame is further away than this.
 SAME_MEAN_LEVELS = 2.0
 
 
-def find_reference(path: Path, cache_dir: Path, seconds: int | None = None) -> np.ndarray:
-    """The frames all readers should give, (NUM_FRAMES, H, W, 3); decoded once, then taken from `cache_dir`.
-
-    Args:
-        seconds: Length of a made file, whose frames can be counted; None for other files.
-    """
+def find_reference(path: Path, cache_dir: Path) -> np.ndarray:
+    """Return the frames all readers should give, (NUM_FRAMES, H, W, 3); decoded once, then taken from `cache_dir`."""
     kept = cache_dir / "references" / f"{path.name}.npy"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(".partial.npy")
-        np.save(partial, _decode_repeated(path, seconds) if seconds else _decode_reference(path))
+        np.save(partial, _decode_reference(path))
         partial.rename(kept)
     return np.load(kept, mmap_mode="r")
 
@@ -54,16 +45,6 @@ def _decode_reference(path: Path) -> np.ndarray:
         if num_frames == total:
             return np.stack([frames[index] for index in indices])
         total = num_frames
-
-
-def _decode_repeated(path: Path, seconds: int) -> np.ndarray:
-    num_encoded = min(seconds, MAX_SECONDS_ENCODED) * FPS
-    indices = [index % num_encoded for index in interval_midpoint_indices(seconds * FPS, NUM_FRAMES).tolist()]
-    minute = path.with_name(path.name.replace(f"_{seconds}s.", f"_{min(seconds, MAX_SECONDS_ENCODED)}s."))
-    frames, num_frames = _pick(minute, set(indices))
-    if num_frames != num_encoded:
-        raise ValueError(f"{minute} has {num_frames} frames instead of {num_encoded}; delete it to have it made again.")
-    return np.stack([frames[index] for index in indices])
 
 
 def _pick(path: Path, indices: set[int]) -> tuple[dict[int, np.ndarray], int]:

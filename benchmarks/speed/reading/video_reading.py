@@ -1,14 +1,12 @@
 """Time to take 12 frames from a video file: this project's reader beside others, in alternation, frames compared.
 
-    python -m benchmarks.speed.reading.video_reading --clips ../shared/clips --prepare
-    python -m benchmarks.speed.reading.video_reading --clips ../shared/clips
-    python -m benchmarks.speed.reading.video_reading --heights 1080 --seconds 600 --memory
+    python -m benchmarks.speed.reading.video_reading --clips my_videos
+    python -m benchmarks.speed.reading.video_reading --heights 1080 --seconds 600
 
-`--prepare` only makes the files and the frames to compare with, which take many minutes; they are kept under
---cache_dir. Measured files are kept in the record and skipped when the command is run again, so that it may be filled
-in pieces. `--memory` measures peak memory instead of time. Readers that are not installed
-(`pip install tvtsv2[bench]`) or cannot load are left out and named in the record. Beside the record, a table of the
-same name ending in `.md` is written.
+Making the files and the frames to compare with takes many minutes; both are kept under --cache_dir. Measured files are
+kept in the record and skipped when the command is run again, so that it may be filled in pieces. Readers that are not
+installed (`pip install tvtsv2[bench]`) or cannot load are left out and named in the record. Beside the record, a table
+of the same name ending in `.md` is written.
 
 A frame is "same" when it differs from the reference, a full sequential decode, by less than 2 levels on average.
 """
@@ -19,8 +17,6 @@ import json
 import os
 import random
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -31,11 +27,9 @@ from benchmarks.records import make_record, write_record
 from benchmarks.speed.reading.reference import count_same, find_reference
 from benchmarks.speed.reading.rivals import READERS, find_readers, list_runs
 from benchmarks.speed.reading.tables import write_tables
-from benchmarks.speed.reading.video_files import ENCODERS, file_name, make_file
+from benchmarks.speed.reading.video_files import ENCODERS, make_file
 from processing.video_files import find_videos
 
-# The whole set of made files.
-HEIGHTS, GOP_SIZES, SECONDS = [360, 1080], [30, 250], [10, 60, 600]
 MAX_REPEATS = 15
 SECONDS_PER_READER = 2.0  # repeats stop here; every reader runs at least once
 
@@ -75,57 +69,20 @@ def measure_file(path: Path, runs: dict[str, tuple[str, int]], reference: np.nda
     return results
 
 
-def measure_peak_memory(path: Path, name: str, num_threads: int, cache_dir: Path) -> int:
-    """Bytes a fresh process holds at most beyond what it held before it read. Linux only."""
-    code = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from benchmarks.speed.reading.rivals import READERS\n"
-        "def held(kind):\n"
-        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
-        "    return 1024 * int(next(line for line in lines if line.startswith(kind)).split()[1])\n"
-        "read = READERS[sys.argv[2]]\n"
-        "read(sys.argv[4], int(sys.argv[3]))\n"  # loads what is loaded once, on a small file
-        "Path('/proc/self/clear_refs').write_text('5')\n"  # the peak begins anew
-        "before = held('VmRSS')\n"
-        "frames = read(sys.argv[1], int(sys.argv[3]))\n"
-        "print(held('VmHWM') - before)\n"
-    )
-    small = make_file(cache_dir, "h264", 144, 30, 10)
-    command = [sys.executable, "-c", code, str(path), name, str(num_threads), str(small)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def list_not_run(rows: dict) -> list[str]:
-    """The made files of the whole set whose time was not measured."""
-    whole_set = itertools.product(ENCODERS, HEIGHTS, GOP_SIZES, SECONDS)
-    names = [file_name(*specification) for specification in whole_set]
-    return [name for name in names if "load_before" not in rows.get(name, {})]
-
-
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=Path, help="a folder of real files to read besides the made ones")
     parser.add_argument("--codecs", nargs="*", default=list(ENCODERS), choices=list(ENCODERS))
-    parser.add_argument("--heights", nargs="*", type=int, default=HEIGHTS)
-    parser.add_argument("--gop_sizes", nargs="*", type=int, default=GOP_SIZES)
-    parser.add_argument("--seconds", nargs="*", type=int, default=SECONDS)
+    parser.add_argument("--heights", nargs="*", type=int, default=[360, 1080])
+    parser.add_argument("--gop_sizes", nargs="*", type=int, default=[30, 250])
+    parser.add_argument("--seconds", nargs="*", type=int, default=[10, 60, 600])
     parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
     parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
     parser.add_argument("--cache_dir", type=Path, default=Path("outputs/video_reading_benchmark"))
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/video_reading_speed.json"))
     parser.add_argument("--note", default="", help="what a reader of the record should know about this run")
-    parser.add_argument("--prepare", action="store_true", help="only make the files and what they are compared with")
-    parser.add_argument("--memory", action="store_true", help="measure peak memory, one process per reader, not time")
     return parser.parse_args()
-
-
-def find_jobs(arguments: argparse.Namespace) -> list[tuple[Path | tuple, int | None]]:
-    """The files to read: paths of clips, and specifications of made files with their length in seconds."""
-    clips = [arguments.clips / name for name in find_videos(arguments.clips).names] if arguments.clips else []
-    specifications = itertools.product(arguments.codecs, arguments.heights, arguments.gop_sizes, arguments.seconds)
-    return [(path, None) for path in clips] + [(specification, specification[-1]) for specification in specifications]
 
 
 def open_record(arguments: argparse.Namespace, notes: dict[str, str]) -> dict:
@@ -142,22 +99,18 @@ def main() -> None:
     readers, notes = find_readers(arguments.readers)
     record = open_record(arguments, notes)
     runs = list_runs(readers, arguments.threads)
-    for source, seconds in tqdm(find_jobs(arguments), desc="files"):
+    clips = [arguments.clips / name for name in find_videos(arguments.clips).names] if arguments.clips else []
+    made = itertools.product(arguments.codecs, arguments.heights, arguments.gop_sizes, arguments.seconds)
+    for source in tqdm([*clips, *made], desc="files"):
         path = source if isinstance(source, Path) else make_file(arguments.cache_dir, *source)
-        reference = find_reference(path, arguments.cache_dir, seconds)
-        if arguments.prepare:
+        if path.name in record["rows"]:
             continue
-        row = record["rows"].setdefault(path.name, {"readers": {}})
-        if arguments.memory:
-            for name, run in runs.items():
-                result = row["readers"].setdefault(name, {})
-                if "error" not in result and "peak_bytes" not in result:
-                    result["peak_bytes"] = measure_peak_memory(path, *run, arguments.cache_dir)
-        elif "load_before" not in row:
-            row |= {"megabytes": round(path.stat().st_size / 1e6, 1), "load_before": round(os.getloadavg()[0], 2)}
-            for name, result in measure_file(path, runs, reference).items():
-                row["readers"][name] = row["readers"].get(name, {}) | result
-        record["not_run"] = list_not_run(record["rows"])
+        reference = find_reference(path, arguments.cache_dir)
+        record["rows"][path.name] = {
+            "megabytes": round(path.stat().st_size / 1e6, 1),
+            "load_before": round(os.getloadavg()[0], 2),
+            "readers": measure_file(path, runs, reference),
+        }
         write_record(arguments.record, record)
         write_tables(record, arguments.record.with_suffix(".md"))
 
