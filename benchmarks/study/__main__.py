@@ -1,7 +1,7 @@
 """Run the study in miniature, or resume it: an arm with a seed is a run, and finished runs are not repeated.
 
 python -m benchmarks.study                           # every comparison
-python -m benchmarks.study --only language drift     # some: language, blocks, drift, sorting, masking, size
+python -m benchmarks.study --only language drift     # some: language, blocks, drift, sorting, masking
 python -m benchmarks.study --seeds 0 1               # only these: several processes or machines may share a folder
 python -m benchmarks.study --seconds 600             # begin no further run after that
 python -m benchmarks.study --device cuda             # on a GPU

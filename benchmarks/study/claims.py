@@ -1,23 +1,16 @@
-"""The four claims: how an arm of each is trained and evaluated.
+"""The claims: how an arm of each is trained and evaluated.
 
 language: language supervision distortion; what tuning the text tower does to styles seen and unseen.
 sorting: whether sorting teaches time.
 masking: accuracy over mask ratios at equal steps and at equal time.
-size: three widths at equal compute.
 """
 
 from collections.abc import Callable
 
 from benchmarks.study.evaluation import evaluate_drift, evaluate_language, evaluate_time, sorting_accuracy
-from benchmarks.study.models import make_post_model
-from benchmarks.study.runs import StudyFolder, count_patches, make_trainer
-from benchmarks.study.settings import Arm, Study
+from benchmarks.study.runs import StudyFolder, make_trainer
+from benchmarks.study.settings import Arm
 from benchmarks.study.step_costs import activation_bytes, read_step_costs
-from benchmarks.study.synthetic_videos import NUM_TRANSCRIPTS
-from training.flops import count_step_flops
-from training.masking import count_masked_patches
-
-NUM_TOKENS = 12  # of a transcript, on average; for the ratio of compute only
 
 
 def evaluate_language_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
@@ -63,46 +56,9 @@ def evaluate_masking_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict
     return {"metrics": metrics, "training": training}
 
 
-def evaluate_size_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
-    """Language before and after post-pretraining, both stages with the compute of the settings' width."""
-    study, synthetic = study_folder.study, study_folder.videos(seed)
-    num_clip_steps, num_steps = steps_at_equal_compute(study, arm)
-    start = study_folder.start(study_folder.clip(seed, arm.width, num_clip_steps))
-    before = evaluate_language(start, synthetic)
-    trainer, embedder = make_trainer(study_folder, seed, arm, num_clip_steps)
-    training = trainer.train(num_steps)
-    return {
-        "metrics": {f"start/{name}": value for name, value in before.items()}
-        | evaluate_language(embedder, synthetic)
-        | {"num_clip_steps": num_clip_steps, "num_steps": num_steps}
-        | {"thousand_parameters": sum(each.numel() for each in embedder.model.parameters()) / 1000},
-        "training": training,
-    }
-
-
-def steps_at_equal_compute(study: Study, arm: Arm) -> tuple[int, int]:
-    """Steps of mini-CLIP and of post-pretraining that cost an arm's width what the settings cost the settings' width.
-
-    Both by the floating-point operations of a post-pretraining step.
-    """
-    own, usual = (_step_flops(study, width, arm.mask_ratio) for width in (arm.width, study.model.width))
-    return round(study.clip.num_steps * usual / own), round(study.claims["size"].num_steps * usual / own)
-
-
-def _step_flops(study: Study, width: int, mask_ratio: float) -> int:
-    return count_step_flops(
-        make_post_model(study, width),
-        batch_size=study.post.batch_size,
-        num_kept_patches=count_patches(study) - count_masked_patches(count_patches(study), mask_ratio),
-        num_transcripts=NUM_TRANSCRIPTS,
-        num_tokens=NUM_TOKENS,
-    ).total
-
-
 # How a run of each claim is run.
 EVALUATIONS: dict[str, Callable[[StudyFolder, int, Arm], dict]] = {
     "language": evaluate_language_arm,
     "sorting": evaluate_sorting_arm,
     "masking": evaluate_masking_arm,
-    "size": evaluate_size_arm,
 }

@@ -80,16 +80,4 @@ COMPARISONS: dict[str, Comparison] = {
             "At equal time": _summary("equal_time/"),
         },
     ),
-    "size": Comparison(
-        "size",
-        {
-            "Equal compute": (
-                ("thousand parameters", "thousand_parameters"),
-                ("mini-CLIP's steps", "num_clip_steps"),
-                ("steps", "num_steps"),
-            ),
-            "mini-CLIP": _summary("start/"),
-            "After post-pretraining": _summary(""),
-        },
-    ),
 }

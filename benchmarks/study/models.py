@@ -16,8 +16,9 @@ NUM_TEXT_POSITIONS = 32
 NEW_PARAMETERS = ["*.temporal_attn.*", "*.layer_norm3.*", "*.temporal_embedding.*", "sorter.*"]
 
 
-def _tower_configs(study: Study, width: int, vocab_size: int) -> dict:
-    """Fields that CLIP's and TVTSv2's configurations share."""
+def _tower_configs(study: Study, vocab_size: int) -> dict:
+    """Return the fields that CLIP's and TVTSv2's configurations share."""
+    width = study.model.width
     tower = {
         "hidden_size": width,
         "intermediate_size": 4 * width,
@@ -40,23 +41,19 @@ def _tower_configs(study: Study, width: int, vocab_size: int) -> dict:
     return {"text_config": text, "vision_config": vision, "projection_dim": width}
 
 
-def make_clip(study: Study, width: int, vocab_size: int) -> CLIPModel:
+def make_clip(study: Study, vocab_size: int) -> CLIPModel:
     """An untrained CLIP: the image foundation model to be."""
-    return CLIPModel(CLIPConfig(**_tower_configs(study, width, vocab_size)))
+    return CLIPModel(CLIPConfig(**_tower_configs(study, vocab_size)))
 
 
-def _post_config(study: Study, width: int, vocab_size: int) -> TVTSv2Config:
-    config = _tower_configs(study, width, vocab_size)
+def _post_config(study: Study, vocab_size: int) -> TVTSv2Config:
+    config = _tower_configs(study, vocab_size)
     config["vision_config"] |= {
         "num_frames": study.videos.num_frames,
         "temporal_initializer_range": study.post.temporal_initializer_range,
     }
-    return TVTSv2Config(**config, num_transcripts=NUM_TRANSCRIPTS, sorter_num_attention_heads=width // HEAD_WIDTH)
-
-
-def make_post_model(study: Study, width: int, vocab_size: int = 8) -> TVTSv2ForPreTraining:
-    """An untrained TVTSv2 of a width, to count its operations."""
-    return TVTSv2ForPreTraining(_post_config(study, width, vocab_size))
+    num_heads = study.model.width // HEAD_WIDTH
+    return TVTSv2Config(**config, num_transcripts=NUM_TRANSCRIPTS, sorter_num_attention_heads=num_heads)
 
 
 def start_from_clip(clip: Path, study: Study, arm: Arm, seed: int) -> TVTSv2ForPreTraining:
@@ -69,10 +66,9 @@ def start_from_clip(clip: Path, study: Study, arm: Arm, seed: int) -> TVTSv2ForP
         clip: written by `CLIPModel.save_pretrained`.
         seed: of the new weights.
     """
-    shared = CLIPConfig.from_pretrained(clip)
     torch.manual_seed(seed)
     kind = TVTSv2ForPreTraining if arm.stop_gradient else SortingTeachesText
-    config = _post_config(study, shared.projection_dim, shared.text_config.vocab_size)
+    config = _post_config(study, CLIPConfig.from_pretrained(clip).text_config.vocab_size)
     if arm.random_time_attention:
         config.vision_config.temporal_attention_init = "identity"
     return use_fast_linear(kind.from_pretrained(clip, config=config))

@@ -25,7 +25,7 @@ from benchmarks.records import describe_device, write_record
 from benchmarks.study.evaluation import Embedder
 from benchmarks.study.models import NUM_TEXT_POSITIONS, make_clip, parameter_rules, start_from_clip
 from benchmarks.study.sentences import WRITTEN
-from benchmarks.study.settings import SOURCES, Arm, ClipSettings, Study
+from benchmarks.study.settings import SOURCES, Arm, Study
 from benchmarks.study.synthetic_videos import SyntheticVideos
 from benchmarks.study.training_loop import Source, StudyTrainer, train_clip
 from training.train_tokenizer import train_tokenizer
@@ -53,23 +53,15 @@ class StudyFolder:
         """A mini-CLIP as it is."""
         return Embedder(CLIPModel.from_pretrained(clip).to(self.device), AutoTokenizer.from_pretrained(clip))
 
-    def clip(self, seed: int, width: int | None = None, num_steps: int | None = None) -> Path:
-        """The folder of a mini-CLIP, trained now if it is not there.
-
-        Args:
-            width, num_steps: instead of the settings'.
-        """
-        width = self.study.model.width if width is None else width
-        settings = self.study.clip
-        if num_steps is not None:
-            settings = dataclasses.replace(settings, num_steps=num_steps)
-        identity = [seed, width, *map(dataclasses.asdict, (settings, self.study.videos, self.study.model))]
+    def clip(self, seed: int) -> Path:
+        """Return the folder of a mini-CLIP, trained now if it is not there."""
+        identity = [seed, *map(dataclasses.asdict, (self.study.clip, self.study.videos, self.study.model))]
         folder = self.folder / "clips" / f"seed{seed}-{_digest(identity)}"
         if not folder.exists():
-            self._train_clip(folder, seed, width, settings)
+            self._train_clip(folder, seed)
         return folder
 
-    def _train_clip(self, folder: Path, seed: int, width: int, settings: ClipSettings) -> None:
+    def _train_clip(self, folder: Path, seed: int) -> None:
         partial = folder.with_name(f"{folder.name}.part{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
         synthetic = self.videos(seed)
@@ -78,9 +70,9 @@ class StudyFolder:
         texts += [text for pair in synthetic.ordered.say_order(seed) for text in pair]
         tokenizer = train_tokenizer(texts, partial, vocab_size=VOCAB_SIZE, max_length=NUM_TEXT_POSITIONS)
         torch.manual_seed(seed)
-        model = make_clip(self.study, width, len(tokenizer)).to(self.device)
+        model = make_clip(self.study, len(tokenizer)).to(self.device)
         start = time.process_time()
-        losses = train_clip(model, synthetic.stills, tokenizer, settings, seed)
+        losses = train_clip(model, synthetic.stills, tokenizer, self.study.clip, seed)
         model.save_pretrained(partial)
         log = {"losses": losses, "cpu_seconds": time.process_time() - start}
         (partial / "training.json").write_text(json.dumps(log), encoding="utf-8")
@@ -101,16 +93,10 @@ class StudyFolder:
         return self.folder / "runs" / run.claim / f"{name}-seed{run.seed}-{digest}.json"
 
 
-def make_trainer(
-    study_folder: StudyFolder, seed: int, arm: Arm, num_clip_steps: int | None = None
-) -> tuple[StudyTrainer, Embedder]:
-    """The arm's model before its first step, ready to be trained and to be evaluated.
-
-    Args:
-        num_clip_steps: of mini-CLIP, instead of the settings'.
-    """
+def make_trainer(study_folder: StudyFolder, seed: int, arm: Arm) -> tuple[StudyTrainer, Embedder]:
+    """Return the arm's model before its first step, ready to be trained and to be evaluated."""
     study = study_folder.study
-    clip = study_folder.clip(seed, arm.width, num_clip_steps)
+    clip = study_folder.clip(seed)
     model = start_from_clip(clip, study, arm, seed).to(study_folder.device)
     embedder = Embedder(model, study_folder.start(clip).tokenizer)
     sources = make_sources(study_folder, seed, arm, embedder)
@@ -131,18 +117,13 @@ def make_sources(study_folder: StudyFolder, seed: int, arm: Arm, embedder: Embed
             texts_of[name](),
             embedder.tokenizer,
             batch_size=study.post.batch_size,
-            num_patches=count_patches(study),
+            num_patches=(study.videos.image_size // study.model.patch_size) ** 2,
             mask_ratio=arm.mask_ratio,
             seed=len(SOURCES) * seed + SOURCES.index(name),
             device=study_folder.device,
         )
         for name in arm.sources
     ]
-
-
-def count_patches(study: Study) -> int:
-    """Patches of a frame."""
-    return (study.videos.image_size // study.model.patch_size) ** 2
 
 
 def execute_run(run: Run, study_folder: StudyFolder, evaluate: Callable[[StudyFolder, int, Arm], dict]) -> None:

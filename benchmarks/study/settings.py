@@ -1,15 +1,17 @@
 """What a study is run with: a YAML file, every key of it known and checked."""
 
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin
 
 import yaml
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 
 SOURCES = ("narrated", "captioned", "ordered")
 
 
-@dataclass(frozen=True)
+@strict
+@dataclass
 class VideoSettings:
     """How much is drawn, and how large.
 
@@ -27,7 +29,8 @@ class VideoSettings:
     chatter_ratio: float
 
 
-@dataclass(frozen=True)
+@strict
+@dataclass
 class ModelSettings:
     """Sizes of both towers; width: of each and of the shared space."""
 
@@ -37,7 +40,8 @@ class ModelSettings:
     num_vision_layers: int
 
 
-@dataclass(frozen=True)
+@strict
+@dataclass
 class ClipSettings:
     """Pre-training of the image foundation model; the rate warms up and falls as a cosine."""
 
@@ -48,7 +52,8 @@ class ClipSettings:
     num_warmup_steps: int
 
 
-@dataclass(frozen=True)
+@strict
+@dataclass
 class PostSettings:
     """Post-pretraining.
 
@@ -64,7 +69,8 @@ class PostSettings:
     temporal_initializer_range: float
 
 
-@dataclass(frozen=True)
+@strict
+@dataclass
 class Arm:
     """One way to post-pretrain; the defaults are the paper's recipe.
 
@@ -72,8 +78,8 @@ class Arm:
     tunes_rest_of_text: its embeddings, final norm and projection too, as in the release. sources: which batches take
     turns. sorts: with the sorting loss. stop_gradient: the sorting loss leaves the text tower alone.
     random_time_attention: starts it with `temporal_attention_init="identity"` (see `models.start_from_clip`).
-    mask_ratio: of patches. width: instead of the model settings'. contrastive_loss_weight: 1 is the gradient of the
-    joined batch; the release trains with 1 / W on W processes. adam_epsilon: PyTorch's; the release has 1e-6.
+    mask_ratio: of patches. contrastive_loss_weight: 1 is the gradient of the joined batch; the release trains with
+    1 / W on W processes. adam_epsilon: PyTorch's; the release has 1e-6.
     """
 
     name: str
@@ -85,7 +91,6 @@ class Arm:
     stop_gradient: bool = True
     random_time_attention: bool = False
     mask_ratio: float = 0.5
-    width: int | None = None
     contrastive_loss_weight: float = 1.0
     adam_epsilon: float = 1e-8
 
@@ -95,7 +100,8 @@ class Arm:
             raise ValueError(f"sources of arm {self.name!r} must be some of {SOURCES}, got {self.sources}.")
 
 
-@dataclass(frozen=True)
+@strict
+@dataclass
 class Claim:
     """What is compared. num_steps: of post-pretraining. comparisons: name -> arms, the reference first."""
 
@@ -113,7 +119,8 @@ class Claim:
                 raise ValueError(f"Comparison {comparison!r} shows arms {unknown or shown}, there are {names}.")
 
 
-@dataclass(frozen=True)
+@strict
+@dataclass
 class Study:
     """A whole study."""
 
@@ -126,47 +133,22 @@ class Study:
     claims: dict[str, Claim]
 
 
+PARTS = {"videos": VideoSettings, "model": ModelSettings, "clip": ClipSettings, "post": PostSettings}
+
+
 def read_study(path: str | Path) -> Study:
-    """The study a YAML file states.
+    """Return the study that a YAML file states.
 
     Raises:
-        ValueError: no YAML mapping, a key is missing or unknown, or a value is of the wrong kind.
+        ValueError: no YAML mapping, a key is missing or unknown, or a value is of the wrong type.
     """
     try:
-        return _build(Study, yaml.safe_load(Path(path).read_text(encoding="utf-8")), "the file")
-    except (ValueError, yaml.YAMLError) as error:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        parts = {name: kind(**content[name]) for name, kind in PARTS.items()}
+        claims = {
+            name: Claim(**claim | {"arms": [Arm(**arm) for arm in claim["arms"]]})
+            for name, claim in content["claims"].items()
+        }
+        return Study(**content | parts | {"claims": claims})
+    except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _build(kind: Any, value: Any, place: str) -> Any:
-    """`value`, as YAML reads it, as a `kind`."""
-    if is_dataclass(kind):
-        return _build_dataclass(kind, value, place)
-    if get_origin(kind) is list:
-        if not isinstance(value, list):
-            raise ValueError(f"{place} must be a list, got {value!r}.")
-        return [_build(get_args(kind)[0], each, f"{place}[{number}]") for number, each in enumerate(value)]
-    if get_origin(kind) is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{place} must be a mapping, got {value!r}.")
-        return {name: _build(get_args(kind)[1], each, f"{place}.{name}") for name, each in value.items()}
-    allowed = get_args(kind) or (kind,)
-    if float in allowed and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-4, without a point, as a string
-        except ValueError:
-            raise ValueError(f"{place} must be a number, got {value!r}.") from None
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        raise ValueError(f"{place} must be {' or '.join(each.__name__ for each in allowed)}, got {value!r}.")
-    return value
-
-
-def _build_dataclass(kind: type, content: Any, place: str) -> Any:
-    if not isinstance(content, dict):
-        raise ValueError(f"{place} must be a mapping, got {content!r}.")
-    known = {each.name: each for each in fields(kind)}
-    needed = {name for name, each in known.items() if each.default is MISSING and each.default_factory is MISSING}
-    unknown, missing = sorted(content.keys() - known), sorted(needed - content.keys())
-    if unknown or missing:
-        raise ValueError(f"{place} has unknown keys {unknown} and lacks {missing}.")
-    return kind(**{name: _build(known[name].type, value, f"{place}.{name}") for name, value in content.items()})
