@@ -57,7 +57,6 @@ def describe_plan(
         _describe_data(sources, args, num_processes),
         _describe_work(model, sources, data, args, num_processes, plan.plan_mfu),
         _describe_memory(model, data, args, num_processes),
-        *_describe_way_below(model, sources, data, args),
         compare_with_paper(model, rules, model_args, data, args, num_processes),
     ]
     return "\n\n".join(parts)
@@ -171,35 +170,6 @@ def _step_flops(
         num_tokens=model.config.text_config.max_position_embeddings,
         num_candidates=num_candidates,
     )
-
-
-def _describe_way_below(
-    model: TVTSv2ForPreTraining, sources: list[SourcePlan], data: DataArguments, args: PreTrainingArguments
-) -> list[str]:
-    """What it costs to train text embeddings below frozen blocks; nothing where none are, or where there are none."""
-    embeddings = [parameter for parameter in model.text_model.embeddings.parameters() if parameter.requires_grad]
-    frozen = [not any(p.requires_grad for p in layer.parameters()) for layer in model.text_model.encoder.layers]
-    num_frozen = frozen.index(False) if False in frozen else len(frozen)
-    if not embeddings or not num_frozen:
-        return []
-
-    def costs() -> tuple[float, float]:
-        mean = sum(_step_flops(model, source, data, args, 1).total * source.weight for source in sources)
-        return mean, _activations_of_a_clip(model, data, args)
-
-    (flops, memory), state = costs(), sum(state_bytes(model).values())
-    for parameter in embeddings:
-        parameter.requires_grad_(False)
-    (fewer_flops, less_memory), less_state = costs(), sum(state_bytes(model).values())
-    for parameter in embeddings:
-        parameter.requires_grad_(True)
-    return [
-        f"Offer: the backward pass goes through {num_frozen} frozen text blocks to train the embeddings below them, as "
-        "in the release.\n"
-        f'  With "text_model.embeddings.*" frozen too (training/configs/rules/): {1 - fewer_flops / flops:.1%} fewer '
-        f"FLOP, {(memory - less_memory) / 2**20:,.0f} MiB a clip and {(state - less_state) / GIB:.2f} GiB of states "
-        "less."
-    ]
 
 
 def _activations_of_a_clip(model: TVTSv2ForPreTraining, data: DataArguments, args: PreTrainingArguments) -> int:

@@ -65,19 +65,6 @@ def test_the_paper_s_recipes_are_planned_without_their_data(name, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "rules", "num_blocks"), [("b16", "b", 9), ("h14", "h14", 18)])
-def test_what_training_below_frozen_blocks_costs_is_shown(name, rules, num_blocks):
-    files = [str(CONFIGS / f"{name}.yaml"), str(CONFIGS / "rules" / f"{rules}_embeddings_frozen.yaml")]
-    plan, with_rules = plan_of(files[0]), plan_of(*files)
-    fewer, state = re.search(r"([\d.]+)% fewer FLOP, [\d,]+ MiB a clip and ([\d.]+) GiB of states less", plan).groups()
-    assert f"goes through {num_blocks} frozen text blocks" in plan and "Offer" not in with_rules
-    # What is offered is what the rules then cost.
-    whole, less = (float(re.search(r"the whole run: ([\d.e+]+) EFLOP", text)[1]) for text in (plan, with_rules))
-    assert 1 - less / whole == pytest.approx(float(fewer) / 100, abs=1.5e-3)
-    before, after = (float(re.search(r"DDP +([\d.]+) GiB", text)[1]) for text in (plan, with_rules))
-    assert before - after >= float(state) - 0.02 > 0
-
-
 def test_sources_that_are_there_are_counted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "data/yttemporal"
