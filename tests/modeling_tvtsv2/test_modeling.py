@@ -5,6 +5,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import modeling_tvtsv2
+from benchmarks.speed.towers.release_style import ReleaseStyleModel
 from modeling_tvtsv2 import (
     TVTSv2Config,
     TVTSv2ForPreTraining,
@@ -14,7 +15,6 @@ from modeling_tvtsv2 import (
 )
 from modeling_tvtsv2.convert_checkpoint import convert_official_state_dict, converted_names
 from tests.conftest import make_tiny_batch, make_tiny_config, randomized
-from tests.support import reference_tvtsv2 as reference
 from tests.support.deterministic_weights import (
     FAMILIES,
     GOLDEN,
@@ -139,22 +139,13 @@ def test_pre_training_puts_towers_and_sorter_together_as_the_reference_does(fami
     )
     model = randomized(TVTSv2ForPreTraining(config)).double().eval()
     tiny_batch["pixel_values_videos"] = tiny_batch["pixel_values_videos"].double()
-    outputs = model(**tiny_batch)
-    projection = model.visual_projection.weight.detach()
-    for index in range(2):
-        kept = (~tiny_batch["bool_masked_pos"][index]).nonzero().flatten().tolist()
-        tokens, pooled = reference.video_tower(
-            tiny_batch["pixel_values_videos"][index],
-            reference.weights_of(model.vision_model),
-            config.vision_config,
-            kept,
-        )
-        transcripts = model.get_text_features(tiny_batch["input_ids"][index]).pooler_output
-        tokens = tokens if is_b else tokens[1:]
-        logits = reference.sorter(tokens @ projection.T, transcripts, reference.weights_of(model.sorter), config)
-        torch.testing.assert_close(outputs.video_embeds[index], pooled @ projection.T, rtol=0, atol=1e-11)
-        torch.testing.assert_close(outputs.text_embeds[index], transcripts.mean(0), rtol=0, atol=1e-11)
-        torch.testing.assert_close(outputs.sorting_logits[index], logits, rtol=0, atol=1e-11)
+    outputs, reference = model(**tiny_batch), ReleaseStyleModel(model)
+    tokens = reference.video_tokens(tiny_batch["pixel_values_videos"], tiny_batch["bool_masked_pos"])
+    video, tokens = reference.project(tokens)
+    texts = reference.embed_text(tiny_batch["input_ids"].flatten(0, 1)).unflatten(0, (2, 4))
+    torch.testing.assert_close(outputs.video_embeds, video, rtol=0, atol=1e-11)
+    torch.testing.assert_close(outputs.text_embeds, texts.mean(1), rtol=0, atol=1e-11)
+    torch.testing.assert_close(outputs.sorting_logits, reference.sort(tokens, texts), rtol=0, atol=1e-11)
 
 
 # --- the text tower ----------------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from benchmarks.speed.towers.release_style import ReleaseStyleModel
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from modeling_tvtsv2.transcript_sorter_tvtsv2 import TVTSv2TranscriptSorter
 from tests.conftest import make_tiny_config, randomized
-from tests.support import reference_tvtsv2 as reference
 
 
 @pytest.fixture
@@ -19,14 +19,11 @@ def sorter() -> TVTSv2TranscriptSorter:
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("num_video_tokens", [1, 7])
 def test_sorter_equals_the_reference(num_layers, num_video_tokens):
-    config = make_tiny_config(sorter_num_hidden_layers=num_layers)
-    config._attn_implementation = "sdpa"
-    sorter = randomized(TVTSv2TranscriptSorter(config)).double()
+    model = randomized(TVTSv2ForPreTraining(make_tiny_config(sorter_num_hidden_layers=num_layers))).double()
     video_tokens = torch.randn(2, num_video_tokens, 20, dtype=torch.float64)
     transcripts = torch.randn(2, 4, 20, dtype=torch.float64)
-    weights = reference.weights_of(sorter)
-    expected = [reference.sorter(*pair, weights, config) for pair in zip(video_tokens, transcripts, strict=True)]
-    torch.testing.assert_close(sorter(video_tokens, transcripts), torch.stack(expected), rtol=0, atol=1e-12)
+    expected = ReleaseStyleModel(model).sort(video_tokens, transcripts)
+    torch.testing.assert_close(model.sorter(video_tokens, transcripts), expected, rtol=0, atol=1e-12)
 
 
 def test_permuted_transcripts_permute_the_rows_and_nothing_else(sorter):

@@ -7,11 +7,17 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.modeling_clip import CLIPMLP
 
-from modeling_tvtsv2 import TVTSv2Model, TVTSv2VisionConfig, TVTSv2VisionModel, video_encoder_tvtsv2
+from benchmarks.speed.towers.release_style import ReleaseStyleDividedAttention, ReleaseStyleModel
+from modeling_tvtsv2 import (
+    TVTSv2ForPreTraining,
+    TVTSv2Model,
+    TVTSv2VisionConfig,
+    TVTSv2VisionModel,
+    video_encoder_tvtsv2,
+)
 from modeling_tvtsv2.video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings
 from modeling_tvtsv2.video_encoder_tvtsv2 import TVTSv2DividedAttention, TVTSv2MLP, TVTSv2VideoLayer
 from tests.conftest import make_tiny_config, randomized
-from tests.support import reference_tvtsv2 as reference
 
 NUM_FRAMES = [1, 3, 4]  # an image, fewer than the model has temporal embeddings for, as many
 
@@ -30,46 +36,32 @@ def test_divided_attention_equals_the_reference(vision_config, over, num_frames,
     vision_config._attn_implementation = implementation
     attention = randomized(TVTSv2DividedAttention(vision_config, over_time=over == "time")).double()
     tokens = torch.randn(2, 1 + num_frames * 5, 32, dtype=torch.float64)
-    weights = {f"a.{name}": tensor for name, tensor in reference.weights_of(attention).items()}
-    expected = [reference.divided_attention(video, weights, "a", 4, num_frames, over) for video in tokens]
+    expected = ReleaseStyleDividedAttention(attention, over == "time")(tokens, num_frames)
     tolerance = 1e-12 if implementation == "sdpa" else 2e-6  # eager takes its softmax in float32
-    torch.testing.assert_close(attention(tokens, num_frames)[0], torch.stack(expected), rtol=0, atol=tolerance)
+    torch.testing.assert_close(attention(tokens, num_frames)[0], expected, rtol=0, atol=tolerance)
     output, weights = attention(tokens, num_frames, output_attentions=True)
-    torch.testing.assert_close(output, torch.stack(expected), rtol=0, atol=2e-6)
+    torch.testing.assert_close(output, expected, rtol=0, atol=2e-6)
     assert weights.shape == (2, 4, tokens.shape[1], tokens.shape[1])
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
 
 
 @pytest.mark.parametrize("num_frames", NUM_FRAMES)
-@pytest.mark.parametrize("hidden_act", ["quick_gelu", "gelu"])
-def test_block_equals_the_reference(vision_config, num_frames, hidden_act):
-    vision_config.hidden_act = hidden_act
-    layer = randomized(TVTSv2VideoLayer(vision_config)).double()
-    tokens = torch.randn(2, 1 + num_frames * 5, 32, dtype=torch.float64)
-    weights = {f"b.{name}": tensor for name, tensor in reference.weights_of(layer).items()}
-    expected = [reference.block(video, weights, "b", vision_config, num_frames) for video in tokens]
-    torch.testing.assert_close(layer(tokens, num_frames)[0], torch.stack(expected), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("num_frames", NUM_FRAMES)
-@pytest.mark.parametrize("scope", ["all", "pooled"])
+@pytest.mark.parametrize(("scope", "hidden_act"), [("all", "quick_gelu"), ("pooled", "gelu")])
 @pytest.mark.parametrize("masked", [False, True])
-def test_video_tower_equals_the_reference(num_frames, scope, masked):
-    config = make_tiny_config(vision={"post_layernorm_scope": scope, "num_hidden_layers": 2}).vision_config
-    model = randomized(TVTSv2VisionModel(config)).double().eval()
+def test_video_tower_equals_the_reference(num_frames, scope, hidden_act, masked):
+    vision = {"post_layernorm_scope": scope, "hidden_act": hidden_act, "num_hidden_layers": 2}
+    model = randomized(TVTSv2ForPreTraining(make_tiny_config(vision=vision))).double().eval()
     pixels = torch.randn(2, num_frames, 3, 24, 24, dtype=torch.float64)
-    kept = [[0, 2, 5, 7], [1, 2, 3, 8]] if masked else [None, None]
     mask = None
     if masked:
         mask = torch.ones(2, 9, dtype=torch.bool)
-        for row, patches in zip(mask, kept, strict=True):
+        for row, patches in zip(mask, [[0, 2, 5, 7], [1, 2, 3, 8]], strict=True):
             row[patches] = False
-    outputs = model(pixels, bool_masked_pos=mask)
-    weights = reference.weights_of(model)
-    for index in range(2):
-        tokens, pooled = reference.video_tower(pixels[index], weights, config, kept[index])
-        torch.testing.assert_close(outputs.last_hidden_state[index], tokens, rtol=0, atol=1e-11)
-        torch.testing.assert_close(outputs.pooler_output[index], pooled, rtol=0, atol=1e-11)
+    outputs, reference = model.vision_model(pixels, bool_masked_pos=mask), ReleaseStyleModel(model)
+    video, tokens = reference.project(reference.video_tokens(pixels, mask))
+    torch.testing.assert_close(model.visual_projection(outputs.pooler_output), video, rtol=0, atol=1e-11)
+    own = model.visual_projection(outputs.last_hidden_state)
+    torch.testing.assert_close(own[:, -tokens.shape[1] :], tokens, rtol=0, atol=1e-11)
 
 
 def test_dropped_patches_are_never_read(tiny_model, tiny_batch):

@@ -18,7 +18,7 @@ NUM_TEXT_POSITIONS = 77
 
 
 def multiply(states: torch.Tensor, layer: nn.Linear) -> torch.Tensor:
-    """Returns what `layer` is to do with `states`, by PyTorch's own operator: a model's layers know a faster one."""
+    """Return `layer(states)` by PyTorch's own operator, which `use_fast_linear` replaces in a model."""
     return nn.functional.linear(states, layer.weight, layer.bias)
 
 
@@ -35,22 +35,22 @@ class ReleaseStyleAttention(nn.Module):
         self.out_proj = attention.out_proj
 
     def heads(self, hidden_states: torch.Tensor) -> list[torch.Tensor]:
-        """Returns queries (scaled), keys and values, each (X, L, d)."""
+        """Return queries (scaled), keys and values, each (X, L, d)."""
         qkv = nn.functional.linear(hidden_states, self.qkv_weight, self.qkv_bias)
         parts = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).flatten(1, 2)
         return [parts[0] * self.scale, parts[1], parts[2]]
 
     def join(self, heads: torch.Tensor) -> torch.Tensor:
-        """Returns (X, L, d) as (B, L, D) behind the output projection."""
+        """Return (X, L, d) as (B, L, D) behind the output projection."""
         return multiply(heads.unflatten(0, (-1, self.num_heads)).transpose(1, 2).flatten(2), self.out_proj)
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Returns every row's attention over all rows, or over those that `mask` (L, L) leaves by adding 0."""
+        """Return every row's attention over all rows, or over those that `mask` (L, L) leaves by adding 0."""
         return self.join(attend(*self.heads(hidden_states), mask))
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None):
-    """Returns attention with materialised scores."""
+    """Return attention with materialised scores."""
     scores = torch.einsum("xid,xjd->xij", query, key)
     scores = scores if mask is None else scores + mask
     return torch.einsum("xij,xjd->xid", scores.softmax(dim=-1), value)
@@ -64,7 +64,7 @@ class ReleaseStyleDividedAttention(ReleaseStyleAttention):
         self.over_time = over_time
 
     def group(self, heads: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """Returns patches (X, T*N, d) as groups (X*G, S, d)."""
+        """Return patches (X, T*N, d) as groups (X*G, S, d)."""
         grid = heads.unflatten(1, (num_frames, -1))
         return (grid.transpose(1, 2) if self.over_time else grid).flatten(0, 1)
 
@@ -98,7 +98,7 @@ class ReleaseStyleModel(nn.Module):
         self.joint = nn.ModuleList([ReleaseStyleAttention(layer.self_attn) for layer in self.sorter.layers])
 
     def video_tokens(self, pixel_values_videos: torch.Tensor, bool_masked_pos: torch.Tensor | None = None):
-        """Returns all tokens (B, L, D) of the last block, under the final layer norm where the family has it there."""
+        """Return all tokens (B, L, D) of the last block."""
         embeddings, (batch_size, num_frames) = self.vision.embeddings, pixel_values_videos.shape[:2]
         frames = pixel_values_videos.flatten(0, 1).to(embeddings.patch_embedding.weight.dtype)
         patches = nn.Conv2d.forward(embeddings.patch_embedding, frames)
@@ -119,11 +119,11 @@ class ReleaseStyleModel(nn.Module):
         return states
 
     def embed_video(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """Returns video embeddings (B, P); the B family projects every token and takes the first."""
+        """Return video embeddings (B, P); the B family projects every token and takes the first."""
         return self.project(self.video_tokens(pixel_values_videos))[0]
 
     def project(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns video embeddings (B, P) and the sorter's video tokens (B, M, P)."""
+        """Return video embeddings (B, P) and the sorter's video tokens (B, M, P)."""
         if self.config.vision_config.post_layernorm_scope == "all":
             tokens = multiply(self.vision.post_layernorm(states), self.visual_projection)
             return tokens[:, 0], tokens
@@ -131,7 +131,7 @@ class ReleaseStyleModel(nn.Module):
         return pooled, multiply(states[:, 1:], self.visual_projection)
 
     def embed_text(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Returns text embeddings (rows, P) of int64 (rows, l), padded to all 77 positions first."""
+        """Return text embeddings (rows, P) of int64 (rows, l), padded to all 77 positions first."""
         text, config = self.text, self.config.text_config
         num_positions = min(NUM_TEXT_POSITIONS, config.max_position_embeddings)
         ids = nn.functional.pad(input_ids, (0, num_positions - input_ids.shape[1]), value=config.pad_token_id)
@@ -154,7 +154,7 @@ class ReleaseStyleModel(nn.Module):
         sorting_labels: torch.Tensor | None = None,
         **_,
     ) -> torch.Tensor:
-        """Returns the pre-training loss of a batch, as `TVTSv2ForPreTraining` takes it."""
+        """Return the pre-training loss of a batch, as `TVTSv2ForPreTraining` takes it."""
         texts = self.embed_text(input_ids.flatten(0, 1)).view(*input_ids.shape[:2], -1)
         video, tokens = self.project(self.video_tokens(pixel_values_videos, bool_masked_pos))
         loss = contrastive_loss(video, texts.mean(dim=1), self.config.contrastive_temperature)
@@ -163,7 +163,7 @@ class ReleaseStyleModel(nn.Module):
         return loss + sorting_loss(self.sort(tokens, texts.detach()), sorting_labels, self.config.sorting_loss_weight)
 
     def sort(self, tokens: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        """Returns sorting logits (B, K, K)."""
+        """Return sorting logits (B, K, K)."""
         video_type, text_type = self.sorter.type_embedding.weight
         states = torch.cat([tokens + video_type, texts + text_type], dim=1)
         for layer, attention in zip(self.sorter.layers, self.joint, strict=True):
