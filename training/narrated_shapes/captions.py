@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from training.narrated_shapes.narration import MOTION_PHRASES, SCENE_PHRASES, SHAPE_NAMES
+from training.narrated_shapes.narration import MOTION_PHRASES, SCENE_PHRASES, SHAPE_NAMES, article
 from training.narrated_shapes.scene_drawing import COLORS, MOTIONS, SCENES, SHAPES, SPEEDS, Event
 
 ATTRIBUTES = {
@@ -60,11 +60,6 @@ def describe(event: Event, scene: str, rng: np.random.Generator, named: Collecti
     words = template.format(a=article(thing), thing=thing, does=does, doing=doing, where=where).split()
     caption = " ".join(words)
     return caption[0].upper() + caption[1:] + "." * int(rng.random() < 0.5)
-
-
-def article(thing: str) -> str:
-    """Return "a" or "an"."""
-    return "an" if thing[0] in "aeiou" else "a"
 
 
 def attribute_queries(attribute: str, value: str) -> list[str]:

@@ -133,11 +133,12 @@ def narrate(event: Event, scene: str, rng: np.random.Generator) -> list[SpokenWo
 def _sentence(template: str, event: Event, rng: np.random.Generator) -> str:
     does, doing = MOTION_PHRASES[event.motion][rng.integers(len(MOTION_PHRASES[event.motion]))]
     thing = f"{event.color} {rng.choice(SHAPE_NAMES[event.shape])}"
-    return template.format(a=_article(event), thing=thing, does=does, doing=doing)
+    return template.format(a=article(thing), thing=thing, does=does, doing=doing)
 
 
-def _article(event: Event) -> str:
-    return "an" if event.color[0] in "aeiou" else "a"
+def article(thing: str) -> str:
+    """Return "a" or "an"."""
+    return "an" if thing[0] in "aeiou" else "a"
 
 
 def _hear(filler: str, sentence: str, rng: np.random.Generator) -> list[tuple[str, str]]:
