@@ -4,10 +4,11 @@ Axes: V clips, N texts, C classes, D width of embeddings.
 """
 
 import numpy as np
+import torch
 
-from benchmarks.evaluation.protocols.linear_classifier import LinearClassifier
 from benchmarks.evaluation.protocols.recognition_metrics import label_ranks
 from training.evaluation import retrieval_ranks
+from training.linear_classifier import LinearClassifier
 
 PROBE_PENALTY = 1e-2
 NUM_NEIGHBORS = 10
@@ -33,9 +34,10 @@ def recognition(videos: np.ndarray, labels: np.ndarray, texts: np.ndarray, text_
 
 def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
     """Top-1 of a linear classifier on frozen embeddings."""
-    classifier = LinearClassifier(train, int(labels.max()) + 1)
-    classifier.fit(train, labels, PROBE_PENALTY)
-    return 100 * float((classifier.scores(test).argmax(axis=1) == test_labels).mean())
+    features = torch.from_numpy(train)
+    classifier = LinearClassifier(features, int(labels.max()) + 1)
+    classifier.fit(features, torch.from_numpy(labels), PROBE_PENALTY)
+    return 100 * float((classifier.scores(torch.from_numpy(test)).argmax(dim=1).numpy() == test_labels).mean())
 
 
 def share_above(videos: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> float:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2Processor
 from training.collator import PreTrainingCollator
+from training.linear_classifier import LinearClassifier
 from training.narrated_shapes.captions import ATTRIBUTES, attribute_queries
 from training.narrated_shapes.corpus import Corpus
 from training.sources.clip_dataset import ClipDataset
@@ -26,7 +27,7 @@ from training.sources.webvid import WebVid
 
 TOP = 5
 NUM_PROBE_CLIPS = 1500  # training clips that the linear probe is fitted on
-PROBE_L2 = 3e-3
+PROBE_PENALTY = 6e-3
 _BATCH_SIZE = 64
 
 
@@ -86,22 +87,9 @@ def linear_probe(
 
     Chance is the share of the most frequent class.
     """
-    mean, std = train_embeds.mean(0), train_embeds.std(0) + 1e-6
-    inputs, targets = (train_embeds - mean) / std, torch.as_tensor(train_labels, device=train_embeds.device)
-    probe = nn.Linear(inputs.shape[1], num_classes, device=inputs.device)
-    nn.init.zeros_(probe.weight)
-    nn.init.zeros_(probe.bias)
-    optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=60, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(probe(inputs), targets) + PROBE_L2 * probe.weight.square().sum()
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(closure)
-    predicted = probe((embeds - mean) / std).argmax(dim=1).cpu().numpy()
+    classifier = LinearClassifier(train_embeds, num_classes)
+    classifier.fit(train_embeds, torch.as_tensor(train_labels, device=train_embeds.device), PROBE_PENALTY)
+    predicted = classifier.scores(embeds).argmax(dim=1).cpu().numpy()
     most_frequent = np.bincount(labels, minlength=num_classes).max() / len(labels)
     return {"model": float((predicted == labels).mean()), "chance": float(most_frequent)}
 

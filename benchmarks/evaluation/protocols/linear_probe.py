@@ -7,14 +7,17 @@ Axes: N videos, C classes, D width of embeddings.
 """
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from benchmarks.evaluation.annotations.recognition import RecognitionSet
 from benchmarks.evaluation.embeddings.sources import Source, VideoEmbeddings
-from benchmarks.evaluation.protocols.linear_classifier import MAX_ITERATIONS, PENALTIES, LinearClassifier
 from benchmarks.evaluation.protocols.recognition import RecognitionResult, judge, labels_of
+from training.linear_classifier import MAX_ITERATIONS, LinearClassifier
 
 VALIDATION_RATIO = 0.2
+# Strengths of the penalty tried, on the mean loss: from "ignore the features" to "fit as you like".
+PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 
 def run_linear_probe(
@@ -44,10 +47,11 @@ def run_linear_probe(
     test_videos = source.embed_videos(test.videos, allow_missing=allow_missing)
     labels, test_labels = labels_of(train, train_videos), labels_of(test, test_videos)
     check_classes(labels, train.classes)
+    features, test_features = (torch.tensor(each.values, device=device) for each in (train_videos, test_videos))
     first, runs = None, []
     for seed in seeds:
-        penalty, validation = choose_penalty(train_videos.values, labels, len(train.classes), seed, device)
-        scores = train_and_score(train_videos.values, labels, test_videos.values, len(train.classes), penalty, device)
+        penalty, validation = choose_penalty(features, labels, len(train.classes), seed)
+        scores = train_and_score(features, labels, test_features, len(train.classes), penalty)
         result = judge(scores, test_labels, test_videos, [test.classes] * len(test_labels), seed)
         first = first or result
         top_1 = result.metrics["top_1"]["value"]
@@ -68,35 +72,34 @@ def check_classes(labels: np.ndarray, classes: tuple[str, ...]) -> None:
         )
 
 
-def choose_penalty(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, device: str
-) -> tuple[float, float]:
+def choose_penalty(features: torch.Tensor, labels: np.ndarray, num_classes: int, seed: int) -> tuple[float, float]:
     """Return the penalty with the best top-1 on a validation part of the training rows, and that top-1.
 
     Of equally good ones the strongest. The part is drawn class by class.
     """
-    is_validation = draw_validation_part(labels, seed)
-    fitted, held_out = np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
-    classifier = LinearClassifier(features, num_classes, device)
+    is_held_out = torch.from_numpy(draw_validation_part(labels, seed)).to(features.device)
+    targets = torch.from_numpy(labels).to(features.device)
+    fitted, held_out = ((features[rows], targets[rows]) for rows in (~is_held_out, is_held_out))
+    classifier = LinearClassifier(features, num_classes)
     best = (0.0, PENALTIES[0])
-    with _progress(len(PENALTIES), f"choosing the penalty, seed {seed}") as step:
+    with _progress(len(PENALTIES), f"choosing the penalty, seed {seed}") as bar:
         for penalty in PENALTIES:
-            classifier.fit(features, labels, penalty, fitted, step)
-            correct = classifier.scores(features, held_out).argmax(axis=1) == labels[held_out]
-            best = max(best, (float(correct.mean()), penalty))
+            classifier.fit(*fitted, penalty, bar.update)
+            is_right = classifier.scores(held_out[0]).argmax(dim=1) == held_out[1]
+            best = max(best, (float(is_right.float().mean()), penalty))
     return best[1], best[0]
 
 
 def train_and_score(
-    features: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int, penalty: float, device: str
+    features: torch.Tensor, labels: np.ndarray, test: torch.Tensor, num_classes: int, penalty: float
 ) -> np.ndarray:
     """Return scores (N, C) of test rows; the classifier trains on all training rows from the strongest penalty down."""
-    classifier = LinearClassifier(features, num_classes, device)
+    classifier, targets = LinearClassifier(features, num_classes), torch.from_numpy(labels).to(features.device)
     path = [value for value in PENALTIES if value >= penalty]
-    with _progress(len(path), "training the classifier") as step:
+    with _progress(len(path), "training the classifier") as bar:
         for value in path:
-            classifier.fit(features, labels, value, on_iteration=step)
-    return classifier.scores(test)
+            classifier.fit(features, targets, value, bar.update)
+    return classifier.scores(test).cpu().numpy()
 
 
 def draw_validation_part(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -109,14 +112,6 @@ def draw_validation_part(labels: np.ndarray, seed: int) -> np.ndarray:
     return chosen
 
 
-class _progress:
-    """A bar of passes over the features; the end it shows is the most that there can be."""
-
-    def __init__(self, num_fits: int, text: str):
-        self.bar = tqdm(total=num_fits * MAX_ITERATIONS, desc=text, unit="pass", leave=False)
-
-    def __enter__(self):
-        return self.bar.update
-
-    def __exit__(self, *_):
-        self.bar.close()
+def _progress(num_fits: int, text: str) -> tqdm:
+    """Return a bar of passes over the features; the end it shows is the most that there can be."""
+    return tqdm(total=num_fits * MAX_ITERATIONS, desc=text, unit="pass", leave=False)
