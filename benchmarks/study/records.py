@@ -1,10 +1,8 @@
 """The record of a comparison: every setting, every run, and the tables and the picture made from them."""
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.records import COMPLETE, PARTIAL, write_record
+from benchmarks.records import COMPLETE, PARTIAL, make_record, write_record
 from benchmarks.study.comparisons import COMPARISONS
 from benchmarks.study.summary import markdown, summarize_runs
 
@@ -21,19 +19,18 @@ def write_comparison(folder: Path, name: str, study: dict, arms: list[str], runs
         arms: in order; the first is the one that others are compared with.
         runs: those that are done, of `num_planned`.
     """
-    record = {
-        "command": f"python -m benchmarks.study --only {name}",
-        "state": COMPLETE if len(runs) == num_planned else PARTIAL,
-        "runs_done": len(runs),
-        "runs_planned": num_planned,
-        "intervals": "mean over seeds, half width of the 95 % interval by Student's t",
-        "reference_arm": arms[0],
-        "summary": summarize_runs(runs, arms),
-        "study": study,
-        "runs": runs,
-        "versions": {"python": platform.python_version()}
-        | {library: version(library) for library in ("torch", "transformers", "numpy")},
-    }
+    record = make_record(
+        "benchmarks.study",
+        arguments=["--only", name],
+        state=COMPLETE if len(runs) == num_planned else PARTIAL,
+        runs_done=len(runs),
+        runs_planned=num_planned,
+        intervals="mean over seeds, half width of the 95 % interval by Student's t",
+        reference_arm=arms[0],
+        summary=summarize_runs(runs, arms),
+        study=study,
+        runs=runs,
+    )
     write_record(folder / f"{name}.json", record)
     (folder / f"{name}.md").write_text(_page(name, record), encoding="utf-8")
     draw(name, record["summary"], folder / f"{name}.png")
