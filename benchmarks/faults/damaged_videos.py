@@ -1,11 +1,10 @@
-"""Reads randomly mutated copies of video files in subprocesses: frames or a clear error, never anything else.
+"""Read randomly mutated copies of video files in another process: frames or a clear error, never anything else.
 
-    python -m benchmarks.faults.damaged_videos --sources ../shared/clips --num_mutations 1000 \
+    python -m benchmarks.faults.damaged_videos --sources my_videos --num_mutations 1000 \
         --record benchmarks/records/video_reading_fuzz.json
 
-Each mutation is a function of (seed, number), so a failure can be made again with --first NUMBER --num_mutations 1. A
-subprocess reads a batch of them under an address-space limit, and says which one it is at before it begins; one that
-dies or stays silent for too long is a crash or a hang of that mutation.
+Each mutation is a function of (seed, number), so a failure can be made again with --first NUMBER --num_mutations 1. The
+process has an address-space limit; where it dies or takes too long, that is a crash or a hang of the mutation.
 """
 
 import argparse
@@ -14,18 +13,19 @@ import json
 import os
 import random
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+from pebble import ProcessExpired, ProcessPool
+from tqdm import tqdm
 
 from benchmarks.records import make_record, write_record
 from benchmarks.speed.reading.video_files import ENCODERS, make_file
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video
 from processing.video_files import find_videos
+from training.runtime.worker_processes import worker_context
 
-BATCH_SIZE = 50
-SILENT_SECONDS = 90
+MAX_SECONDS = 90
 MEMORY_LIMIT_BYTES = 6 * 2**30  # of addresses; torch alone reserves about 4 GiB
 NUM_FRAMES = 12
 
@@ -53,55 +53,44 @@ def mutate(data: bytes, generator: random.Random) -> bytes:
     return bytes(copy) or b"\0"
 
 
-def read_batch(sources: list[Path], seed: int, first: int, num_mutations: int) -> None:
-    """The subprocess: prints one line before and one after each mutation."""
+def limit_memory() -> None:
+    """Prepare the process that reads."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # FFmpeg complains about every broken byte
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    limits = VideoLimits(max_decode_seconds=30, max_memory_bytes=2**30)
-    for number in range(first, first + num_mutations):
-        print(json.dumps({"number": number}), flush=True)
-        generator = random.Random(f"{seed} {number}")
-        data = mutate(generator.choice(sources).read_bytes(), generator)
-        started = time.monotonic()
-        try:
-            frames, metadata = read_video(
-                data,
-                lambda metadata: interval_midpoint_indices(metadata.total_num_frames, NUM_FRAMES),
-                strict=generator.random() < 0.5,
-                limits=limits,
-            )
-            enough = len(frames) == min(NUM_FRAMES, metadata.total_num_frames)
-            outcome, detail = ("frames" if enough else "silently short"), metadata.reading_method
-        except VideoReadingError as error:
-            outcome, detail = "error", str(error).split(":", 1)[-1].strip()[:60]
-        except Exception as error:
-            outcome, detail = "other exception", repr(error)[:200]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        seconds = time.monotonic() - started
-        print(json.dumps({"outcome": outcome, "detail": detail, "seconds": seconds, "peak": peak}), flush=True)
 
 
-def run_batch(arguments: argparse.Namespace, first: int, num_mutations: int) -> list[dict]:
-    """The outcomes of one batch; restarts behind a mutation that killed its subprocess."""
-    outcomes: list[dict] = []
-    while len(outcomes) < num_mutations:
-        command = [sys.executable, "-m", "benchmarks.faults.damaged_videos", "--worker"]
-        command += ["--sources", *map(str, arguments.sources), "--cache_dir", str(arguments.cache_dir)]
-        command += ["--seed", str(arguments.seed), "--first", str(first + len(outcomes))]
-        command += ["--num_mutations", str(num_mutations - len(outcomes))]
-        try:
-            limit = SILENT_SECONDS * (num_mutations - len(outcomes))
-            done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
-            output, failure = done.stdout, f"crash {done.returncode}"
-        except subprocess.TimeoutExpired as expired:
-            output, failure = (expired.stdout or b"").decode(), "hang"
-        lines = [json.loads(line) for line in output.splitlines()]
-        finished = [line for line in lines if "outcome" in line]
-        outcomes += finished
-        if len(outcomes) < num_mutations:
-            outcomes.append({"outcome": failure, "detail": str(lines[-1:]), "seconds": 0.0, "peak": 0})
-    for offset, outcome in enumerate(outcomes):
-        outcome["number"] = first + offset
+def read_mutation(sources: list[Path], seed: int, number: int) -> dict:
+    """Return what reading a mutation gave."""
+    generator = random.Random(f"{seed} {number}")
+    data = mutate(generator.choice(sources).read_bytes(), generator)
+    started = time.monotonic()
+    try:
+        frames, metadata = read_video(
+            data,
+            lambda metadata: interval_midpoint_indices(metadata.total_num_frames, NUM_FRAMES),
+            strict=generator.random() < 0.5,
+            limits=VideoLimits(max_decode_seconds=30, max_memory_bytes=2**30),
+        )
+        enough = len(frames) == min(NUM_FRAMES, metadata.total_num_frames)
+        outcome, detail = ("frames" if enough else "silently short"), metadata.reading_method
+    except VideoReadingError as error:
+        outcome, detail = "error", str(error).split(":", 1)[-1].strip()[:60]
+    except Exception as error:
+        outcome, detail = "other exception", repr(error)[:200]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"outcome": outcome, "detail": detail, "seconds": time.monotonic() - started, "peak": peak}
+
+
+def read_mutations(sources: list[Path], seed: int, numbers: range) -> list[dict]:
+    """Return the outcomes of mutations; a crash or a hang costs one of them."""
+    outcomes = []
+    with ProcessPool(1, initializer=limit_memory, context=worker_context("processing")) as pool:
+        for number in tqdm(numbers, desc="mutations"):
+            try:
+                found = pool.schedule(read_mutation, (sources, seed, number), timeout=MAX_SECONDS).result()
+            except (ProcessExpired, TimeoutError) as error:
+                found = {"outcome": type(error).__name__, "detail": str(error), "seconds": 0.0, "peak": 0}
+            outcomes.append(found | {"number": number})
     return outcomes
 
 
@@ -120,17 +109,10 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", type=Path)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sources = collect_sources(arguments)
-    if arguments.worker:
-        read_batch(sources, arguments.seed, arguments.first, arguments.num_mutations)
-        return
-    outcomes: list[dict] = []
-    end = arguments.first + arguments.num_mutations
-    for first in range(arguments.first, end, BATCH_SIZE):
-        outcomes += run_batch(arguments, first, min(BATCH_SIZE, end - first))
-        print(len(outcomes), dict(collections.Counter(outcome["outcome"] for outcome in outcomes)), flush=True)
+    numbers = range(arguments.first, arguments.first + arguments.num_mutations)
+    outcomes = read_mutations(sources, arguments.seed, numbers)
     counts = collections.Counter(outcome["outcome"] for outcome in outcomes)
     details = collections.Counter(f"{outcome['outcome']}: {outcome['detail']}" for outcome in outcomes)
     record = make_record(
