@@ -14,6 +14,7 @@ import os
 import random
 import resource
 import time
+from concurrent.futures import TimeoutError
 from pathlib import Path
 
 from pebble import ProcessExpired, ProcessPool

@@ -137,7 +137,7 @@ def check_in_processes(
 def _result(future: concurrent.futures.Future, candidate: Candidate, limit_seconds: float) -> VideoCheck:
     try:
         return future.result()
-    except TimeoutError:
+    except concurrent.futures.TimeoutError:  # another class before Python 3.11
         detail = f"checking it took more than {limit_seconds:g} s"
     except ProcessExpired:
         detail = "the process that read it died"
