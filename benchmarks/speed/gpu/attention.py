@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks.speed.towers.measure import distance
 from benchmarks.speed.towers.timing import time_alternately
-from benchmarks.speed.towers.workloads import draw_batch, make_model
+from benchmarks.speed.towers.workloads import distance, draw_batch, make_model
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 
 # Two orders of the same bfloat16 sums in twelve blocks; either is 0.01 from the float32 result.

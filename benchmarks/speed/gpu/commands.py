@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.speed.towers.measure import distance
+from benchmarks.speed.towers.workloads import distance
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2Model
 from training.runtime.run_folder import RESULTS_FILE
 

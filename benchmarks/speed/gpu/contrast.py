@@ -9,8 +9,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from benchmarks.speed.towers.measure import distance
-from benchmarks.speed.towers.workloads import draw_batch, make_model
+from benchmarks.speed.towers.workloads import distance, draw_batch, make_model
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from training.contrast.chunked_contrast import backward_in_chunks
 

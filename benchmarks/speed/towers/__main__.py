@@ -4,21 +4,96 @@
     python -m benchmarks.speed.towers --parts video --device cuda --presets b16 h14 --dtypes bfloat16
 
 Contenders take turns; equality with the reference is asserted in the same run; MFU is the share of a square matrix
-product's speed on the same device in the same run. Writes a JSON record, and prints its table.
+product's speed on the same device in the same run. Writes a JSON record after each row, and prints its table.
 """
 
 import argparse
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from benchmarks.speed.towers.measure import PARTS, Measurement
-from benchmarks.speed.towers.table import format_table
-from benchmarks.speed.towers.timing import CLOCKS
+from benchmarks.records import make_record, write_record
+from benchmarks.speed.towers.timing import CLOCKS, matmul_peak, time_alternately
+from benchmarks.speed.towers.workloads import (
+    OURS,
+    REFERENCE,
+    Workload,
+    assert_equal,
+    make_model,
+    text_forward,
+    training_step,
+    video_forward,
+)
+
+PARTS = {"video": "video tower", "text": "text tower, 8 texts per video", "step": "training step"}
+RECORDS = Path("benchmarks/records/tower_speed")
+
+
+def make_workload(part: str, preset: str, dtype: torch.dtype, batch_size: int, options: argparse.Namespace) -> Workload:
+    """Return what a row times."""
+    model = make_model(preset, torch.device(options.device), options.num_layers)
+    if part == "video":
+        return video_forward(model, batch_size, dtype, options.compile)
+    if part == "text":
+        return text_forward(model, 8 * batch_size, dtype)
+    return training_step(model, preset, batch_size, dtype)
+
+
+def measure_rows(options: argparse.Namespace, peaks: dict[str, float]) -> Iterator[dict]:
+    """Yield a row for each part, preset, batch size and dtype.
+
+    Args:
+        peaks: FLOP/s of matrix products by dtype.
+    """
+    device = torch.device(options.device)
+    for part, preset, batch_size in itertools.product(options.parts, options.presets, options.batch_sizes):
+        exact = make_workload(part, preset, torch.float32, batch_size, options).outputs[REFERENCE]().float()
+        for dtype in options.dtypes:
+            workload = make_workload(part, preset, getattr(torch, dtype), batch_size, options)
+            distances = assert_equal(workload, exact, dtype)
+            timings = time_alternately(workload.contenders, device, options.repeats, options.clock)
+            results = {
+                name: timing.record()
+                | {
+                    "mfu": round(workload.flops / timing.median / peaks[dtype], 3),
+                    "speedup": round(timings[REFERENCE].median / timing.median, 2),
+                }
+                for name, timing in timings.items()
+            }
+            row = {"part": part, "preset": preset, "dtype": dtype, "batch_size": batch_size}
+            yield row | {"gflop": round(workload.flops / 1e9, 1), "distances": distances, "results": results}
+
+
+def format_table(rows: list[dict]) -> str:
+    """Return the rows as Markdown, a line per contender beside the reference."""
+    lines = [
+        "| | size | dtype | batch | the release's way | TVTSv2 | times as fast | peak memory | MFU |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        slow = row["results"][REFERENCE]
+        for name, ours in row["results"].items():
+            if name == REFERENCE:
+                continue
+            cells = (
+                PARTS[row["part"]] + ("" if name == OURS else f", {name.removeprefix(OURS).strip(' ,')}"),
+                row["preset"],
+                row["dtype"],
+                row["batch_size"],
+                f"{slow['median_ms']:,.0f} ms",
+                f"{ours['median_ms']:,.0f} ms",
+                f"{ours['speedup']:.2f}",
+                f"{ours['peak_mib'] / max(slow['peak_mib'], 1e-9):.0%}",
+                f"{ours['mfu']:.0%}",
+            )
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
-    """Measure what the command line asks for, writing the record after each row."""
+    """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.speed.towers",
         description=__doc__,
@@ -26,7 +101,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--presets", nargs="+", default=["b16"], choices=["tiny", "b32", "b16", "h14"])
-    parser.add_argument("--parts", nargs="+", default=["video", "text", "step"], choices=list(PARTS))
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--repeats", type=int, default=5)
@@ -40,9 +115,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
-    measurement = Measurement(options)
-    measurement.run()
-    print(format_table(measurement.rows))
+    device, rows = torch.device(options.device), []
+    peaks = {name: matmul_peak(device, getattr(torch, name), clock=options.clock) for name in options.dtypes}
+    tflops = {name: round(peak / 1e12, 3) for name, peak in peaks.items()}
+    for row in measure_rows(options, peaks):
+        rows.append(row)
+        record = make_record(
+            "benchmarks.speed.towers", device=device, matmul_peak_tflops=tflops, clock=options.clock, rows=rows
+        )
+        write_record(options.record or RECORDS / f"{device.type}.json", record)
+    print(format_table(rows))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ RECIPES = Path(__file__).parents[3] / "training" / "configs"
 NUM_TRANSCRIPT_TOKENS = 24  # 12 seconds of speech a transcript at most; the processor pads to the longest of a batch
 
 
+# Relative distance of what is compared. In bfloat16 it is the distance of either from the float32 result, and ours may
+# be no further from it than the reference is, but for this factor of chance and one rounding: a loss is one number.
+FLOAT32_TOLERANCE = 1e-4
+BFLOAT16_FACTOR, BFLOAT16_ROUNDING = 1.5, 2**-9
+
+
 @dataclass
 class Workload:
     """Contenders by name, the tensors by which they are compared, and the FLOPs that the task takes."""
@@ -35,8 +41,26 @@ class Workload:
     flops: int
 
 
+def assert_equal(workload: Workload, exact: torch.Tensor, dtype: str) -> dict[str, float]:
+    """Return each contender's distance from the reference's float32 result.
+
+    Raises:
+        AssertionError: ours is further away than its dtype's rounding explains.
+    """
+    distances = {name: distance(output().float(), exact) for name, output in workload.outputs.items()}
+    limit = FLOAT32_TOLERANCE if dtype == "float32" else BFLOAT16_FACTOR * distances[REFERENCE] + BFLOAT16_ROUNDING
+    for name, value in distances.items():
+        assert value <= limit, f"{name} in {dtype} is {value:.2g} away from the reference, more than {limit:.2g}"
+    return {name: float(f"{value:.2g}") for name, value in distances.items()}
+
+
+def distance(output: torch.Tensor, exact: torch.Tensor) -> float:
+    """Return the length of the difference relative to the length of `exact`."""
+    return ((output - exact).norm() / exact.norm()).item()
+
+
 def make_model(preset: str, device: torch.device, num_layers: int | None = None) -> TVTSv2ForPreTraining:
-    """Returns a model of random float32 weights, time attention included (which starts at zero, and costs the same)."""
+    """Return a model of random float32 weights, time attention included (which starts at zero, and costs the same)."""
     torch.manual_seed(0)
     config = TVTSv2Config.from_preset(preset)
     if num_layers is not None:
@@ -52,7 +76,7 @@ def make_model(preset: str, device: torch.device, num_layers: int | None = None)
 def video_forward(
     model: TVTSv2ForPreTraining, batch_size: int, dtype: torch.dtype, with_compiled: bool = False
 ) -> Workload:
-    """Returns the embedding of `batch_size` videos; `with_compiled` enters the tower a second time, compiled."""
+    """Return the embedding of `batch_size` videos; `with_compiled` enters the tower a second time, compiled."""
     vision, device = model.config.vision_config, model.device
     model = copy.deepcopy(model).to(dtype)
     reference = ReleaseStyleModel(model)
@@ -70,7 +94,7 @@ def video_forward(
 
 
 def text_forward(model: TVTSv2ForPreTraining, batch_size: int, dtype: torch.dtype) -> Workload:
-    """Returns the embedding of `batch_size` texts of `NUM_TRANSCRIPT_TOKENS` tokens."""
+    """Return the embedding of `batch_size` texts of `NUM_TRANSCRIPT_TOKENS` tokens."""
     model = copy.deepcopy(model).to(dtype)
     reference = ReleaseStyleModel(model)
     ids = draw_texts(model.config, (batch_size,)).to(model.device)
@@ -83,7 +107,7 @@ def text_forward(model: TVTSv2ForPreTraining, batch_size: int, dtype: torch.dtyp
 
 
 def training_step(model: TVTSv2ForPreTraining, preset: str, batch_size: int, dtype: torch.dtype) -> Workload:
-    """Returns a step on `batch_size` videos of four transcripts: forward, backward and AdamW, by the preset's recipe.
+    """Return a step on `batch_size` videos of four transcripts: forward, backward and AdamW, by the preset's recipe.
 
     In bfloat16 the weights stay float32 and autocast computes, as in training. Ours takes AdamW's fused form, which
     Trainer chooses; the reference takes PyTorch's default.
@@ -127,7 +151,7 @@ def _adamw(rates: dict) -> dict:
 
 
 def draw_texts(config: TVTSv2Config, shape: tuple[int, ...]) -> torch.Tensor:
-    """Returns random token ids (*shape, tokens), each row ended by the end-of-text token."""
+    """Return random token ids (*shape, tokens), each row ended by the end-of-text token."""
     text = config.text_config
     generator = torch.Generator().manual_seed(0)
     num_tokens = min(NUM_TRANSCRIPT_TOKENS, NUM_TEXT_POSITIONS, text.max_position_embeddings)
@@ -137,7 +161,7 @@ def draw_texts(config: TVTSv2Config, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def draw_batch(config: TVTSv2Config, batch_size: int, mask_ratio: float, device: torch.device) -> dict:
-    """Returns a pre-training batch of random videos, texts and masks."""
+    """Return a pre-training batch of random videos, texts and masks."""
     vision, rng = config.vision_config, np.random.default_rng(0)
     shape = (batch_size, vision.num_frames, vision.num_channels, vision.image_size, vision.image_size)
     batch = {
@@ -153,13 +177,13 @@ def draw_batch(config: TVTSv2Config, batch_size: int, mask_ratio: float, device:
 
 
 def weightless_twin(model: TVTSv2ForPreTraining) -> TVTSv2ForPreTraining:
-    """Returns the same model on the meta device, with a configuration of its own: what is set there stays there."""
+    """Return the same model on the meta device, with a configuration of its own: what is set there stays there."""
     with torch.device("meta"):
         return TVTSv2ForPreTraining(copy.deepcopy(model.config))
 
 
 def count_flops(model: PreTrainedModel, *inputs: torch.Tensor) -> int:
-    """Returns the FLOPs of the matrix products of `model(*inputs)`, both on the meta device; `model` turns eager."""
+    """Return the FLOPs of the matrix products of `model(*inputs)`, both on the meta device; `model` turns eager."""
     # Fused attention has no count on every device; eager attention does the same products one by one.
     model.set_attn_implementation("eager")
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from benchmarks.speed.towers.measure import assert_equal
-from benchmarks.speed.towers.table import format_table
+from benchmarks.speed.towers.__main__ import format_table
 from benchmarks.speed.towers.timing import time_alternately
 from benchmarks.speed.towers.workloads import (
     OURS,
     REFERENCE,
+    assert_equal,
     make_model,
     text_forward,
     training_step,
