@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks.speed.gpu.contrast import backward, flat_gradient
 from benchmarks.speed.towers.timing import time_alternately
 from benchmarks.speed.towers.workloads import distance, draw_batch, make_model
-from modeling_tvtsv2 import TVTSv2ForPreTraining
 
 # Two orders of the same bfloat16 sums in twelve blocks; either is 0.01 from the float32 result.
 BFLOAT16_DISTANCE = 0.03
@@ -26,12 +26,14 @@ def check_flex_attention(setting, report: Callable) -> None:
     model = make_model("tiny" if setting.is_small else "b16", device, num_layers=2).train()
     del model.text_model.encoder.layers[2:]
     batch = draw_batch(model.config, 2 if setting.is_small else 8, 0.5, device)
-    gradients = {"exact": _gradients(model, batch, torch.float32)}
+    backward(model, batch, None, torch.float32)
+    gradients = {"exact": flat_gradient(model)}
     steps = {}
     for implementation in ("sdpa", "flex_attention"):
         model.set_attn_implementation(implementation)
         started = time.perf_counter()
-        gradients[implementation] = _gradients(model, batch, torch.bfloat16)
+        backward(model, batch, None)
+        gradients[implementation] = flat_gradient(model)
         report(f"{implementation}_first_step_seconds", round(time.perf_counter() - started, 2))
     distances = {name: distance(gradients[name], gradients["exact"]) for name in ("sdpa", "flex_attention")}
     report("distance_from_float32", distances)
@@ -39,21 +41,11 @@ def check_flex_attention(setting, report: Callable) -> None:
 
     def step(implementation: str) -> None:
         model.set_attn_implementation(implementation)
-        _gradients(model, batch, torch.bfloat16)
+        backward(model, batch, None)
 
     steps = {name: (lambda name=name: step(name)) for name in ("sdpa", "flex_attention")}
     timings = time_alternately(steps, device, setting.repeats)
     report("steps", {name: timing.record() for name, timing in timings.items()})
-
-
-def _gradients(model: TVTSv2ForPreTraining, batch: dict, dtype: torch.dtype) -> torch.Tensor:
-    """Return the gradient of all parameters as one float32 vector."""
-    model.zero_grad()
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        loss = model(**batch).loss
-    loss.backward()
-    grads = [parameter.grad.flatten().float() for parameter in model.parameters() if parameter.grad is not None]
-    return torch.cat(grads)
 
 
 def _embedding(setting, batch_size: int) -> tuple[Callable[[], torch.Tensor], torch.nn.Module, torch.Tensor]:

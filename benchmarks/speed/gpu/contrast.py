@@ -20,10 +20,10 @@ def measure_memory(setting, report: Callable) -> None:
     model = make_model(*(("tiny", device, 1) if setting.is_small else ("b16", device))).train()
     whole, chunked, chunk_size = ((2,), (2, 4), 2) if setting.is_small else ((16, 32, 64, 128), (64, 1024, 4096), 32)
     batch = expanded_batch(model, whole[0], device)
-    _backward(model, batch, None, torch.float32)
-    exact = _flat_gradient(model)
-    _backward(model, batch, max(1, whole[0] // 4), torch.float32)
-    report("distance_of_chunked_gradient_float32", distance(_flat_gradient(model), exact))
+    backward(model, batch, None, torch.float32)
+    exact = flat_gradient(model)
+    backward(model, batch, max(1, whole[0] // 4), torch.float32)
+    report("distance_of_chunked_gradient_float32", distance(flat_gradient(model), exact))
     del exact
     for batch_size, chunk in [*((size, None) for size in whole), *((size, chunk_size) for size in chunked)]:
         name = f"batch_{batch_size}" + ("" if chunk is None else f"_chunks_of_{chunk}")
@@ -48,9 +48,10 @@ def expanded_batch(model: TVTSv2ForPreTraining, batch_size: int, device: torch.d
     )
 
 
-def _backward(
+def backward(
     model: TVTSv2ForPreTraining, batch: dict, chunk_size: int | None, dtype: torch.dtype = torch.bfloat16
 ) -> None:
+    """Compute the gradient of a batch, in chunks of so many videos or whole."""
     model.zero_grad()
     with torch.autocast(model.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         if chunk_size is None:
@@ -74,7 +75,7 @@ def _measure_gradient(model: TVTSv2ForPreTraining, batch: dict, chunk_size: int 
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
     started = time.perf_counter()
-    _backward(model, batch, chunk_size)
+    backward(model, batch, chunk_size)
     if on_cuda:
         torch.cuda.synchronize()
     seconds = round(time.perf_counter() - started, 2)
@@ -82,7 +83,8 @@ def _measure_gradient(model: TVTSv2ForPreTraining, batch: dict, chunk_size: int 
     return {"seconds": seconds, "peak_gib_beyond_the_weights": round(peak / 2**30, 2)}
 
 
-def _flat_gradient(model: torch.nn.Module) -> torch.Tensor:
+def flat_gradient(model: torch.nn.Module) -> torch.Tensor:
+    """Return the gradient of all parameters as one float32 vector."""
     gradients = (parameter.grad for parameter in model.parameters() if parameter.grad is not None)
     return torch.cat([_whole(gradient).flatten().float() for gradient in gradients])
 
@@ -100,8 +102,8 @@ def check_fsdp2(setting, report: Callable) -> None:
     device = torch.device(setting.device)
     model = make_model(*(("tiny", device, 1) if setting.is_small else ("b16", device))).train()
     batch = draw_batch(model.config, 2 if setting.is_small else 12, 0.5, device)
-    _backward(model, batch, None, torch.float32)
-    exact = _flat_gradient(model)
+    backward(model, batch, None, torch.float32)
+    exact = flat_gradient(model)
     names = [name for name, parameter in model.named_parameters() if parameter.grad is not None]
     with tempfile.TemporaryDirectory() as folder:
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -111,9 +113,9 @@ def check_fsdp2(setting, report: Callable) -> None:
                 if type(module).__name__ in model._no_split_modules:
                     fully_shard(module)
             fully_shard(model)
-            _backward(model, batch, None, torch.float32)
+            backward(model, batch, None, torch.float32)
             assert names == [name for name, parameter in model.named_parameters() if parameter.grad is not None]
-            apart = distance(_flat_gradient(model), exact)
+            apart = distance(flat_gradient(model), exact)
             report("distance_of_sharded_gradient_float32", apart)
             assert apart < 1e-4, f"gradients differ by {apart}"
             report("step", _measure_step(model, batch))

@@ -2,7 +2,6 @@
 
 import ctypes
 import gc
-import resource
 import statistics
 import sys
 import time
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from modeling_tvtsv2.fast_linear import linear
+from training.callbacks.progress import peak_memory_bytes
 
 _RESET_PEAK = "/proc/self/clear_refs"
 
@@ -30,7 +30,7 @@ class Timing:
         return statistics.median(self.seconds)
 
     def record(self) -> dict:
-        """Returns what a record keeps: median, extremes and peak memory."""
+        """Return what a record keeps: median, extremes and peak memory."""
         return {
             "median_ms": round(self.median * 1e3, 3),
             "min_ms": round(min(self.seconds) * 1e3, 3),
@@ -48,7 +48,7 @@ CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 def time_alternately(
     contenders: dict[str, Callable], device: torch.device, repeats: int, clock: str = "wall"
 ) -> dict[str, Timing]:
-    """Returns each contender's timing. They take turns, so that what slows the machine down meets all of them.
+    """Return each contender's timing. They take turns, so that what slows the machine down meets all of them.
 
     The first call of each warms up and is where its peak of memory is taken; it is not timed.
 
@@ -88,7 +88,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _peak_bytes(run: Callable, device: torch.device) -> int:
-    """Returns by how much memory grew at most while `run` ran."""
+    """Return by how much memory grew at most while `run` ran."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -97,24 +97,16 @@ def _peak_bytes(run: Callable, device: torch.device) -> int:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     gc.collect()
-    before = _reset_resident_peak()
+    _reset_resident_peak()
+    before = peak_memory_bytes(device)
     run()
-    return _resident_peak() - before
+    return peak_memory_bytes(device) - before
 
 
-def _reset_resident_peak() -> int:
-    """Starts the kernel's peak of this process anew where it can (Linux), and returns it."""
+def _reset_resident_peak() -> None:
+    """Start the kernel's peak of this process anew where it can (Linux)."""
     if sys.platform == "linux":
         # Freed memory that the allocator kept would hide what the next run takes.
         ctypes.CDLL(None).malloc_trim(0)
         with open(_RESET_PEAK, "w") as file:
             file.write("5")
-    return _resident_peak()
-
-
-def _resident_peak() -> int:
-    if sys.platform == "linux":
-        with open("/proc/self/status") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
