@@ -2,7 +2,7 @@
 
 Source: Zeng et al., arXiv 2305.14173, Tables 2 (zero-shot text-to-video retrieval), 3 (zero-shot recognition and
 multiple choice) and 4 (linear probe), as numbers in `paper/*.csv`: percent, median ranks, empty where the paper reports
-nothing. All numbers here are the paper's, most of them cited by it from others (`cited_from`).
+nothing. All numbers here are the paper's, most of them cited by it from others (column `cited_from`).
 """
 
 import csv
@@ -109,7 +109,6 @@ class Row:
         title: what `--paper_row` calls it; the same in all tables.
         numbers: the paper's, by column key and metric; absent where it reports nothing.
         marks: what sets its setting apart: single stream, more modalities.
-        cited_from: where the paper took the numbers; empty if it does not say.
     """
 
     title: str
@@ -117,7 +116,6 @@ class Row:
     numbers: dict[str, dict[str, float]]
     dual_softmax: bool = False
     marks: tuple[str, ...] = ()
-    cited_from: str = ""
 
 
 @cache
@@ -148,7 +146,6 @@ def _read_row(table: int, line: dict[str, str]) -> Row:
         numbers=numbers,
         dual_softmax=line.get("dsl") == "1",
         marks=tuple(mark for name, mark in marks.items() if line.get(name) == "1"),
-        cited_from=line.get("cited_from", ""),
     )
 
 
