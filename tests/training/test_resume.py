@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from tests.conftest import make_tiny_config
 from tests.support.processes import exit_codes, start_processes
-from tests.training.test_trainer import make_samples, train
+from tests.support.trainer_runs import make_samples, train
 from training.run_errors import check_finished, step_of_weights
 from training.trainer import TVTSv2Trainer
 

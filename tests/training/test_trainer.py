@@ -1,9 +1,8 @@
-"""TVTSv2Trainer: exact over processes, faithful to its rules, and open about what it saw."""
+"""TVTSv2Trainer in one process: faithful to its rules, and open about what it saw."""
 
 import copy
 import json
 import re
-import tempfile
 import traceback
 from types import SimpleNamespace
 
@@ -17,83 +16,13 @@ from transformers import TrainerCallback, TrainingArguments
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from processing import TVTSv2VideoProcessor
 from tests.conftest import make_tiny_config, randomized
-from tests.support.distributed_steps import (
-    loss_and_gradients,
-    make_joined_batch,
-    make_trainer,
-    part_of,
-    steps_in_processes,
-)
-from tests.support.processes import exit_codes, start_processes
+from tests.support.distributed_steps import make_joined_batch, make_trainer
+from tests.support.trainer_runs import KEY_BIAS, collate, make_samples, train
 from training.arguments import PreTrainingArguments
 from training.callbacks.plan_file import PLAN_FILE
 from training.evaluation import compute_metrics, retrieval_metrics, sorting_metrics
 from training.sources.unusable_videos import TooManyBrokenVideosError
 from training.trainer import TVTSv2Trainer
-
-FROZEN_RULES = [{"match": "text_model.encoder.layers.0.*", "frozen": True}, {"match": "*"}]
-
-
-def relative_error(one, other):
-    return float((one - other).norm() / other.norm().clamp_min(1e-30))
-
-
-def make_samples(num_samples, num_transcripts=4):
-    """A list of samples, their batch axis taken off."""
-    batch = make_joined_batch(num_samples, num_transcripts)
-    batch["pixel_values_videos"] = batch["pixel_values_videos"].float()
-    return [
-        {name: value for name, value in part_of(batch, index).items() if name != "num_broken"}
-        for index in range(num_samples)
-    ]
-
-
-def collate(samples):
-    batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0] if name != "video_ids"}
-    return {**batch, "video_ids": [sample["video_ids"] for sample in samples]}
-
-
-def train(
-    folder,
-    samples,
-    *,
-    model=None,
-    trainer_class=TVTSv2Trainer,
-    callbacks=None,
-    train_sampler=None,
-    eval_dataset=None,
-    processing_class=None,
-    resume_from=None,
-    **settings,
-):
-    """A trainer that has trained; settings as for PreTrainingArguments."""
-    model = model or TVTSv2ForPreTraining(
-        make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2})
-    )
-    defaults = {
-        "use_cpu": True,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "save_strategy": "no",
-        "per_device_train_batch_size": 4,
-        "lr_scheduler_type": "constant",
-        "learning_rate": 1e-3,
-        "parameter_rules": FROZEN_RULES,
-    }
-    args = PreTrainingArguments(output_dir=str(folder), **(defaults | settings))
-    trainer = trainer_class(
-        model,
-        args,
-        train_dataset=samples,
-        eval_dataset=eval_dataset,
-        data_collator=collate,
-        processing_class=processing_class,
-        callbacks=callbacks,
-        train_sampler=train_sampler,
-    )
-    trainer.train(resume_from_checkpoint=resume_from)
-    return trainer
-
 
 # --- uint8 frames ---
 
@@ -130,132 +59,6 @@ def test_frames_without_a_processor_are_refused(tmp_path):
         train(tmp_path, samples, max_steps=1)
 
 
-# --- several processes are one ---
-
-
-@pytest.mark.parametrize("num_transcripts", [4, 1])
-@pytest.mark.parametrize("batch_sizes", [(3, 2), (2, 1, 3)])
-def test_processes_equal_one_on_the_joined_batch(tmp_path, batch_sizes, num_transcripts):
-    processes = steps_in_processes(batch_sizes)
-    # There were as many, they knew of each other, and their gradients went through DDP.
-    assert len({seen["process_id"] for seen in processes}) == len(batch_sizes)
-    for seen in processes:
-        assert seen["world_size"] == seen["num_processes"] == len(batch_sizes) and seen["is_ddp"]
-
-    trainer = make_trainer(tmp_path)
-    alone = loss_and_gradients(trainer, trainer.model, make_joined_batch(sum(batch_sizes), num_transcripts))
-    losses = [seen[num_transcripts]["loss"] for seen in processes]
-    assert relative_error(torch.stack(losses).mean(), alone["loss"]) <= 1e-6
-    num_compared = 0
-    for name, gradient in alone["gradients"].items():
-        for seen in processes:
-            other = seen[num_transcripts]["gradients"][name]
-            assert (other is None) == (gradient is None), name
-            # What softmax cancels (a bias of all keys) is rounding alone.
-            if gradient is not None and gradient.norm() > 1e-8:
-                assert relative_error(other, gradient) <= 1e-6, name
-                num_compared += 1
-    assert num_compared > 40 * len(batch_sizes)
-
-
-def test_one_process_has_the_model_s_own_loss(tmp_path):
-    trainer = make_trainer(tmp_path)
-    batch = make_joined_batch(3)
-    loss, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
-    assert loss == outputs.loss and outputs.sorting_loss is not None
-    captions = make_joined_batch(3, num_transcripts=1)
-    loss, outputs = trainer.compute_loss(trainer.model, captions, return_outputs=True)
-    assert loss == outputs.contrastive_loss and outputs.sorting_loss is None
-
-
-class GradientRecorder(TrainerCallback):
-    """Keeps the gradients of every optimizer step."""
-
-    def __init__(self):
-        self.steps = []
-
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-        self.steps.append({name: gradient.clone() for name, gradient in gradients.items() if gradient is not None})
-
-
-def test_accumulated_batches_are_averaged(tmp_path):
-    samples = make_samples(4)
-    model = randomized(TVTSv2ForPreTraining(make_tiny_config()))
-    gradients = []
-    for batch in (samples[:2], samples[2:]):
-        model.zero_grad()
-        model(**{name: value for name, value in collate(batch).items() if name != "video_ids"}).loss.backward()
-        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
-    model.zero_grad()
-    recorder = GradientRecorder()
-    settings = {
-        "per_device_train_batch_size": 2,
-        "gradient_accumulation_steps": 2,
-        "max_grad_norm": 0.0,
-        "max_steps": 1,
-    }
-    rules = [{"match": "*"}]
-    sampler = SequentialSampler(samples)
-    train(
-        tmp_path, samples, model=model, callbacks=[recorder], train_sampler=sampler, parameter_rules=rules, **settings
-    )
-    assert len(recorder.steps) == 1 and recorder.steps[0].keys() == gradients[0].keys()
-    for name, gradient in recorder.steps[0].items():
-        mean = (gradients[0][name] + gradients[1][name]) / 2
-        assert torch.allclose(gradient, mean, rtol=1e-4, atol=1e-5), name
-
-
-def test_accumulation_in_two_processes_equals_one_on_the_joined_batches(tmp_path):
-    samples = make_samples(8)
-    in_two = accumulated_in_processes(2, num_samples=8)
-    assert [seen["world_size"] for seen in in_two] == [2, 2]
-    recorder = GradientRecorder()
-    settings = {"per_device_train_batch_size": 4, **ACCUMULATING}
-    model = randomized(TVTSv2ForPreTraining(make_tiny_config()))
-    model.load_state_dict(in_two[0]["start"])
-    train(tmp_path, samples, model=model, callbacks=[recorder], train_sampler=SequentialSampler(samples), **settings)
-    for seen in in_two:
-        assert seen["gradients"].keys() == recorder.steps[0].keys()
-        for name, gradient in recorder.steps[0].items():
-            if gradient.norm() > 1e-5:  # float32; less is rounding
-                assert relative_error(seen["gradients"][name], gradient) < 1e-3, name
-
-
-ACCUMULATING = {
-    "gradient_accumulation_steps": 2,
-    "max_grad_norm": 0.0,
-    "max_steps": 1,
-    "parameter_rules": [{"match": "*"}],
-}
-
-
-def accumulated_in_processes(num_processes: int, num_samples: int) -> list[dict]:
-    """What each process had before and after accumulating two batches of two samples."""
-    with tempfile.TemporaryDirectory() as folder:
-        processes = start_processes(num_processes, _accumulate, num_samples, folder)
-        assert exit_codes(processes, timeout_seconds=300) == [0] * num_processes
-        return [torch.load(f"{folder}/{rank}.pt") for rank in range(num_processes)]
-
-
-def _accumulate(num_samples: int, folder: str) -> None:
-    torch.manual_seed(0)
-    model, recorder = randomized(TVTSv2ForPreTraining(make_tiny_config())), GradientRecorder()
-    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    samples = make_samples(num_samples)
-    settings = {"per_device_train_batch_size": 2, "ddp_backend": "gloo", **ACCUMULATING}
-    trainer = train(
-        f"{folder}/run",
-        samples,
-        model=model,
-        callbacks=[recorder],
-        train_sampler=SequentialSampler(samples),
-        **settings,
-    )
-    seen = {"world_size": trainer.args.world_size, "start": start, "gradients": recorder.steps[0]}
-    torch.save(seen, f"{folder}/{trainer.args.process_index}.pt")
-
-
 def test_evaluation_leaves_no_trace_in_training(tmp_path):
     def weights(folder, **settings):
         torch.manual_seed(0)
@@ -273,9 +76,6 @@ def test_evaluation_leaves_no_trace_in_training(tmp_path):
 
 # --- rules ---
 
-# The scores of attention are (q + b)(k + b'): a bias of all keys adds the same to all scores of a query, and softmax
-# takes it away again. Its gradient is zero but for rounding.
-KEY_BIAS = re.compile(r".*\.k_proj\.bias")
 # Time attention starts with queries and keys of zero. Each one's gradient is proportional to the other: both stay
 # zero for ever, in the release too, and time attention averages over time with equal weights.
 TEMPORAL_SCORES = re.compile(r"vision_model\..*\.temporal_attn\.[qk]_proj\.(weight|bias)")
@@ -295,31 +95,6 @@ def test_frozen_parameters_stay_to_the_bit_and_all_others_move(tmp_path, start):
     assert len(frozen) == 16
     assert frozen <= unmoved and temporal <= unmoved
     assert {name for name in unmoved - frozen - temporal if not KEY_BIAS.fullmatch(name)} == set()
-
-
-def test_frozen_parameters_stay_to_the_bit_in_two_processes(tmp_path):
-    processes = start_processes(2, _train_in_process, str(tmp_path))
-    assert exit_codes(processes, timeout_seconds=300) == [0, 0]
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert first["world_size"] == second["world_size"] == 2
-    unmoved = {name for name, tensor in first["start"].items() if torch.equal(tensor, first["end"][name])}
-    frozen = {name for name in first["start"] if name.startswith("text_model.encoder.layers.0.")}
-    assert len(frozen) == 16 and frozen <= unmoved
-    assert all(KEY_BIAS.fullmatch(name) for name in unmoved - frozen)
-    assert all(torch.equal(tensor, second["end"][name]) for name, tensor in first["end"].items())
-
-
-def _train_in_process(folder: str) -> None:
-    torch.manual_seed(0)
-    config = make_tiny_config(text={"num_hidden_layers": 2}, vision={"num_hidden_layers": 2})
-    model = randomized(TVTSv2ForPreTraining(config))
-    start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    settings = {"per_device_train_batch_size": 2, "max_steps": 4, "weight_decay": 0.1, "ddp_backend": "gloo"}
-    settings["ddp_find_unused_parameters"] = False  # as with sources that have nothing but transcripts
-    trainer = train(f"{folder}/run", make_samples(8), model=model, **settings)
-    end = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    seen = {"world_size": trainer.args.world_size, "start": start, "end": end}
-    torch.save(seen, f"{folder}/{trainer.args.process_index}.pt")
 
 
 def test_frozen_parameters_get_no_gradient_and_no_optimizer_state(tmp_path):

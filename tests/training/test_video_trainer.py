@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from tests.support.paths import ROOT
-from tests.training.test_trainer import make_samples, train
+from tests.support.trainer_runs import make_samples, train
 from training.runtime.run_folder import LAST_SAVE_FILE, CheckpointError, RunFolder
 
 SAVING = {"save_strategy": "steps", "save_steps": 1}

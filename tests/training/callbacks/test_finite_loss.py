@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from tests.training.test_trainer import make_samples, train
+from tests.support.trainer_runs import make_samples, train
 from training.callbacks.finite_loss import FiniteLossGuard
 
 CPU = torch.device("cpu")

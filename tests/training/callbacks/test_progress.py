@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.training.test_trainer import make_samples, train
+from tests.support.trainer_runs import make_samples, train
 from training.callbacks.progress import TrainingProgress, contrastive_accuracy, peak_memory_bytes
 from training.flops import count_step_flops
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 from transformers import Trainer
 
-from tests.training.test_trainer import make_samples, train
+from tests.support.trainer_runs import make_samples, train
 from training.runtime.liveness import DataLoadingError, loading_errors_explained
 
 LONG = 100_000  # steps; left alone, such a run would take hours
