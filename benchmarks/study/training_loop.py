@@ -59,7 +59,6 @@ def train_clip(
     tokenizer: PreTrainedTokenizerFast,
     settings: ClipSettings,
     seed: int,
-    after_step: Callable[[int], None] = lambda step: None,
 ) -> list[float]:
     """Trains on pictures and what the written styles say of them, a style drawn for each pair of each batch.
 
@@ -75,7 +74,7 @@ def train_clip(
     batches = _endless_batches(len(stills.frames), settings.batch_size, rng)
     losses = []
     model.train()
-    for step in range(1, settings.num_steps + 1):
+    for _ in range(settings.num_steps):
         chosen = next(batches)
         styles = torch.from_numpy(rng.integers(len(WRITTEN), size=len(chosen)))
         ids = tokens[styles, torch.from_numpy(chosen)]
@@ -87,7 +86,6 @@ def train_clip(
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-        after_step(step)
     return losses
 
 
