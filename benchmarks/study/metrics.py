@@ -61,12 +61,12 @@ def linear_cka(one: np.ndarray, other: np.ndarray) -> float:
     return float(shared / np.sqrt(np.square(one.T @ one).sum() * np.square(other.T @ other).sum()))
 
 
-def neighbors_kept(now: np.ndarray, before: np.ndarray, num_neighbors: int = NUM_NEIGHBORS) -> float:
+def neighbors_kept(now: np.ndarray, before: np.ndarray) -> float:
     """Mean share, in [0, 1], of the nearest neighbors by cosine that two (N, D) sets have in common."""
     nearest = []
     for embeds in (now, before):
         similarities = embeds @ embeds.T
         np.fill_diagonal(similarities, -np.inf)
-        nearest.append(np.argsort(-similarities, axis=1, kind="stable")[:, :num_neighbors])
+        nearest.append(np.argsort(-similarities, axis=1, kind="stable")[:, :NUM_NEIGHBORS])
     shared = [len(np.intersect1d(one, other)) for one, other in zip(*nearest, strict=True)]
-    return float(np.mean(shared) / num_neighbors)
+    return float(np.mean(shared) / NUM_NEIGHBORS)

@@ -1,6 +1,6 @@
 """Bootstrap intervals: how far metrics would move with other videos of the same kind.
 
-Axes: N units (queries or videos), R resamples.
+Axis: N units (queries or videos).
 """
 
 from collections.abc import Callable
@@ -16,7 +16,6 @@ def bootstrap_intervals(
     groups: np.ndarray,
     *,
     seed: int = 0,
-    num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, list[float]]:
     """Return 95 % percentile intervals [low, high] of metrics.
 
@@ -27,13 +26,12 @@ def bootstrap_intervals(
         metrics_of: Maps numbers of units (n,), repeats included, to named metrics.
         groups: int (N,), the group of each unit.
         seed: Of the draws.
-        num_resamples: R.
     """
     order = np.argsort(groups, kind="stable")
     _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
     rng = np.random.default_rng(seed)
     draws = []
-    for _ in range(num_resamples):
+    for _ in range(NUM_RESAMPLES):
         drawn = rng.integers(len(starts), size=len(starts))
         draws.append(metrics_of(order[_ranges(starts[drawn], sizes[drawn])]))
     tail = 100 * (1 - COVERAGE) / 2
