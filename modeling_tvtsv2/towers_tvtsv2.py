@@ -43,7 +43,7 @@ _ARGUMENTS_OF_TRANSFORMERS = {
     "return_dict",
     "use_cache",
 }
-_UNSET_ARGUMENTS_OF_PEFT = {"inputs_embeds"}  # accepted as None
+_UNSET_ARGUMENTS_OF_PEFT = {"attention_mask", "input_ids", "inputs_embeds", "labels"}  # accepted as None
 
 
 class TVTSv2PreTrainedModel(CLIPPreTrainedModel):

@@ -143,6 +143,8 @@ class TVTSv2MLP(CLIPMLP):
     def _forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         hidden_states = self.fc1(hidden_states)
         if self.config.hidden_act == "quick_gelu":
+            if self.fc1._forward_hooks:  # which may have kept what would be overwritten
+                hidden_states = hidden_states.clone()
             return self.fc2(quick_gelu_(hidden_states))
         return self.fc2(self.activation_fn(hidden_states))
 

@@ -1,12 +1,14 @@
-"""Graphs recorded by torch.jit and torch.export, quantization, half precision, copies and pickles."""
+"""Graphs recorded by torch.jit and torch.export, kernels of the hub, quantization, half precision, copies, pickles."""
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.export import Dim
+from transformers.integrations import hub_kernels
 
 from modeling_tvtsv2 import TVTSv2Model, TVTSv2TextModel, TVTSv2VisionModel
 from tests.conftest import make_tiny_batch, make_tiny_config, randomized
@@ -68,6 +70,27 @@ def test_half_precision_towers_stay_close(dtype, implementation):
             actual = tower(inputs).pooler_output
         assert actual.dtype == dtype
         assert torch.cosine_similarity(actual.float(), expected).min() > 0.999
+
+
+def test_a_kernel_of_the_hub_serves_as_attention(tiny_model, tiny_batch, monkeypatch):
+    """Through transformers' own loader; the kernel, which needs a GPU, is a stand-in."""
+    calls = []
+
+    def flash_attn_func(query, key, value, dropout_p=0.0, softmax_scale=None, causal=False):
+        calls.append(causal)
+        states = (tensor.transpose(1, 2) for tensor in (query, key, value))
+        output = nn.functional.scaled_dot_product_attention(*states, is_causal=causal, scale=softmax_scale)
+        return output.transpose(1, 2)
+
+    kernel = SimpleNamespace(flash_attn_func=flash_attn_func, flash_attn_varlen_func=flash_attn_func)
+    monkeypatch.setattr(hub_kernels, "get_kernel", lambda *arguments, **options: kernel)
+    monkeypatch.setattr(hub_kernels, "is_kernels_available", lambda: True)
+    expected = tiny_model(**tiny_batch)
+    tiny_model.set_attn_implementation("kernels-community/stand-in")
+    actual = tiny_model(**tiny_batch)
+    assert True in calls and False in calls  # the text tower is causal, video tower and sorter are not
+    for name in ("loss", "text_embeds", "video_embeds", "sorting_logits"):
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-4)
 
 
 def test_int8_weights_of_torchao_stay_close():

@@ -126,6 +126,19 @@ def test_replaced_embeddings_are_used(tiny_model, tiny_batch):
         setattr(module, name, original)
 
 
+@torch.no_grad()
+def test_what_a_hook_keeps_is_not_overwritten():
+    model, inputs = make_model(TVTSv2VisionModel)
+    expected, kept = model(**inputs).pooler_output, {}
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *call, name=name: kept.update({name: (call[2], copy.deepcopy(call[2]))}))
+    torch.testing.assert_close(model(**inputs).pooler_output, expected)
+    for name, (output, copied) in kept.items():
+        if isinstance(output, torch.Tensor):
+            assert torch.equal(output, copied), name
+    assert any(name.endswith("mlp.fc1") for name in kept)
+
+
 # --- PEFT --------------------------------------------------------------------------------------------------------
 
 
@@ -163,6 +176,15 @@ def test_checkpointing_trains_every_adapter(model_class, use_reentrant):
     adapters = {name: p.grad for name, p in adapted.named_parameters() if "lora_" in name}
     silent = [name for name, gradient in adapters.items() if gradient is None or gradient.abs().max() == 0]
     assert adapters and not silent
+
+
+@pytest.mark.parametrize("task_type", ["FEATURE_EXTRACTION", "SEQ_CLS"])
+@pytest.mark.parametrize("model_class", [TVTSv2VisionModel, TVTSv2ForVideoClassification, TVTSv2Model])
+def test_wrappers_of_a_task_type_pass_their_unset_arguments(model_class, task_type):
+    model, inputs = make_model(model_class)
+    expected = run(model, inputs)
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type=task_type))
+    torch.testing.assert_close(run(adapted, inputs), expected, rtol=0, atol=0)
 
 
 # --- Trainer -----------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import torch
 from torch.nn.functional import normalize
 from transformers import pipeline
 
-from modeling_tvtsv2 import TVTSv2Model
+from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
 from processing import VideoReadingError
+from tests.conftest import make_tiny_config, randomized
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import draw_frame, write_video
 
@@ -96,6 +97,18 @@ def test_top_k_and_settings_of_the_constructor(model, videos):
     )
     assert len(classify(videos[0])) == 2
     assert len(classify(videos[0], top_k=1)) == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
+def test_transformers_own_pipeline_runs_the_classifier(videos, problem_type):
+    model = randomized(TVTSv2ForVideoClassification(make_tiny_config(num_labels=3, problem_type=problem_type))).eval()
+    processor = small_processor().video_processor
+    classify = pipeline("video-classification", model=model, video_processor=processor, device="cpu")
+    logits = model(**processor(videos[0], return_tensors="pt")).logits[0]
+    expected = logits.softmax(dim=0) if problem_type.startswith("single") else logits.sigmoid()
+    found = {result["label"]: result["score"] for result in classify(videos[0])}
+    assert found == pytest.approx({f"LABEL_{i}": score for i, score in enumerate(expected.tolist())}, abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
