@@ -85,7 +85,7 @@ def _add_common(command: argparse.ArgumentParser, data: list[str]) -> None:
     command.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the model")
     command.add_argument("--device", help="cuda if there is one, else cpu, if not given")
     command.add_argument("--batch_size", type=int, default=16, help="videos that the model sees at a time")
-    command.add_argument("--num_workers", type=int, default=0, help="processes that read videos beside the main one")
+    command.add_argument("--num_workers", type=int, default=2, help="processes that read videos")
     command.add_argument("--cache_dir", type=Path, default=Path("outputs/embeddings"), help="embeddings, made once")
     command.add_argument("--output_dir", type=Path, help="outputs/benchmarks/<protocol>-<data>-<model> if not given")
     command.add_argument("--allow_missing", action="store_true", help="go on without missing and broken videos")
@@ -95,7 +95,7 @@ def _add_common(command: argparse.ArgumentParser, data: list[str]) -> None:
     command.add_argument("--write_inputs", type=Path, help="only write the videos and texts that are needed, as JSON")
 
 
-LEAST = {"batch_size": 1, "num_workers": 0, "num_frames": 1, "max_videos": 1, "num_seeds": 1, "split": 1, "seed": 0}
+LEAST = {"batch_size": 1, "num_workers": 1, "num_frames": 1, "max_videos": 1, "num_seeds": 1, "split": 1, "seed": 0}
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

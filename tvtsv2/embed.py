@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import time
 
 from tvtsv2.errors import ArgumentError
 
@@ -115,59 +114,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _embed_share(arguments: argparse.Namespace, entries: list, state) -> int:
-    from tvtsv2.store.embedding_store import EmbeddingStore, StoreWriter, sync
-    from tvtsv2.store.work_queue import WorkQueue
+    from tvtsv2.store.embedding_store import EmbeddingStore, sync
+    from tvtsv2.store.filling import fill_store
 
     embedder, provenance = _build(arguments, state.device)
     with state.main_process_first():
         store = EmbeddingStore.claim(arguments.store, provenance)
-    with WorkQueue(store.folder) as queue:
         if arguments.sync and state.is_main_process:
-            print(f"{sync(store, queue, (entry.name for entry in entries))} videos removed that are no longer there")
-        state.wait_for_everyone()
-        todo, changed, num_done, num_failed = _remaining(store, entries, arguments.retry_failed)
-        state.wait_for_everyone()  # the first to write must not make others count less
-        with StoreWriter(store, queue, replaced=changed | store.failures().keys()) as writer:
-            num_new, num_newly_failed = _embed(embedder, writer, todo, show_progress=state.is_main_process)
-            started_writing = time.perf_counter()
-        embedder.seconds["store"] += time.perf_counter() - started_writing
-        # Launchers end all processes when one exits with another code than 0.
-        state.wait_for_everyone()
-    num_failed += num_newly_failed
+            print(f"{sync(store, (entry.name for entry in entries))} videos removed that are no longer there")
+    counts = fill_store(store, embedder, entries, retry_failed=arguments.retry_failed)
     process = f" by process {state.process_index}" if state.num_processes > 1 else ""
-    again = f" ({len(changed)} files had changed)" if changed else ""
-    print(f"{num_new} videos embedded{process}{again}, {num_done} were there before; store: {store.folder}")
-    if num_new:
+    again = f" ({counts.num_changed} files had changed)" if counts.num_changed else ""
+    print(
+        f"{counts.num_new} videos embedded{process}{again}, {counts.num_done} were there before; store: {store.folder}"
+    )
+    if counts.num_new:
         print(describe_limit(embedder.seconds, embedder.num_readers) + process)
-    if num_failed:
-        print(f"{num_failed} could not be read; see {store.folder}/failures.jsonl", file=sys.stderr)
+    if counts.num_failed:
+        print(f"{counts.num_failed} could not be read; see {store.folder}/failures.jsonl", file=sys.stderr)
         return 3
     return 0
-
-
-def _embed(embedder, writer, todo: list, *, show_progress: bool) -> tuple[int, int]:
-    """Embed what this process gets of `todo`; return how many videos were embedded and how many failed."""
-    from tqdm import tqdm
-
-    from processing.video_files import printable_name
-
-    num_new, num_failed, readable = 0, 0, []
-    for entry in todo:
-        if printable_name(entry.name) == entry.name:
-            readable.append(entry)
-        elif show_progress:  # one process lists it
-            writer.add_failure(entry, "its name is not valid UTF-8; rename it")
-            num_failed += 1
-    store = writer.store
-    share = writer.queue.take(readable, lambda: {*store.embedded_files(), *store.failures()})
-    for result in tqdm(embedder.embed(share), total=len(readable), unit="video", disable=not show_progress):
-        if result.error is not None:
-            writer.add_failure(result.entry, result.error)
-            num_failed += 1
-        else:
-            writer.add_video([segment.row for segment in result.segments], result.embeddings())
-            num_new += 1
-    return num_new, num_failed
 
 
 def describe_limit(seconds: dict[str, float], num_readers: int) -> str:
@@ -261,21 +227,3 @@ def _default_num_readers(device) -> int:
     if str(device) == "cpu":
         return 2
     return max(2, min(16, default_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-
-
-def _remaining(store, entries: list, retry_failed: bool) -> tuple[list, set[str], int, int]:
-    """Return the videos to embed, names of those that have changed, and how many are done and how many had failed."""
-    done, failed = store.embedded_files(), {} if retry_failed else store.failures()
-    todo, changed, num_done, num_failed = [], set(), 0, 0
-    for entry in entries:
-        stamp = entry.stamp()
-        if entry.name in done:
-            if stamp is None or stamp == done[entry.name]:
-                num_done += 1
-                continue
-            changed.add(entry.name)
-        elif entry.name in failed and failed[entry.name]["file_bytes"] in (None, *(stamp or ())[:1]):
-            num_failed += 1
-            continue
-        todo.append(entry)
-    return todo, changed, num_done, num_failed

@@ -106,10 +106,10 @@ class Thumbnails:
         if name not in self.videos.paths:
             return None  # embeddings made elsewhere come without videos
         try:
-            frame = read_frames(self.videos.paths[name], 1, exact=True)[0]
+            frames, _ = read_frames(self.videos.paths[name], 1, exact=True)
         except (VideoReadingError, OSError):
             return None  # it was readable when it was embedded; a report needs no picture
-        picture = Image.fromarray(frame.movedim(0, -1).numpy())
+        picture = Image.fromarray(frames[0].movedim(0, -1).numpy())
         picture.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
         buffer = io.BytesIO()
         picture.save(buffer, format="jpeg", quality=80)

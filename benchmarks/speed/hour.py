@@ -35,6 +35,7 @@ from benchmarks.speed.reading.video_files import FPS, make_file
 from processing import frame_pixels_tvtsv2, reader_tvtsv2
 from processing.reader_packets_tvtsv2 import PacketReader
 from tvtsv2.main import main as run_tvtsv2
+from tvtsv2.reading import reading_processes
 
 WINDOWS = ("--windows", "10", "--stride", "5")
 
@@ -72,7 +73,8 @@ class ReadingHere:
 
     def submit(self, function: Callable, *arguments) -> Future:
         future: Future = Future()
-        future.set_result((True, function(self.reader, *arguments)))
+        reading_processes._reader = self.reader
+        future.set_result(reading_processes._call(function, list(arguments)))
         return future
 
 

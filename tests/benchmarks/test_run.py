@@ -18,9 +18,14 @@ from benchmarks.evaluation.metric_table import format_metrics
 from benchmarks.ledger import make_ledger
 from benchmarks.records import read_records
 from benchmarks.run import make_parser, run
+from benchmarks.speed.hour import ReadingHere
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2Processor
 from tests.support.benchmark_models import save_model
+from tests.support.docs_commands import run_and_exit
+from tests.support.processes import exit_codes, start_processes
+from tvtsv2.models import video_embedding
+from tvtsv2.store.embedding_store import EmbeddingStore
 
 COLORS = {
     "red": (220, 30, 30),
@@ -118,6 +123,14 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def reading_here():
+    """Other processes would take a second to start for every run; tests/benchmarks/evaluation has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(video_embedding, "ReadingProcesses", ReadingHere)
+        yield
+
+
 @pytest.fixture(scope="module")
 def run_once(data, cache, tmp_path_factory):
     """Run a command line on the made data, each only once; return the folder of its record."""
@@ -213,6 +226,25 @@ def test_the_recorded_command_runs_again_as_it_stands(run_once, models, data, mo
     assert f"{data.name}/msrvtt.csv" in words  # below the working directory: relative to it
     again = read_record(run(make_parser().parse_args(words[3:]), words[3:]))
     assert again["metrics"] == record["metrics"] and again["command"] == record["command"]
+
+
+def run_reading_here(*arguments):
+    video_embedding.ReadingProcesses = ReadingHere
+    run_and_exit(*arguments)
+
+
+def test_two_processes_report_what_one_does(command, models, data, tmp_path):
+    """They take videos from one queue, and each evaluates all of them."""
+    output, log = tmp_path / "out", tmp_path / "log"
+    line = ["recognition", "--data", "hmdb51", "--annotations", str(data / "hmdb51"), "--videos", str(data / "videos")]
+    line += ["--model", str(models / "trained"), "--cache_dir", str(tmp_path / "cache"), "--device", "cpu", *TEMPLATES]
+    line += ["--output_dir", str(output)]
+    processes = start_processes(2, run_reading_here, str(tmp_path), "benchmarks.run", line, log=log)
+    assert exit_codes(processes, timeout_seconds=300) == [0, 0], log.read_text()
+    record, alone = read_record(output), command("recognition", "hmdb51", "hmdb51", models / "trained", *TEMPLATES)
+    assert record["num_processes"] == 2 and record["metrics"] == alone["metrics"]
+    (store,) = (tmp_path / "cache").iterdir()
+    assert EmbeddingStore(store).table.count_rows() == 10
 
 
 def test_the_terminal_shows_a_table_with_chance(command, models):

@@ -396,8 +396,10 @@ def test_going_on_skips_what_is_in_and_what_failed(model_folder, videos, tmp_pat
     lines = failures.read_text().splitlines()
     assert {json.loads(line)["path"] for line in lines} == {"broken.mp4", "missing.mp4"}
     capsys.readouterr()
+    os.utime(videos / "broken.mp4", (1, 1))  # tried again, since another file may have the same size
     assert embed(model_folder, videos, store) == 3
     assert len(failures.read_text().splitlines()) == 2
+    assert EmbeddingStore(store).failures()["broken.mp4"]["modified_ns"] == 10**9
     assert len(read_store(store)) == NUM_VIDEOS
     failures.write_text(lines[0][:-5])
     assert embed(model_folder, videos, store) == 3

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.speed.serving import measure
 from modeling_tvtsv2 import TVTSv2Model
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
@@ -145,6 +146,10 @@ def test_many_requests_at_a_time_are_all_answered_or_told_to_wait(address, model
     with ThreadPoolExecutor(30) as pool:
         answers = list(pool.map(lambda _: post(address, body), range(60)))
     assert {status for status, _ in answers} <= {200, 429}
+    load = measure(address, body, num_requests=20, num_clients=4)
+    assert (
+        load["lost"] == 0 and load["answers"] == {"200": 20} and load["latency_seconds"].keys() == {"p50", "p95", "p99"}
+    )
     good = [answer["data"] for status, answer in answers if status == 200]
     assert len(good) >= 10
     for data in good:

@@ -15,11 +15,13 @@ class Query:
         model: folder or hub name of the model; None: where it was when the store was made.
 
     Raises:
-        ValueError: the model at that place has other weights.
+        ValueError: the model at that place has other weights, or `tvtsv2 embed` did not write the store.
     """
 
     def __init__(self, provenance: dict, *, model: str | None = None):
         source = provenance["model"]
+        if "weights_sha256" not in source:
+            raise ValueError("Only a store that tvtsv2 embed wrote can be searched; this one is of another program.")
         name = model or source["name"]
         revision = None if model else source["revision"]
         self.model = load_model(

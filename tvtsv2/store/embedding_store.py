@@ -115,6 +115,16 @@ class EmbeddingStore:
         columns = (rows[name].to_pylist() for name in ("path", "file_bytes", "modified_ns"))
         return {path: (file_bytes, modified_ns) for path, file_bytes, modified_ns in zip(*columns, strict=True)}
 
+    def embeddings(self, paths: Collection[str]) -> dict[str, np.ndarray]:
+        """Return the embeddings (P,) float32 of those of these videos that are in, by path; in no store of windows."""
+        self.table.checkout_latest()
+        dimension, found = self.provenance["embedding"]["dimension"], dict[str, np.ndarray]()
+        for condition in _conditions(paths):
+            rows = self.table.search().where(condition).select(["path", "embedding"]).to_arrow()
+            matrix = rows["embedding"].combine_chunks().flatten().to_numpy().reshape(-1, dimension)
+            found |= zip(rows["path"].to_pylist(), matrix, strict=True)
+        return found
+
     def failures(self) -> dict[str, dict]:
         """Return the lines of the list of failures by path; the last line on a path counts."""
         lines: dict[str, dict] = {}
@@ -130,21 +140,19 @@ class EmbeddingStore:
 
     def remove(self, paths: Collection[str]) -> None:
         """Remove the rows of videos, and their lines in the list of failures; the caller holds the queue's lock."""
-        embedded = sorted(path for path in paths if _is_utf8(path))
-        for start in range(0, len(embedded), NAMES_PER_FILTER):
-            names = [path.replace("'", "''") for path in embedded[start : start + NAMES_PER_FILTER]]
-            self.table.delete("path IN ('" + "', '".join(names) + "')")
+        for condition in _conditions(paths):
+            self.table.delete(condition)
         kept = [entry for path, entry in self.failures().items() if path not in paths]
         if (self.folder / FAILURES_FILE).is_file():
             write_whole(self.folder / FAILURES_FILE, "".join(json.dumps(entry) + "\n" for entry in kept))
 
 
-def _is_utf8(path: str) -> bool:
-    try:
-        path.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def _conditions(paths: Iterable[str]) -> Iterator[str]:
+    """Yield conditions in SQL that together hold for the rows of these paths; a name that is not UTF-8 has none."""
+    valid = (path for path in paths if path.encode(errors="ignore").decode() == path)
+    names = sorted(path.replace("'", "''") for path in valid)
+    for start in range(0, len(names), NAMES_PER_FILTER):
+        yield "path IN ('" + "', '".join(names[start : start + NAMES_PER_FILTER]) + "')"
 
 
 def _differences(held: dict, wanted: dict, prefix: str = "") -> Iterator[str]:
@@ -186,8 +194,17 @@ class StoreWriter:
                 self.store.table.optimize()
 
     def add_video(self, rows: list[Row], embeddings: np.ndarray) -> None:
-        """Take all rows of a video, and their embeddings (rows, P)."""
+        """Take all rows of a video, and their embeddings (rows, P).
+
+        Raises:
+            ValueError: an embedding is not finite.
+        """
         assert len(rows) == len(embeddings) > 0
+        if not np.isfinite(embeddings).all():
+            raise ValueError(
+                f"The embedding of {rows[0].path} is not finite (NaN or infinite); check the model's weights, and half "
+                "precision against --dtype float32."
+            )
         self.rows += rows
         self.embeddings.append(embeddings.astype(np.float32))
         if len(self.rows) >= MAX_UNWRITTEN_ROWS or time.monotonic() - self.written > MAX_UNWRITTEN_SECONDS:
@@ -237,9 +254,9 @@ def _ends_with_newline(file) -> bool:
     return file.read(1) == b"\n"
 
 
-def sync(store: EmbeddingStore, queue: WorkQueue, names: Iterable[str]) -> int:
+def sync(store: EmbeddingStore, names: Iterable[str]) -> int:
     """Remove all videos from a store that are not among `names`; return how many."""
-    with queue.locked():
+    with WorkQueue(store.folder) as queue, queue.locked():
         gone = (store.embedded_files().keys() | store.failures().keys()) - set(names)
         store.remove(gone)
     return len(gone)

@@ -4,6 +4,7 @@ VideoMAE and DINOv2 embed videos only, for the linear probe.
 Axes: B videos, T frames, H height, W width, M texts, D width of embeddings.
 """
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcessor, PreTrainedModel, VideoPrismClipModel
 
-from benchmarks.evaluation.embeddings.frame_readers import FrameReader, TVTSv2Reader, VideoPrismReader, pixel_settings
+from benchmarks.evaluation.embeddings.frame_readers import FrameReader, VideoPrismReader, pixel_settings
 from modeling_tvtsv2 import TVTSv2Model
 from modeling_tvtsv2.fast_linear import use_fast_linear
-from processing import TVTSv2Processor
+from processing import TVTSv2Processor, TVTSv2VideoProcessor
 from tvtsv2.models.model_loading import hash_weights
 
 NUM_FRAMES = 12  # of a CLIP or SigLIP; source: paper, section 4.1
@@ -40,9 +41,10 @@ class EmbedderOptions:
 
 
 class Embedder:
-    """A model in evaluation mode. `reader` makes a file's pixels and can be sent to another process.
+    """A model in evaluation mode.
 
     Attributes:
+        reader: `read_frames` and `normalize_frames` as of `TVTSv2VideoProcessor`; can be sent to another process.
         description: What decides the embeddings of videos, JSON-able: name, revision, hash of the weights, transform.
         temperature: What the model divides cosine similarities by; None where it has no such number.
     """
@@ -70,10 +72,11 @@ class Embedder:
 
     # The parts in which models differ.
     pooling = "the model's own"
+    text_padding: bool | str = True
 
     def choose_num_frames(self, config: Any, wanted: int | None) -> int:
         """Frames a video; raises `ValueError` if the model cannot take as many as wanted."""
-        fixed = config.vision_config.num_frames
+        fixed = getattr(config, "vision_config", config).num_frames
         if wanted not in (None, fixed):
             raise ValueError(f"This model takes {fixed} frames a video and no other number, got {wanted}.")
         return fixed
@@ -83,27 +86,34 @@ class Embedder:
         scale = getattr(model, "logit_scale", None)
         return None if scale is None else float(1 / scale.detach().float().exp())
 
-    def make_reader(self) -> FrameReader:
-        """Returns what turns a file into pixels."""
-        return FrameReader(self.processor.image_processor, self.num_frames, exact=True)
+    def make_reader(self) -> FrameReader | TVTSv2VideoProcessor:
+        """Return `reader`."""
+        return FrameReader(self.processor.image_processor, self.num_frames)
 
     def describe_transform(self) -> dict:
         """The settings of the processor that decide pixels."""
         return pixel_settings(self.processor.image_processor)
 
-    def video_features(self, videos: list[torch.Tensor]) -> torch.Tensor:
-        """(B, D) of B videos (T, 3, H, W)."""
-        return self.model.get_video_features(self._to_model(torch.stack(videos))).pooler_output
+    def video_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, D) of videos (B, T, 3, H, W)."""
+        return self.model.get_video_features(pixels).pooler_output
 
     def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """The model's inputs for texts; too long ones are cut."""
         limit = self.model.config.text_config.max_position_embeddings
-        return self.processor.tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        return self.processor.tokenizer(
+            texts, padding=self.text_padding, truncation=True, max_length=limit, return_tensors="pt"
+        )
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return self.embed_texts(["a"]).shape[1]
 
     @torch.inference_mode()
-    def embed_videos(self, videos: list[torch.Tensor]) -> np.ndarray:
-        """(B, D) float32 of B videos (T, 3, H, W) from `reader`."""
-        return self.video_features(videos).float().cpu().numpy()
+    def embed_videos(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, D) float32 of videos (B, T, 3, H, W) from `reader`."""
+        return self.video_features(pixels.to(device=self.model.device, dtype=self.model.dtype)).float()
 
     @torch.inference_mode()
     def embed_texts(self, texts: list[str]) -> np.ndarray:
@@ -114,9 +124,6 @@ class Embedder:
             inputs = {name: value.to(self.model.device) for name, value in inputs}
             parts.append(self.model.get_text_features(**inputs).pooler_output.float().cpu().numpy())
         return np.concatenate(parts)
-
-    def _to_model(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels.to(device=self.model.device, dtype=self.model.dtype)
 
 
 class TVTSv2Embedder(Embedder):
@@ -131,8 +138,10 @@ class TVTSv2Embedder(Embedder):
     def read_temperature(self, model: PreTrainedModel) -> float:
         return model.config.contrastive_temperature
 
-    def make_reader(self) -> TVTSv2Reader:
-        return TVTSv2Reader(self.processor.video_processor, self.num_frames)
+    def make_reader(self) -> TVTSv2VideoProcessor:
+        reader = copy.deepcopy(self.processor.video_processor)
+        reader.preset, reader.num_frames, reader.fps = "evaluation", self.num_frames, None
+        return reader
 
     def describe_transform(self) -> dict:
         return {**pixel_settings(self.processor.video_processor), "preset": "evaluation"}
@@ -140,9 +149,8 @@ class TVTSv2Embedder(Embedder):
     def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
         return self.processor(text=texts, return_tensors="pt")
 
-    def video_features(self, videos: list[torch.Tensor]) -> torch.Tensor:
-        """(B, D) of B videos (T, 3, H, W); the last block computes nothing but the class token."""
-        pixels = self._to_model(torch.stack(videos))
+    def video_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, D) of videos (B, T, 3, H, W); the last block computes nothing but the class token."""
         return self.model.get_video_features(pixels, class_token_only=True).pooler_output
 
 
@@ -157,20 +165,19 @@ class FrameAverageEmbedder(Embedder):
     def make_reader(self) -> FrameReader:
         return FrameReader(self.processor.image_processor, self.num_frames, exact=False)
 
-    def video_features(self, videos: list[torch.Tensor]) -> torch.Tensor:
-        frames = self.model.get_image_features(self._to_model(torch.cat(videos))).pooler_output
+    def video_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        frames = self.model.get_image_features(pixels.flatten(0, 1)).pooler_output
         frames = torch.nn.functional.normalize(frames.float(), dim=-1)
-        return torch.stack([part.mean(dim=0) for part in frames.split([len(video) for video in videos])])
+        return frames.unflatten(0, pixels.shape[:2]).mean(dim=1)
+
+
+class SiglipEmbedder(FrameAverageEmbedder):
+    """SigLIP, trained on full rows of tokens: it reads the last position, and its attention takes no mask."""
+
+    text_padding = "max_length"
 
     def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
-        if self.model.config.model_type != "siglip":
-            return super().tokenize(texts)
-        limit = self.model.config.text_config.max_position_embeddings
-        # SigLIP was trained on full rows and reads the last position; its attention knows no mask.
-        tokens = self.processor.tokenizer(
-            texts, padding="max_length", truncation=True, max_length=limit, return_tensors="pt"
-        )
-        return {"input_ids": tokens["input_ids"]}
+        return {"input_ids": super().tokenize(texts)["input_ids"]}
 
 
 class XCLIPEmbedder(Embedder):
@@ -182,20 +189,16 @@ class XCLIPEmbedder(Embedder):
 class VideoPrismEmbedder(Embedder):
     """VideoPrism's video-text models (LvT)."""
 
+    text_padding = "max_length"
+
     def make_reader(self) -> VideoPrismReader:
         return VideoPrismReader(self.processor, self.num_frames)
 
     def describe_transform(self) -> dict:
         return pixel_settings(self.processor.video_processor)
 
-    def video_features(self, videos: list[torch.Tensor]) -> torch.Tensor:
-        return super().video_features(videos).flatten(1)  # (B, 1, D) from its attention pooling
-
-    def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
-        limit = self.model.config.text_config.max_position_embeddings
-        return self.processor.tokenizer(
-            texts, padding="max_length", truncation=True, max_length=limit, return_tensors="pt"
-        )
+    def video_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super().video_features(pixels).flatten(1)  # (B, 1, D) from its attention pooling
 
 
 class VideoOnlyEmbedder(Embedder):
@@ -204,8 +207,12 @@ class VideoOnlyEmbedder(Embedder):
     def read_temperature(self, model: PreTrainedModel) -> None:
         return None
 
+    @property
+    def dimension(self) -> int:
+        return self.model.config.hidden_size
+
     def make_reader(self) -> FrameReader:
-        return FrameReader(self.processor, self.num_frames, exact=True)
+        return FrameReader(self.processor, self.num_frames)
 
     def describe_transform(self) -> dict:
         return pixel_settings(self.processor)
@@ -220,15 +227,8 @@ class VideoMAEEmbedder(VideoOnlyEmbedder):
 
     pooling = "mean of the last block's tokens"
 
-    def choose_num_frames(self, config: Any, wanted: int | None) -> int:
-        if wanted not in (None, config.num_frames):
-            raise ValueError(
-                f"This model takes {config.num_frames} frames per video and no other number, got {wanted}."
-            )
-        return config.num_frames
-
-    def video_features(self, videos: list[torch.Tensor]) -> torch.Tensor:
-        return self.model(pixel_values=self._to_model(torch.stack(videos))).last_hidden_state.mean(dim=1)
+    def video_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.model(pixel_values=pixels).last_hidden_state.mean(dim=1)
 
 
 class DINOv2Embedder(VideoOnlyEmbedder):
@@ -239,9 +239,9 @@ class DINOv2Embedder(VideoOnlyEmbedder):
     def choose_num_frames(self, config: Any, wanted: int | None) -> int:
         return _any_number(wanted)
 
-    def video_features(self, videos: list[torch.Tensor]) -> torch.Tensor:
-        frames = self.model(pixel_values=self._to_model(torch.cat(videos))).pooler_output
-        return frames.unflatten(0, (len(videos), -1)).mean(dim=1)
+    def video_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        frames = self.model(pixel_values=pixels.flatten(0, 1)).pooler_output
+        return frames.unflatten(0, pixels.shape[:2]).mean(dim=1)
 
 
 def _any_number(wanted: int | None) -> int:
@@ -254,7 +254,7 @@ def _any_number(wanted: int | None) -> int:
 _FAMILIES = {
     "tvtsv2": (TVTSv2Embedder, TVTSv2Model, TVTSv2Processor),
     "clip": (FrameAverageEmbedder, AutoModel, AutoProcessor),
-    "siglip": (FrameAverageEmbedder, AutoModel, AutoProcessor),
+    "siglip": (SiglipEmbedder, AutoModel, AutoProcessor),
     "xclip": (XCLIPEmbedder, AutoModel, AutoProcessor),
     "videoprism": (VideoPrismEmbedder, VideoPrismClipModel, AutoProcessor),
     "videomae": (VideoMAEEmbedder, AutoModel, AutoImageProcessor),

@@ -10,55 +10,53 @@ from typing import Any
 import numpy as np
 import torch
 
-from processing import interval_midpoint_indices, linspace_indices, read_video
+from processing import VideoFileMetadata, interval_midpoint_indices, linspace_indices, read_video
 
 # A processor's fields that say nothing about pixels.
 _NOT_PIXELS = ("auto_map", "processor_class", "image_processor_type", "video_processor_type", "return_metadata")
 
 
-class TVTSv2Reader:
-    """Pixels (T, 3, H, W) of a file by TVTSv2's video processor."""
-
-    def __init__(self, video_processor: Any, num_frames: int):
-        self.video_processor, self.num_frames = video_processor, num_frames
-
-    def __call__(self, path: Path) -> torch.Tensor:
-        features = self.video_processor(
-            [str(path)], preset="evaluation", num_frames=self.num_frames, return_tensors="pt"
-        )
-        return features["pixel_values_videos"][0]
-
-
 class FrameReader:
-    """Pixels (T, 3, H, W) of a file by an image processor, frame by frame.
+    """Pixels of a file by an image processor, frame by frame, under the names of `TVTSv2VideoProcessor`.
 
     Args:
+        processor: The model's own.
+        num_frames: Frames per video.
         exact: Always `num_frames` frames, repeated where the video has fewer; else at most as many.
     """
 
-    def __init__(self, image_processor: Any, num_frames: int, exact: bool):
-        self.image_processor, self.num_frames, self.exact = image_processor, num_frames, exact
+    def __init__(self, processor: Any, num_frames: int, *, exact: bool = True):
+        self.processor, self.num_frames, self.exact = processor, num_frames, exact
 
-    def __call__(self, path: Path) -> torch.Tensor:
-        frames = read_frames(path, self.num_frames, self.exact)
-        pixels = self.image_processor(images=list(frames), return_tensors="pt")["pixel_values"]
+    def read_frames(self, path: str) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
+        """Return the pixels (T, 3, H, W) of a video file, and its metadata."""
+        frames, metadata = read_frames(path, self.num_frames, self.exact)
+        return [(self.make_pixels(frames), metadata)]
+
+    def make_pixels(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the pixels of frames (T, 3, H, W) uint8."""
+        pixels = self.processor(images=list(frames), return_tensors="pt")["pixel_values"]
         return pixels.reshape(len(frames), *pixels.shape[-3:])
 
+    @staticmethod
+    def normalize_frames(pixels: torch.Tensor) -> torch.Tensor:
+        """Return what `read_frames` returned: it is normalized."""
+        return pixels
 
-class VideoPrismReader:
-    """Pixels (T, 3, H, W) of a file by VideoPrism's own processor."""
 
-    def __init__(self, processor: Any, num_frames: int):
-        self.processor, self.num_frames = processor, num_frames
+class VideoPrismReader(FrameReader):
+    """Pixels of a file by VideoPrism's own processor."""
 
-    def __call__(self, path: Path) -> torch.Tensor:
-        frames = read_frames(path, self.num_frames, exact=True)
+    def make_pixels(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the pixels of frames (T, 3, H, W) uint8."""
         return self.processor(videos=[frames], do_sample_frames=False, return_tensors="pt")["pixel_values_videos"][0]
 
 
-def read_frames(path: Path, num_frames: int, exact: bool) -> torch.Tensor:
-    """Frames (T, 3, H, W), uint8 RGB: the middle ones of equal intervals; of a video of fewer frames all of them,
-    and with `exact` spread over `num_frames` places.
+def read_frames(path: str | Path, num_frames: int, exact: bool) -> tuple[torch.Tensor, VideoFileMetadata]:
+    """Return frames (T, 3, H, W), uint8 RGB, and metadata.
+
+    The frames are the middle ones of equal intervals; of a video of fewer frames all of them, and with `exact` spread
+    over `num_frames` places.
     """
 
     def choose(metadata: Any) -> np.ndarray:
@@ -66,8 +64,8 @@ def read_frames(path: Path, num_frames: int, exact: bool) -> torch.Tensor:
             return linspace_indices(metadata.total_num_frames, num_frames)
         return interval_midpoint_indices(metadata.total_num_frames, num_frames)
 
-    frames, _ = read_video(str(path), choose)
-    return torch.from_numpy(frames).movedim(-1, 1)
+    frames, metadata = read_video(str(path), choose)
+    return torch.from_numpy(frames).movedim(-1, 1), metadata
 
 
 def pixel_settings(processor: Any) -> dict:

@@ -47,7 +47,7 @@ class ModelSource:
     videos: VideoFolder
     cache: Path
     batch_size: int = 16
-    num_workers: int = 0
+    num_workers: int = 2
 
     @property
     def description(self) -> dict:
