@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.speed.hour import ReadingHere
 from modeling_tvtsv2 import TVTSv2Config
 from tests.support.deterministic_weights import golden_config
 from tests.support.docs_commands import Program, find_program
@@ -63,6 +64,7 @@ def place(tmp_path_factory):
         patch.setenv("NO_PROXY", "127.0.0.1")
         # A process for each folder takes seconds; tests/tvtsv2/test_verify.py has folders that need one.
         patch.setattr("tvtsv2.models.folder_checks.embed_as_stranger", embed_in_this_process)
+        patch.setattr("tvtsv2.models.video_embedding.ReadingProcesses", ReadingHere)  # likewise; see test_embed.py
         yield place
     hub.shutdown()
 
