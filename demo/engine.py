@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.functional import normalize
-from transformers import AutoModel, AutoProcessor, BatchFeature
+from transformers import AutoModel, AutoProcessor
 
 MAX_SECONDS = 120.0
 MAX_DECODE_SECONDS = 60.0
@@ -83,13 +83,11 @@ class Engine:
             if path.name.startswith(".") or not path.is_file():
                 continue
             try:
-                inputs = self._read(str(path))
+                ((frames, _),) = self.processor.video_processor.read_frames(str(path))
             except ValueError as error:
                 logger.warning("Not in the gallery: %s", error)
                 continue
-            frames = inputs["pixel_values_videos"]
-            middle = frames[0, len(inputs["video_metadata"][0].frames_indices) // 2]
-            yield GalleryVideo(path.resolve(), self._embed_pixels(frames)[0], self._as_picture(middle))
+            yield GalleryVideo(path.resolve(), self._embed_frames(frames), _middle(frames))
 
     @property
     def temperature(self) -> float:
@@ -107,14 +105,10 @@ class Engine:
         with _errors_for_visitors(path):
             whole, duration = self._embed_whole(path)
             spans = split_seconds(duration)
-            inputs = self.processor.video_processor.process_windows(
-                path, spans, return_tensors="pt", return_metadata=True
-            )
-        pixels = inputs["pixel_values_videos"]
-        windows = torch.cat([self._embed_pixels(part) for part in pixels.split(4)])
-        middles = [len(metadata.frames_indices) // 2 for metadata in inputs["video_metadata"]]
-        frames = [self._as_picture(window[middle]) for window, middle in zip(pixels, middles, strict=True)]
-        return Scored(lines, text_embeds @ whole, text_embeds @ windows.T, spans, frames)
+            windows = [frames for frames, _ in self.processor.video_processor.read_frames(path, spans)]
+        embeds = torch.stack([self._embed_frames(frames) for frames in windows])
+        middles = [_middle(frames) for frames in windows]
+        return Scored(lines, text_embeds @ whole, text_embeds @ embeds.T, spans, middles)
 
     def classify(self, video: str | None, labels: str, template: str) -> dict[str, float]:
         """Return probabilities over the labels, one a line.
@@ -151,22 +145,18 @@ class Engine:
 
     def _embed_whole(self, path: str) -> tuple[torch.Tensor, float]:
         """Return the embedding (P,) of a video and its duration in seconds."""
-        inputs = self._read(path)
-        return self._embed_pixels(inputs["pixel_values_videos"])[0], inputs["video_metadata"][0].duration
+        ((frames, metadata),) = self.processor.video_processor.read_frames(path)
+        return self._embed_frames(frames), metadata.duration
 
-    def _read(self, path: str) -> BatchFeature:
-        return self.processor.video_processor(path, return_tensors="pt", return_metadata=True)
-
-    def _embed_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+    def _embed_frames(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the embedding (P,) of frames (T, H, W, 3) uint8."""
+        pixels = self.processor.video_processor.normalize_frames(frames)[None]
         with torch.no_grad():
-            return normalize(self.model.get_video_features(pixels, class_token_only=True).pooler_output, dim=-1)
+            return normalize(self.model.get_video_features(pixels, class_token_only=True).pooler_output[0], dim=-1)
 
-    def _as_picture(self, frame: torch.Tensor) -> np.ndarray:
-        """Return a normalised frame (3, H, W) as (H, W, 3) uint8."""
-        processor = self.processor.video_processor
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
-        frame_values = ((frame * std + mean) * 255).round().clamp(0, 255)
-        return frame_values.to(torch.uint8).permute(1, 2, 0).numpy()
+
+def _middle(frames: torch.Tensor) -> np.ndarray:
+    return frames[len(frames) // 2].numpy()
 
 
 @contextmanager

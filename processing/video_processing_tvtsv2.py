@@ -119,41 +119,26 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         processed, errors = self._process_all(videos, list_metadata(videos, kwargs.get("video_metadata")), settings)
         return self._make_features(processed, errors, settings)
 
-    def process_windows(self, video: Any, windows: Sequence[tuple[float, float]], **kwargs) -> BatchFeature:
-        """Return pixel values of windows of one video file, each as if it were a video, read in one pass.
-
-        Args:
-            video: Path, bytes or file object.
-            windows: (start, end) in seconds from the first frame, [start, end).
-            kwargs: Any of `TVTSv2VideoProcessorKwargs`, for this call only.
-
-        Returns:
-            `pixel_values_videos`: (number of windows, T, 3, H, W) float32.
-
-        Raises:
-            VideoReadingError: The file cannot be read.
-            VideoWindowError: A window is empty or lies outside the video.
-        """
-        check_names(kwargs.keys())
-        settings = self._settings(kwargs)
-        processed = [
-            (finish(frames, settings), metadata) for frames, metadata in read_file_frames(video, windows, settings)
-        ]
-        return self._make_features(processed, None, settings)
-
     def read_frames(
         self, video: Any, windows: Sequence[tuple[float, float]] | None = None, *, on_file_clock: bool = False
     ) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
         """Return uint8 frames of a video file, or of windows of it: a quarter of the bytes of pixel values.
 
-        `normalize_frames` makes of them what the processor itself, or `process_windows`, returns.
+        `normalize_frames` makes of them the pixel values that the processor itself returns.
 
-        Arguments and errors are those of `process_windows`; without windows, the whole video is read, and
-        `on_file_clock` counts their seconds as `VideoFileMetadata.frame_span` does.
+        Args:
+            video: Path, bytes or file object.
+            windows: (start, end) in seconds from the first frame, [start, end), each as if it were a video, read in one
+                pass. Default: the whole video.
+            on_file_clock: Count the seconds as `VideoFileMetadata.frame_span` does.
 
         Returns:
             For the video, or for each window, frames (T, H, W, 3) uint8, resized and cropped but not padded, and
             metadata.
+
+        Raises:
+            VideoReadingError: The file cannot be read.
+            VideoWindowError: A window is empty or lies outside the video.
         """
         return read_file_frames(video, windows, self._settings({}), on_file_clock=on_file_clock)
 
@@ -201,36 +186,6 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         settings = self._settings({**kwargs, "num_frames": num_frames, "fps": fps})
         return settings.sample_indices(metadata)
 
-    def sample_training_clip(
-        self,
-        video: Any,
-        start_seconds: float = 0.0,
-        end_seconds: float = float("inf"),
-        *,
-        generator: np.random.Generator,
-    ) -> torch.Tensor:
-        """Return a randomly sampled, randomly cropped clip of a span of a video file, for training.
-
-        One random frame from each of `num_frames` equal intervals of the span, one random crop for all of them, no
-        flip. Only these frames are kept while reading, each cropped at once.
-
-        Args:
-            video: Path, bytes or file object.
-            start_seconds, end_seconds: The span [start, end), counted from the first frame shown.
-            generator: The only source of randomness: `numpy.random.default_rng((seed, epoch, index))` makes the clip
-                a function of these three.
-
-        Returns:
-            `(num_frames, 3, crop_height, crop_width)` float32, normalized.
-
-        Raises:
-            VideoReadingError: The file cannot be read.
-            VideoWindowError: No frame lies in the span.
-        """
-        return self.normalize_frames(
-            self.sample_training_frames(video, start_seconds, end_seconds, generator=generator)
-        )
-
     def sample_training_frames(
         self,
         video: Any,
@@ -240,12 +195,24 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         generator: np.random.Generator,
         on_file_clock: bool = False,
     ) -> torch.Tensor:
-        """Return the uint8 frames of `sample_training_clip`, a quarter of the bytes for a loading worker to transfer.
+        """Return the frames of a randomly sampled, randomly cropped clip of a span of a video file, for training.
 
-        With `on_file_clock` the span counts as in `VideoFileMetadata.frame_span`; for spans that come from transcripts.
+        One random frame from each of `num_frames` equal intervals of the span, one random crop for all of them, no
+        flip. Only these frames are kept while reading, each cropped at once.
+
+        Args:
+            video: Path, bytes or file object.
+            start_seconds, end_seconds: The span [start, end), counted from the first frame shown.
+            generator: The only source of randomness: `numpy.random.default_rng((seed, epoch, index))` makes the clip
+                a function of these three.
+            on_file_clock: Count the span as `VideoFileMetadata.frame_span` does; for spans that come from transcripts.
 
         Returns:
             `(num_frames, crop_height, crop_width, 3)` uint8, for `normalize_frames`.
+
+        Raises:
+            VideoReadingError: The file cannot be read.
+            VideoWindowError: No frame lies in the span.
         """
         return read_training_frames(video, (start_seconds, end_seconds), self._settings({}), generator, on_file_clock)
 

@@ -92,7 +92,7 @@ class TVTSv2Trainer(VideoTrainer):
             device=self.args.device,
             backward=self.accelerator.backward,
             no_sync=functools.partial(self.accelerator.no_sync, model),
-            prepare=self._with_pixel_values,
+            prepare=self.model_inputs,
         )
         embeds = gather_pairs(outputs.video_embeds, outputs.text_embeds, sizes)
         self._record(inputs, outputs, embeds, outputs.contrastive_loss, outputs.sorting_loss)
@@ -105,8 +105,7 @@ class TVTSv2Trainer(VideoTrainer):
         The contrastive loss counts `args.contrastive_loss_weight` times, the sorting loss as often as the model's
         configuration states.
         """
-        named = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
-        outputs = model(**self._with_pixel_values(named))
+        outputs = model(**self.model_inputs(inputs))
         contrastive, sorting = outputs.contrastive_loss, outputs.sorting_loss
         sizes = self._gather_batch_sizes(inputs)
         embeds = gather_pairs(outputs.video_embeds, outputs.text_embeds, sizes)
@@ -131,19 +130,6 @@ class TVTSv2Trainer(VideoTrainer):
 
     def _config(self, model):
         return self.accelerator.unwrap_model(model).config
-
-    def _with_pixel_values(self, inputs: dict) -> dict:
-        """Return the inputs with `frames` (B, T, H, W, 3) uint8 replaced by `pixel_values_videos`, on their device."""
-        if "frames" not in inputs:
-            return inputs
-        video_processor = getattr(self.processing_class, "video_processor", None)
-        if video_processor is None:
-            raise ValueError(
-                "The batch holds uint8 `frames`, which a TVTSv2Processor normalizes; pass one as processing_class, "
-                f"which is {type(self.processing_class).__name__}, or batches with float `pixel_values_videos`."
-            )
-        others = {name: value for name, value in inputs.items() if name != "frames"}
-        return {"pixel_values_videos": video_processor.normalize_frames(inputs["frames"]), **others}
 
     def _gather_batch_sizes(self, inputs: dict) -> list[int]:
         # accelerate fills up the last batches by default: then sizes are known, and no step waits for them.

@@ -74,6 +74,23 @@ class VideoTrainer(Trainer):
             getattr(loader, "base_dataloader", loader).timeout = self.args.dataloader_timeout
         return loader
 
+    def model_inputs(self, inputs: dict) -> dict:
+        """Return the model's part of a batch, `frames` (B, T, H, W, 3) uint8 as `pixel_values_videos` on their device.
+
+        Raises:
+            ValueError: there are `frames`, but no processor to normalize them.
+        """
+        inputs = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
+        if "frames" not in inputs:
+            return inputs
+        video_processor = getattr(self.processing_class, "video_processor", None)
+        if video_processor is None:
+            raise ValueError(
+                "The batch holds uint8 `frames`, which a TVTSv2Processor normalizes; pass one as processing_class, "
+                f"which is {type(self.processing_class).__name__}, or batches with float `pixel_values_videos`."
+            )
+        return {"pixel_values_videos": video_processor.normalize_frames(inputs.pop("frames")), **inputs}
+
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """Return the loss of a batch, after its backward pass.
 

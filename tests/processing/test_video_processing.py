@@ -384,17 +384,14 @@ def test_errors_can_be_collected(tmp_path):
 def test_windows_of_a_file_equal_the_frames_they_name(tmp_path):
     path = write_video(tmp_path / "video.mp4", num_frames=96, fps=24)
     processor = TVTSv2VideoProcessor(crop_size=32)
-    features = processor.process_windows(
-        path, [(0.0, 1.0), (2.0, 4.0), (3.9, 4.0)], return_tensors="pt", return_metadata=True
-    )
-    assert features.pixel_values_videos.shape == (3, 12, 3, 32, 32)
+    windows = processor.read_frames(path, [(0.0, 1.0), (2.0, 4.0), (3.9, 4.0)])
     images, _ = decode_all(path)
-    for pixels, metadata in zip(features.pixel_values_videos, features["video_metadata"], strict=True):
-        frames = np.stack([images[index] for index in metadata.frames_indices])
-        assert torch.equal(process(frames, crop_size=32)[0], pixels)
-    second = features["video_metadata"][1].frames_indices
+    for frames, metadata in windows:
+        expected = np.stack([images[index] for index in metadata.frames_indices])
+        assert torch.equal(process(expected, crop_size=32)[0], processor.normalize_frames(frames))
+    second = windows[1][1].frames_indices
     assert second == [48 + index for index in processor.sample_frames(VideoMetadata(total_num_frames=48))]
-    assert (features.pixel_values_videos[2, 3:] == 0).all()
+    assert (processor.normalize_frames(windows[2][0])[3:] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -411,19 +408,21 @@ def test_windows_of_a_file_equal_the_frames_they_name(tmp_path):
 def test_frames_of_a_file_normalise_to_what_the_processor_returns(tmp_path, settings):
     path = write_video(tmp_path / "video.mp4", num_frames=48, fps=24, height=80, width=100)
     processor, windows = TVTSv2VideoProcessor(crop_size=32, **settings), [(0.0, 1.0), (1.0, 1.2), (1.9, 2.0)]
-    whole, parts = processor.read_frames(path), processor.read_frames(path, windows)
-    features = [processor(path, return_metadata=True)]
-    features.append(processor.process_windows(path, windows, return_metadata=True))
-    for read, expected in zip((whole, parts), features, strict=True):
-        assert [metadata for _, metadata in read] == expected["video_metadata"]
-        for (frames, metadata), pixels in zip(read, expected["pixel_values_videos"], strict=True):
-            assert frames.dtype == torch.uint8 and frames.shape == (len(metadata.frames_indices), 32, 32, 3)
-            assert torch.equal(processor.normalize_frames(frames), pixels)
-            together = processor.normalize_frames(torch.stack([frames, 255 - frames]))
-            assert torch.equal(together[0], pixels) and together.shape[1:] == pixels.shape
+    ((whole, metadata),), parts = processor.read_frames(path), processor.read_frames(path, windows)
+    expected = processor(path, return_metadata=True)
+    assert metadata == expected["video_metadata"][0]
+    assert torch.equal(processor.normalize_frames(whole), expected["pixel_values_videos"][0])
+    images, _ = decode_all(path)
+    for frames, metadata in parts:
+        assert frames.dtype == torch.uint8 and frames.shape == (len(metadata.frames_indices), 32, 32, 3)
+        taken = np.stack([images[index] for index in metadata.frames_indices])
+        pixels = process(taken, crop_size=32, do_sample_frames=False, **settings)[0]
+        assert torch.equal(processor.normalize_frames(frames), pixels)
+        together = processor.normalize_frames(torch.stack([frames, 255 - frames]))
+        assert torch.equal(together[0], pixels) and together.shape[1:] == pixels.shape
     if processor.preset == "evaluation":  # the other repeats frames
         assert len({len(frames) for frames, _ in parts}) == 3  # so there is something to pad, or not to
-    assert processor.normalize_frames(whole[0][0].to("meta")).device.type == "meta"
+    assert processor.normalize_frames(whole.to("meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
@@ -487,10 +486,10 @@ def test_training_clips_follow_their_generator_and_stay_in_their_span(tmp_path):
     images, _ = decode_all(path)
 
     def draw(seed):
-        return processor.sample_training_clip(path, 1.0, 2.0, generator=np.random.default_rng(seed))
+        return processor.sample_training_frames(path, 1.0, 2.0, generator=np.random.default_rng(seed))
 
     clip = draw((0, 1, 2))
-    assert clip.shape == (12, 3, 64, 64) and clip.dtype == torch.float32
+    assert clip.shape == (12, 64, 64, 3) and clip.dtype == torch.uint8
     assert torch.equal(clip, draw((0, 1, 2))) and not torch.equal(clip, draw((0, 1, 3)))
     # Each frame is the one crop of some frame of its own twelfth of the second.
     resized = [np.asarray(PIL.Image.fromarray(i).resize((95, 76), PIL.Image.Resampling.NEAREST)) for i in images]
@@ -500,7 +499,7 @@ def test_training_clips_follow_their_generator_and_stay_in_their_span(tmp_path):
         for left in range(32)
         if all(
             any((resized[24 + 2 * t + k][top : top + 64, left : left + 64] == frame).all() for k in (0, 1))
-            for t, frame in enumerate(as_uint8(clip))
+            for t, frame in enumerate(clip.numpy())
         )
     }
     assert len(offsets) == 1
@@ -509,6 +508,6 @@ def test_training_clips_follow_their_generator_and_stay_in_their_span(tmp_path):
 def test_training_clips_take_whole_videos_by_default_and_refuse_empty_spans(tmp_path):
     path = write_video(tmp_path / "video.mp4", num_frames=24, fps=24)
     processor = TVTSv2VideoProcessor(crop_size=32)
-    assert processor.sample_training_clip(path, generator=np.random.default_rng(0)).shape == (12, 3, 32, 32)
+    assert processor.sample_training_frames(path, generator=np.random.default_rng(0)).shape == (12, 32, 32, 3)
     with pytest.raises(ValueError, match="window"):
-        processor.sample_training_clip(path, 5.0, 6.0, generator=np.random.default_rng(0))
+        processor.sample_training_frames(path, 5.0, 6.0, generator=np.random.default_rng(0))

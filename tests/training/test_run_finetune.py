@@ -158,9 +158,9 @@ def test_clips_depend_on_seed_epoch_and_index_and_broken_videos_are_written_down
     samples = TrainingVideos(
         [LabelledVideo(broken, "x"), *videos], reader, seed=1, broken_videos_file=tmp_path / "broken.jsonl"
     )
-    first = samples[ClipKey(0, 1)]["pixel_values_videos"]
-    assert torch.equal(first, samples[ClipKey(0, 1)]["pixel_values_videos"])
-    assert not torch.equal(first, samples[ClipKey(1, 1)]["pixel_values_videos"])
+    first = samples[ClipKey(0, 1)]["frames"]
+    assert torch.equal(first, samples[ClipKey(0, 1)]["frames"])
+    assert not torch.equal(first, samples[ClipKey(1, 1)]["frames"])
     replaced = samples[ClipKey(0, 0)]
     samples[ClipKey(1, 0)]  # met again: one line all the same
     assert replaced["num_broken"] == 1 and replaced["text"] == videos[0].text

@@ -123,7 +123,7 @@ class TrainingVideos(Dataset):
         return len(self.videos)
 
     def __getitem__(self, key: ClipKey) -> dict:
-        """Return `pixel_values_videos` (T, 3, H, W), `text`, and `num_broken`, videos passed over.
+        """Return `frames` (T, H, W, 3) uint8, `text`, and `num_broken`, videos passed over.
 
         Raises:
             VideoReadingError: too many broken videos in a row.
@@ -132,12 +132,12 @@ class TrainingVideos(Dataset):
         for num_broken in range(MAX_REPLACEMENTS + 1):
             video = self.videos[(key.index + num_broken) % len(self.videos)]
             try:
-                pixels = self.video_processor.sample_training_clip(str(video.path), generator=generator)
+                frames = self.video_processor.sample_training_frames(str(video.path), generator=generator)
             except VideoReadingError as error:
                 last_error = error
                 self.broken_videos.add({"path": str(video.path), "reason": str(error)})
                 continue
-            return {"pixel_values_videos": pixels, "text": video.text, "num_broken": num_broken}
+            return {"frames": frames, "text": video.text, "num_broken": num_broken}
         raise last_error
 
 
@@ -165,8 +165,9 @@ class FinetuningCollator:
     labels: list[str] | None = None
 
     def __call__(self, samples: list[dict]) -> dict:
+        videos = "frames" if "frames" in samples[0] else "pixel_values_videos"
         batch = {
-            "pixel_values_videos": torch.stack([sample["pixel_values_videos"] for sample in samples]),
+            videos: torch.stack([sample[videos] for sample in samples]),
             "num_broken": sum(sample["num_broken"] for sample in samples),
         }
         texts = [sample["text"] for sample in samples]

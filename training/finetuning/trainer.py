@@ -7,7 +7,7 @@ from transformers import EvalPrediction
 from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss
 from training.contrast.gather import gather_batch_sizes, gather_pairs
 from training.evaluation import retrieval_metrics
-from training.video_trainer import NOT_FOR_THE_MODEL, VideoTrainer
+from training.video_trainer import VideoTrainer
 
 
 class FinetuningTrainer(VideoTrainer):
@@ -15,7 +15,7 @@ class FinetuningTrainer(VideoTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the model's loss."""
-        outputs = model(**_for_the_model(inputs))
+        outputs = model(**self.model_inputs(inputs))
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
@@ -31,7 +31,7 @@ class RetrievalTrainer(FinetuningTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the contrastive loss of the joined batch of all processes."""
-        outputs = model(**_for_the_model(inputs))
+        outputs = model(**self.model_inputs(inputs))
         sizes = gather_batch_sizes(
             len(outputs.video_embeds), outputs.video_embeds.device, are_equal=self.accelerator.even_batches
         )
@@ -48,10 +48,6 @@ class RetrievalTrainer(FinetuningTrainer):
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         rows = torch.arange(len(outputs.video_embeds), device=loss.device)
         return loss, (outputs.video_embeds.float(), outputs.text_embeds.float()), rows
-
-
-def _for_the_model(inputs: dict) -> dict:
-    return {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL}
 
 
 def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
