@@ -4,14 +4,14 @@ import argparse
 from collections.abc import Callable
 
 
-def at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str], float]:
-    """Return the type of a finite number of at least `least`."""
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of an integer of at least `least`."""
 
-    def parse(text: str) -> float:
-        number = kind(text)
-        if not least <= number < float("inf"):
-            raise argparse.ArgumentTypeError(f"must be at least {least} and finite, got {text}")
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
         return number
 
-    parse.__name__ = kind.__name__  # argparse names it where the text is no number
+    parse.__name__ = "int"  # argparse names it where the text is no number
     return parse
