@@ -16,14 +16,12 @@ import av
 from av.stream import Discard, Disposition
 
 from .reader_head_tvtsv2 import (
-    ENCRYPTED,
     MAX_OGG_PAGE,
     HostileHead,
     check_head,
     declared_size,
     ends_as_ogg,
     image_demuxer,
-    is_scrambled,
     name_format,
 )
 
@@ -117,20 +115,6 @@ class OpenVideo:
             )
 
 
-def check_encryption(side_data_type: str, video: OpenVideo) -> None:
-    """Raise `VideoReadingError` where a packet's side data says that the packet is encrypted."""
-    if side_data_type == "encryption_info":
-        raise video.error(f"{ENCRYPTED}.")
-
-
-def check_scrambling(video: OpenVideo) -> None:
-    """Raise `VideoReadingError` for a transport stream of which packets are scrambled; reads the file once."""
-    if video.container.format.name == "mpegts":
-        with _raw_file(video.openable) as file:
-            if is_scrambled(file, video.stream.id):
-                raise video.error(f"{ENCRYPTED}.")
-
-
 def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
     """Return whether the file says that it is longer than it is.
 
@@ -143,7 +127,7 @@ def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
     entries = video.stream.index_entries
     if len(entries) > num_packets and any(entry.pos + entry.size > size for entry in entries):
         return True
-    with _raw_file(video.openable) as file:
+    with raw_file(video.openable) as file:
         if video.container.format.name == "ogg":
             file.seek(max(0, size - MAX_OGG_PAGE))
             return not ends_as_ogg(file.read())
@@ -198,7 +182,7 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
 
 
 @contextmanager
-def _raw_file(openable: str | BinaryIO):
+def raw_file(openable: str | BinaryIO):
     """Yield the file from its start for a `with` block; a file object keeps its position."""
     if isinstance(openable, str):
         with open(openable, "rb") as file:
@@ -214,7 +198,7 @@ def _raw_file(openable: str | BinaryIO):
 
 def _read_head(openable: str | BinaryIO, name: str) -> bytes:
     """Return the first bytes of the file, after a check of what its boxes claim."""
-    with _raw_file(openable) as file:
+    with raw_file(openable) as file:
         head = file.read(256)
         try:
             check_head(file, file.seek(0, os.SEEK_END))

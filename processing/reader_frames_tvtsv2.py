@@ -109,7 +109,7 @@ class ReadRequest:
         frames = taken.stacked()
         if self.strict and taken.corrupt:
             raise taken.video.error(
-                f"frame {min(taken.corrupt)} is damaged (the decoder flags it as corrupt); strict=False takes it."
+                f"frame {min(taken.corrupt)} is damaged (the decoder flags it as corrupt); a strict read refuses it."
             )
         metadata.frames_indices = taken.indices
         metadata.taken_seconds = [float(metadata.frame_seconds[index]) for index in taken.indices]
@@ -122,9 +122,9 @@ class ReadRequest:
             return
         count = f"{metadata.total_num_frames} frames decode, {num_corrupt} of them corrupt, {num_lost} packets do not"
         if self.strict and metadata.is_truncated:
-            raise video.error(f"it is truncated ({count}); strict=False takes what decodes.")
+            raise video.error(f"it is truncated ({count}); a strict read refuses it.")
         if self.strict and num_lost + num_corrupt > MAX_DAMAGED_RATIO * (metadata.total_num_frames + num_lost):
-            raise video.error(f"it is damaged ({count}); strict=False takes what decodes.")
+            raise video.error(f"it is damaged ({count}); a strict read refuses it.")
         logger.warning("Video %r is damaged: %s.", video.name, count)
 
 

@@ -9,8 +9,6 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-import numpy as np
-
 # Formats by their first bytes; those of the second table hold one image, with the name of FFmpeg's demuxer.
 SIGNATURES = {
     b"DKIF": "IVF",
@@ -37,8 +35,9 @@ MAX_SAMPLES = 2**23
 MAX_BOXES = 10**6
 MAX_HEADER_BYTES = 2**26
 
-# MP4: boxes that hold boxes.
-CONTAINERS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"cmov"})
+# MP4: boxes that hold boxes, behind a number of bytes; and sample descriptions of encrypted video.
+CONTAINERS = dict.fromkeys((b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"cmov"), 0) | {b"stsd": 8}
+ENCRYPTED_KINDS = (b"encv", b"drmi")
 # FFmpeg indexes constant-size audio samples by chunks of this many or more.
 AUDIO_CHUNK_SAMPLES = 1024
 
@@ -127,12 +126,14 @@ class _Counts:
                 if self.num_boxes > MAX_BOXES:
                     raise HostileHead(f"it has more than {MAX_BOXES} boxes")
                 if box.kind in CONTAINERS:
-                    pending.append((box.start, box.end))
+                    pending.append((box.start + CONTAINERS[box.kind], box.end))
                 else:
                     self._read(file, box)
 
     def _read(self, file: BinaryIO, box: Box) -> None:
-        if box.kind in (b"stsz", b"stz2", b"trun", b"hdlr", b"stts", b"stsd"):
+        if box.kind in ENCRYPTED_KINDS:
+            raise HostileHead(ENCRYPTED)
+        if box.kind in (b"stsz", b"stz2", b"trun", b"hdlr", b"stts"):
             file.seek(box.start)
             content = file.read(min(20, box.end - box.start)).ljust(20, b"\0")
             first, second, third = (int.from_bytes(content[at : at + 4], "big") for at in (4, 8, 12))
@@ -145,8 +146,6 @@ class _Counts:
             self.is_audio, self.has_unit_steps = content[8:12] == b"soun", False
         elif box.kind == b"stts":
             self.has_unit_steps = first == 1 and third == 1
-        elif box.kind == b"stsd" and content[12:16] == b"encv":
-            raise HostileHead(ENCRYPTED)
         elif box.kind == b"cmvd":
             file.seek(box.start + 4)
             try:
@@ -219,27 +218,6 @@ def ends_as_ogg(tail: bytes) -> bool:
     if page[:4] != b"OggS" or len(page) < 27:
         return False
     return bool(page[5] & 4) and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
-
-
-def is_scrambled(file: BinaryIO, pid: int) -> bool:
-    """Return whether a packet of a stream of an MPEG transport stream is scrambled.
-
-    Packets of 188 bytes, or of 192 or 204 with what stands around them, are expected without a gap from the first on.
-
-    Source: ISO/IEC 13818-1, section 2.4.3.2.
-    """
-    head = file.read(5 * 204)
-    starts = (
-        (start, size) for size in (188, 192, 204) for start in range(size) if {*head[start : 5 * size : size]} == {0x47}
-    )
-    start, size = next(starts, (0, 188))
-    file.seek(start)
-    while block := file.read(size << 14):
-        packets = np.frombuffer(block, np.uint8, len(block) // size * size).reshape(-1, size)
-        sync, high, low, flags = packets[:, :4].T.astype(np.int64)
-        if (flags[(sync == 0x47) & ((high & 31) << 8 | low == pid)] & 0xC0).any():
-            return True
-    return False
 
 
 def _ebml_size(head: bytes, position: int) -> tuple[int | None, int]:

@@ -26,7 +26,8 @@ from .format_headers_tvtsv2 import (
     read_vp9,
 )
 from .format_nal_tvtsv2 import H264Headers, HevcHeaders
-from .reader_container_tvtsv2 import OpenVideo, check_encryption
+from .reader_container_tvtsv2 import OpenVideo
+from .reader_encryption_tvtsv2 import check_packet_encryption
 
 # The codecs that are read by packet table; all others, MPEG-1, 2 and 4 Part 2 among them, are decoded sequentially.
 HEADERS: dict[str, Any] = {
@@ -144,7 +145,7 @@ def _read_packets(video: OpenVideo, headers) -> tuple[np.ndarray, list[av.Packet
         if packet.pts is None or packet.is_corrupt:
             raise UncertainTable("a packet is corrupt or has no presentation time")
         for side_data in packet.iter_sidedata():
-            check_encryption(side_data.data_type, video)
+            check_packet_encryption(side_data.data_type, video)
             if side_data.data_type not in HARMLESS_SIDE_DATA:
                 raise UncertainTable(f"a packet has side data of the type {side_data.data_type}")
         data = memoryview(packet)

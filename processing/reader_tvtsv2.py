@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, check_scrambling, is_cut_short, open_video
+from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
 from .reader_decoding_tvtsv2 import decode_first_frames, decode_runs
+from .reader_encryption_tvtsv2 import check_file_encryption
 from .reader_frames_tvtsv2 import Indices, ReadRequest, check_indices
 from .reader_metadata_tvtsv2 import VideoFileMetadata, describe
 from .reader_packets_tvtsv2 import PacketReader, UncertainTable, plan_runs, read_packet_table
@@ -67,7 +68,7 @@ def read_video(
     request = ReadRequest(sample_indices_fn, frame_transform, strict)
     open_again = functools.partial(open_video, path, limits, time.monotonic())
     with open_again() as video:
-        check_scrambling(video)
+        check_file_encryption(video)
         try:
             return _read_by_table(video, request, num_threads)
         except UncertainTable as error:

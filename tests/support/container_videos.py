@@ -3,7 +3,9 @@
 import struct
 import subprocess
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import av
 import numpy as np
@@ -46,28 +48,117 @@ def write_oriented(path: Path, matrix: tuple[int, int, int, int]) -> Path:
 
 
 def write_encrypted(path: Path, scheme: str) -> Path:
-    """A video that says that no decoder can make frames of it without the key: of MP4, WebM or MPEG-TS."""
+    """A video that says that no decoder can make frames of it without the key."""
     if scheme == "webm":
         return _write_encrypted_webm(path)
-    if scheme.startswith("scrambled"):
-        return _write_scrambled(path, is_m2ts=scheme.endswith("m2ts"))
+    if scheme in _MARKERS:
+        codec, container_format, mark = _MARKERS[scheme]
+        options = {"mpegts_m2ts_mode": str(int(scheme.endswith("m2ts")))} if container_format == "mpegts" else {}
+        write_video(path, codec=codec, fps=25, container_format=container_format, container_options=options)
+        with av.open(str(path)) as container:
+            stream_id = container.streams.video[0].id
+        path.write_bytes(mark(bytearray(path.read_bytes()), stream_id))
+        return path
     options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "01" * 16, "encryption_kid": "02" * 16}
     write_video(path, container_options=options)
     path.write_bytes(path.read_bytes().replace(b"schm\0\0\0\0cenc", b"schm\0\0\0\0" + scheme.encode()))
     return path
 
 
-def _write_scrambled(path: Path, is_m2ts: bool) -> Path:
-    options = {"mpegts_m2ts_mode": str(int(is_m2ts))}
-    data = bytearray(write_video(path, container_format="mpegts", container_options=options).read_bytes())
-    with av.open(str(path)) as container:
-        pid = container.streams.video[0].id
-    starts = range(4, len(data), 192) if is_m2ts else range(0, len(data), 188)
-    video_packets = [start for start in starts if (data[start + 1] & 31) << 8 | data[start + 2] == pid]
-    for start in video_packets[10::7]:
+def _video_packets(data: bytearray, pid: int) -> list[int]:
+    """Where the transport packets of a stream start, of which each but the first few may be scrambled."""
+    starts = range(4, len(data), 192) if data[0] != 0x47 else range(0, len(data), 188)
+    return [start for start in starts if (data[start + 1] & 31) << 8 | data[start + 2] == pid]
+
+
+def _scramble_packets(data: bytearray, pid: int) -> bytes:
+    for start in _video_packets(data, pid)[10::7]:
         data[start + 3] |= 0x80
-    path.write_bytes(data)
-    return path
+    return data
+
+
+def _scramble_after_a_gap(data: bytearray, pid: int) -> bytes:
+    return data[: 188 * 8] + bytes(1000) + _scramble_packets(data, pid)[188 * 8 :]
+
+
+def _scramble_pes_in_packets(data: bytearray, pid: int) -> bytes:
+    starts = [start for start in _video_packets(data, pid) if data[start + 1] & 0x40]
+    for start in starts[10::7]:
+        header = start + 4 + (1 + data[start + 4]) * bool(data[start + 3] & 0x20)
+        assert data[header : header + 3] == b"\0\0\1"
+        data[header + 6] |= 0x20
+    return data
+
+
+def _announce_sample_encryption(data: bytearray, pid: int) -> bytes:
+    section = next(start + 5 for start in range(0, len(data), 188) if data[start + 5] == 2 and data[start + 1] & 0x40)
+    end = section + 3 + ((data[section + 1] & 15) << 8 | data[section + 2]) - 4
+    entry = section + 12 + ((data[section + 10] & 15) << 8 | data[section + 11])
+    assert data[entry] == 0x1B
+    changed = data[section:entry] + b"\xdb" + data[entry + 1 : end]
+    old, new = data[section : end + 4], changed + _checksum(changed, 0xFFFFFFFF).to_bytes(4, "big")
+    return data.replace(old, new)
+
+
+def _scramble_program_stream(data: bytearray, start_code: int) -> bytes:
+    start = data.index(b"\0\0\1" + bytes([start_code & 255]), len(data) // 2)
+    assert data[start + 6] & 0xF0 == 0x80
+    data[start + 6] |= 0x10
+    return data
+
+
+def _insert_asf_object(name: str, data: bytearray, _: int) -> bytes:
+    content = struct.pack("<I4sI4sI4sI4s", 4, b"data", 4, b"DRM\0", 4, b"key\0", 4, b"url\0")
+    entry = UUID(name).bytes_le + struct.pack("<Q", 24 + len(content)) + content
+    size, number = struct.unpack("<QI", data[16:28])
+    return data[:16] + struct.pack("<QI", size + len(entry), number + 1) + data[28:30] + entry + data[30:]
+
+
+def _flag_asf_stream(data: bytearray, stream_number: int) -> bytes:
+    start = data.index(UUID("b7dc0791-a9b7-11cf-8ee6-00c00c205365").bytes_le)
+    assert data[start + 72] == stream_number
+    data[start + 73] |= 0x80
+    return data
+
+
+def _flag_flv_tags(data: bytearray, _: int) -> bytes:
+    position = 13
+    for number in range(40):
+        if data[position] == 9 and number > 20:
+            data[position] |= 0x20
+        position += 15 + int.from_bytes(data[position + 1 : position + 4], "big")
+    return data
+
+
+def _add_encrypted_description(data: bytearray, _: int) -> bytes:
+    """A second sample description, as where a clear beginning is followed by encrypted samples."""
+    start = data.index(b"stsd") + 12
+    entry = data[start : start + int.from_bytes(data[start : start + 4], "big")]
+    data[start - 4 : start] = struct.pack(">I", 2)
+    data[start:start] = entry
+    data[start + len(entry) + 4 : start + len(entry) + 8] = b"encv"
+    for name in (b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+        place = data.index(name) - 4
+        data[place : place + 4] = struct.pack(">I", int.from_bytes(data[place : place + 4], "big") + len(entry))
+    return data
+
+
+# scheme -> codec, container, and the function that marks the video as encrypted.
+_MARKERS = {
+    "scrambled ts": ("libx264", "mpegts", _scramble_packets),
+    "scrambled m2ts": ("libx264", "mpegts", _scramble_packets),
+    "scrambled after a gap": ("libx264", "mpegts", _scramble_after_a_gap),
+    "scrambled pes ts": ("libx264", "mpegts", _scramble_pes_in_packets),
+    "scrambled pes m2ts": ("libx264", "mpegts", _scramble_pes_in_packets),
+    "sample-aes": ("libx264", "mpegts", _announce_sample_encryption),
+    "scrambled ps": ("mpeg2video", "vob", _scramble_program_stream),
+    "asf drm 1": ("wmv2", "asf", partial(_insert_asf_object, "2211b3fb-bd23-11d2-b4b7-00a0c955fc6e")),
+    "asf drm 7": ("wmv2", "asf", partial(_insert_asf_object, "298ae614-2622-4c17-b935-dae07ee9289c")),
+    "asf flag": ("wmv2", "asf", _flag_asf_stream),
+    "flv": ("flv", "flv", _flag_flv_tags),
+    "mp4 in part": ("libx264", "mp4", _add_encrypted_description),
+}
+ENCRYPTION_SCHEMES = ["cenc", "cbcs", "webm", *_MARKERS]
 
 
 def _write_encrypted_webm(path: Path) -> Path:
@@ -143,9 +234,13 @@ def _ogg_page(packets: list[bytes], granule: int, flags: int, number: int) -> by
     lacing = b"".join(b"\xff" * (len(data) // 255) + bytes([len(data) % 255]) for data in packets)
     head = b"OggS\0" + bytes([flags]) + struct.pack("<qII", granule, 7, number)
     page = head + bytes(4) + bytes([len(lacing)]) + lacing + b"".join(packets)
-    checksum = 0
-    for byte in page:
+    return head + struct.pack("<I", _checksum(page)) + page[26:]
+
+
+def _checksum(data: bytes, checksum: int = 0) -> int:
+    """The CRC-32 of Ogg, and of MPEG where it starts with all bits set."""
+    for byte in data:
         checksum ^= byte << 24
         for _ in range(8):
             checksum = (checksum << 1 ^ (0x04C11DB7 if checksum & 0x80000000 else 0)) & 0xFFFFFFFF
-    return head + struct.pack("<I", checksum) + page[26:]
+    return checksum
