@@ -42,6 +42,7 @@ from benchmarks.evaluation.protocols.recognition import run_recognition
 from benchmarks.evaluation.protocols.retrieval import run_retrieval
 from benchmarks.evaluation.report import write_report
 from benchmarks.records import count_videos, make_record, run_state, write_record
+from training.runtime.command_errors import one_line_errors
 from tvtsv2.errors import ArgumentError, OneLineParser
 
 DATA = {
@@ -246,6 +247,7 @@ def run(arguments: argparse.Namespace, command_line: list[str]) -> Path | None:
     return folder
 
 
+@one_line_errors(ValueError, OSError)
 def main() -> None:
     """Run the command line; errors that a user can mend end it with one line."""
     parser = make_parser()
@@ -254,8 +256,6 @@ def main() -> None:
         folder = run(arguments, sys.argv[1:])
     except ArgumentError as error:
         parser.error(str(error))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
     if folder is not None:
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         counts = record["videos"]["test"]

@@ -166,3 +166,5 @@ class PlanArguments:
 
     def __post_init__(self):
         check_numbers(self)
+        if not self.plan and (self.plan_mfu != 0.4 or self.plan_processes is not None):
+            raise ValueError("plan_mfu and plan_processes have no effect without --plan.")

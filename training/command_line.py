@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import sys
 from pathlib import Path
 
 import yaml
@@ -64,6 +65,7 @@ def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
         for path in known.config or [DEFAULT_CONFIG]:
             parser.set_defaults(**read_config(path))
         *groups, _ = parser.parse_args_into_dataclasses(args=command_line)
+        groups[2].check_typed(sys.argv[1:] if command_line is None else command_line)
         check_arguments(*groups[:3])
     # An ImportError: settings of a library that is not installed, such as DeepSpeed.
     except (ValueError, ImportError, OSError) as error:

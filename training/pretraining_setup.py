@@ -23,6 +23,8 @@ from training.sources.formats import check_source, format_of, has_splits, open_s
 from training.sources.mixed_sources import MixedSources, TurnSampler
 from training.train_tokenizer import train_tokenizer
 
+CORPUS_SETTINGS = ("corpus_dir", "num_train_videos", "num_train_captions", "num_heldout_videos", "num_heldout_captions")
+
 
 @dataclass
 class DataFiles:
@@ -64,7 +66,7 @@ def check_arguments(model_args: ModelArguments, data: DataArguments, args: PreTr
     _check_sources(data)
     if data.sources and not (model_args.tokenizer or model_args.clip_checkpoint):
         raise ValueError("Give --tokenizer or --clip_checkpoint: these sources come without a tokenizer.")
-    if data.sources and data.eval_source is None and args.eval_strategy != "no":
+    if data.sources and data.eval_source is None and (args.eval_strategy != "no" or args.eval_on_start):
         raise ValueError(
             "There are no held-out videos: name some as eval_source in the YAML, or set eval_strategy: no."
         )
@@ -75,6 +77,9 @@ def _check_sources(data: DataArguments) -> None:
         raise ValueError(f"sources must be a list of mappings, each behind a dash in YAML; got {data.sources!r}.")
     for source in data.sources:
         check_source(source)
+    of_corpus = [name for name in CORPUS_SETTINGS if getattr(data, name) != getattr(DataArguments, name)]
+    if data.sources and of_corpus:
+        raise ValueError(f"{', '.join(of_corpus)} describe the generated corpus and have no effect beside sources.")
     if data.sources:
         TurnSampler([1] * len(data.sources), [source.get("weight", 1) for source in data.sources], 1, seed=0)
     if data.eval_source is None:

@@ -17,10 +17,12 @@ from transformers import set_seed
 
 from training.finetuning.arguments import FinetuningArguments, FinetuningTrainingArguments, parse_arguments
 from training.run_errors import check_finished, errors_in_one_line, step_of_weights
+from training.runtime.command_errors import one_line_errors
 from training.runtime.machine import use_all_cores
 from training.runtime.run_folder import BROKEN_VIDEOS_FILE, RESULTS_FILE, RunFolder, write_json
 
 
+@one_line_errors()
 def main(command_line: list[str] | None = None) -> None:
     """Run one fine-tuning, start to end; `command_line` as for `parse_arguments`."""
     tuning, args = parse_arguments(command_line)
@@ -29,7 +31,7 @@ def main(command_line: list[str] | None = None) -> None:
         launch = {"num_processes": args.world_size, "mixed_precision": args.precision}
         run = RunFolder(args.output_dir, {**vars(tuning), **args.to_dict(), **launch})
         if run.results is not None:
-            _say(args, f"{run.path} holds this run, finished: {run.results}")
+            _say(args, f"{run.path} holds this run, finished.\n{_summary(run.results, run.path)}")
             return
         checkpoint = run.last_checkpoint()
         trainer = _build(tuning, args)
@@ -55,11 +57,31 @@ def _train_and_save(trainer, checkpoint: str | None, run: RunFolder) -> None:
         "step_of_weights": step_of_weights(trainer),
         "num_broken": len(trainer.train_dataset.broken_videos),
         **{name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")},
+        "chance": _chance(trainer) if metrics else {},
     }
     if trainer.is_world_process_zero():
         write_json(run.path / RESULTS_FILE, results)
-    _say(trainer.args, f"{results}\nEverything is in {run.path}.")
+    _say(trainer.args, _summary(results, run.path))
     trainer.accelerator.wait_for_everyone()
+
+
+def _chance(trainer) -> dict[str, float]:
+    """Return what guessing gives for each metric of the evaluation."""
+    from training.evaluation import chance_levels
+
+    labels, num_videos = trainer.data_collator.labels, len(trainer.eval_dataset)
+    if labels is None:
+        return {name: value for name, value in chance_levels(num_videos, 1).items() if "_to_" in name}
+    best_five = {"top_5_accuracy": 5 / len(labels)} if len(labels) > 5 else {}
+    return {"accuracy": 1 / len(labels), **best_five}
+
+
+def _summary(results: dict, folder: Path) -> str:
+    chance = results.get("chance", {})
+    lines = [f"evaluation{'':28}model   chance"] if chance else []
+    lines += [f"  {name:30}{results[name]:9.3f}{value:9.3f}" for name, value in chance.items()]
+    steps = f"{results['optimizer_steps']} steps, {results['num_broken']} broken videos"
+    return "\n".join([*lines, f"{steps}. Everything is in {folder}."])
 
 
 def _say(args: FinetuningTrainingArguments, text: str) -> None:

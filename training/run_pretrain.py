@@ -18,10 +18,12 @@ from transformers import set_seed
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
 from training.command_line import parse_arguments
 from training.run_errors import check_finished, errors_in_one_line, step_of_weights
+from training.runtime.command_errors import one_line_errors
 from training.runtime.machine import describe_run, use_all_cores
 from training.runtime.run_folder import RESULTS_FILE, RunFolder, write_json
 
 
+@one_line_errors()
 def main(command_line: list[str] | None = None) -> None:
     """Run one pre-training, start to end; `command_line` as for `parse_arguments`."""
     started = time.perf_counter()

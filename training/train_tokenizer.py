@@ -7,9 +7,7 @@ Sentencepiece's BPE, because on small texts it keeps whole words where its unigr
 The Hugging Face tokenizer gives the same ids as sentencepiece itself, between <|startoftext|> and <|endoftext|>.
 """
 
-import argparse
 import io
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 from training.sources.built_dataset import split_files
 from training.transcripts.words import join_words
@@ -135,10 +134,10 @@ def read_texts(dataset: Path) -> list[str]:
     return [join_words(word["word"] for word in row["words"]) for row in rows]
 
 
+@one_line_errors(ValueError, OSError, after_interruption=STARTS_ANEW)
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Train a tokenizer on transcripts or captions and save it for Hugging Face transformers.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = OneLineParser(
+        description="Train a tokenizer on transcripts or captions and save it for Hugging Face transformers."
     )
     texts = parser.add_mutually_exclusive_group(required=True)
     texts.add_argument("--dataset", type=Path, help="a built data set, whose training split is read")
@@ -150,14 +149,11 @@ def main() -> None:
     parser.add_argument("--max_length", type=at_least(3), default=77, help="number of text positions of the model")
     arguments = parser.parse_args()
     sizes = {"vocab_size": arguments.vocab_size, "max_length": arguments.max_length}
-    try:
-        if arguments.dataset:
-            lines = read_texts(arguments.dataset)
-        else:
-            lines = arguments.text_file.read_text(encoding="utf-8").splitlines()
-        tokenizer = train_tokenizer(lines, arguments.folder, **sizes)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    if arguments.dataset:
+        lines = read_texts(arguments.dataset)
+    else:
+        lines = arguments.text_file.read_text(encoding="utf-8").splitlines()
+    tokenizer = train_tokenizer(lines, arguments.folder, **sizes)
     print(f"{arguments.folder}: {len(tokenizer)} ids from {len(lines)} texts")
 
 

@@ -1,7 +1,8 @@
 """VideoTrainingArguments: what pre-training and fine-tuning share on top of transformers' TrainingArguments."""
 
+import copy
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import NoReturn
 
@@ -9,6 +10,8 @@ import torch
 from accelerate.utils import DynamoBackend
 from transformers import HfArgumentParser, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
+
+from training.runtime.command_errors import EXIT_CODES
 
 # Settings of transformers that would have no effect here, or a wrong one: the value they must have, and why.
 FIXED = {
@@ -32,7 +35,22 @@ FIXED = {
     "optim_target_modules": (None, "parameter rules and --lora_towers choose what is trained"),
     "use_cache": (False, "the model generates no text"),
     "use_liger_kernel": (False, "Liger has no kernels for this model"),
+    "liger_kernel_config": (None, "Liger has no kernels for this model"),
+    "average_tokens_across_devices": (True, "losses are means over videos, not over tokens"),
 }
+
+# Settings that have an effect only together with another one.
+NEEDED = {
+    "activation_checkpointing_kwargs": "activation_checkpointing",
+    "hub_always_push": "push_to_hub",
+    "hub_model_id": "push_to_hub",
+    "hub_private_repo": "push_to_hub",
+    "hub_revision": "push_to_hub",
+    "dataloader_multiprocessing_context": "dataloader_num_workers",
+    "dataloader_persistent_workers": "dataloader_num_workers",
+}
+WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+STRATEGIES = {"save_steps": "save_strategy", "eval_steps": "eval_strategy", "logging_steps": "logging_strategy"}
 
 # Numbers are finite and at least 0, but for these.
 LEAST = {
@@ -59,6 +77,9 @@ COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotu
 
 class OneLineParser(HfArgumentParser):
     """A parser whose errors are one line: the usage would list 200 settings."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, epilog=EXIT_CODES, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """End the process with exit code 2."""
@@ -98,6 +119,7 @@ class VideoTrainingArguments(TrainingArguments):
         for name, (value, reason) in FIXED.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name} must be {value}, got {getattr(self, name)}: {reason}.")
+        self._check_companions()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # nothing to pin for, and torch would warn at every epoch
         if self.max_steps < 1 and self.max_steps != -1:
@@ -113,6 +135,33 @@ class VideoTrainingArguments(TrainingArguments):
             )
         self._check_libraries()
 
+    def _check_companions(self) -> None:
+        """Raise a ValueError for a setting that has no effect beside others."""
+        for name, needed in NEEDED.items():
+            if getattr(self, name) not in (None, False, {}) and not getattr(self, needed):
+                raise ValueError(f"{name}={getattr(self, name)} has no effect without {needed}.")
+        if self.save_strategy == "best" and self.eval_strategy == "no":
+            raise ValueError("save_strategy best saves after evaluations: set eval_strategy to steps or epoch.")
+        default_warmup = type(self).__dataclass_fields__["warmup_steps"].default
+        if self.lr_scheduler_type in WITHOUT_WARMUP and self.warmup_steps not in (0, default_warmup):
+            raise ValueError(
+                f"lr_scheduler_type {self.lr_scheduler_type.value} has no warm-up, but warmup_steps is "
+                f"{self.warmup_steps:g}: set it to 0, or choose constant_with_warmup."
+            )
+
+    def check_typed(self, command_line: Sequence[str]) -> None:
+        """Raise a ValueError where the command line sets the steps of a strategy that does not count steps.
+
+        Steps in a YAML file that the command line overrides by another strategy are no mistake.
+        """
+        typed = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in command_line if word[:2] == "--"}
+        for name in sorted(typed & STRATEGIES.keys()):
+            strategy = getattr(self, STRATEGIES[name])
+            if strategy != "steps":
+                raise ValueError(
+                    f"{name} has no effect with {STRATEGIES[name]} {strategy.value}: set {STRATEGIES[name]} to steps."
+                )
+
     def _check_libraries(self) -> None:
         """Build what transformers, accelerate and torch look at only when training begins."""
         for name in ("activation_checkpointing_kwargs", "lr_scheduler_kwargs", "fsdp_config"):
@@ -124,10 +173,8 @@ class VideoTrainingArguments(TrainingArguments):
         if self.torch_compile_mode not in COMPILE_MODES:
             raise ValueError(f"torch_compile_mode must be one of {', '.join(COMPILE_MODES[1:])}.")
         get_reporting_integration_callbacks(self.report_to)
-        from transformers import Trainer
-
         try:
-            optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(self)
+            optimizer_class, settings = self._optimizer_settings()
             rate = {"lr": 0.0} if self.learning_rate is None else {}
             optimizer = optimizer_class([torch.nn.Parameter(torch.zeros(1))], **settings | rate)
             steps = {"num_warmup_steps": self.get_warmup_steps(100), "num_training_steps": 100}
@@ -136,6 +183,28 @@ class VideoTrainingArguments(TrainingArguments):
             )
         except (TypeError, ValueError) as error:
             raise ValueError(f"The optimizer or its schedule cannot be built: {error}.") from error
+        for name, others in self._without_each_optimizer_setting():
+            if others._optimizer_settings() == (optimizer_class, settings):
+                raise ValueError(f"{name} has no effect with optim={self.optim.value}.")
+
+    def _optimizer_settings(self) -> tuple[type, dict]:
+        from transformers import Trainer
+
+        return Trainer.get_optimizer_cls_and_kwargs(self)
+
+    def _without_each_optimizer_setting(self) -> Iterator[tuple[str, "VideoTrainingArguments"]]:
+        """Yield each setting of the optimizer that was given, and the arguments without it."""
+        parts = (self.optim_args or "").replace(" ", "").split(",")
+        for part in filter(None, parts):
+            others = copy.copy(self)
+            others.optim_args = ",".join(other for other in parts if other != part) or None
+            yield f"optim_args {part}", others
+        for name in ("adam_beta1", "adam_beta2", "adam_epsilon"):
+            default = type(self).__dataclass_fields__[name].default
+            if getattr(self, name) != default:
+                others = copy.copy(self)
+                setattr(others, name, default)
+                yield f"{name}={getattr(self, name):g}", others
 
     @property
     def precision(self) -> str:

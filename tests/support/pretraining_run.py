@@ -16,12 +16,10 @@ from tests.support.processes import exit_codes, start_processes
 
 SCRIPT = str(ROOT / "training" / "run_pretrain.py")
 # Two sources of two steps each: an epoch is 4 optimizer steps, and checkpoint 5 lies inside the second.
-NUM_STEPS, SAVE_STEPS, STEPS_PER_EPOCH = 8, 5, 6
+NUM_STEPS, SAVE_STEPS = 8, 5
+COUNTS = {"num_train_videos": 8, "num_train_captions": 8, "num_heldout_videos": 6, "num_heldout_captions": 35}
 SETTINGS = {
-    "num_train_videos": 8,
-    "num_train_captions": 8,
-    "num_heldout_videos": 6,
-    "num_heldout_captions": 35,
+    **COUNTS,
     "max_steps": NUM_STEPS,
     "save_steps": SAVE_STEPS,
     "per_device_train_batch_size": 4,
@@ -45,8 +43,11 @@ TIMEOUT_SECONDS = 900
 def write_config(folder: Path, name: str, **settings) -> Path:
     """Return a YAML file for a run into `folder / name` on the session's corpus."""
     folders = {"output_dir": str(folder / name), "corpus_dir": str(folder / "corpus")}
+    common = SETTINGS | folders
+    if "sources" in settings:
+        common = {key: value for key, value in common.items() if key not in ("corpus_dir", *COUNTS)}
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(SETTINGS | folders | settings))
+    path.write_text(yaml.safe_dump(common | settings))
     return path
 
 

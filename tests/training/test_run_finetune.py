@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
 from training.finetuning.labelled_videos import LabelledVideo, ShuffledVideos, TrainingVideos, find_videos
-from training.finetuning.trainer import classification_metrics
+from training.finetuning.trainer import classification_metrics, pair_metrics
 from training.run_finetune import main
 from training.sources.clip_dataset import ClipKey
 
@@ -96,6 +97,7 @@ def test_retrieval_moves_both_towers_and_reports_recall(place, retrieval_run):
     assert towers == {"vision_model", "text_model"}
     results = json.loads((retrieval_run / "eval_results.json").read_text())
     assert {"text_to_video_R@1", "video_to_text_median_rank"} <= results.keys()
+    assert results["chance"]["text_to_video_R@1"] == 0.25
 
 
 STRANGER = """
@@ -144,7 +146,8 @@ def test_a_finished_run_is_shown_and_other_settings_are_refused(place, lora_run,
     before = (lora_run / "model.safetensors").stat().st_mtime_ns
     options = ("--method", "lora", "--lora_rank", 2, "--eval_data", place / "labels.csv")
     finetune(place, "lora", "videos", *options)
-    assert "finished" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "finished" in said and re.search(r"model +chance\n  accuracy +\d\.\d{3} +0\.500\n3 steps, 0 broken", said)
     assert (lora_run / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(SystemExit, match="lora_rank"):
         finetune(place, "lora", "videos", *options, "--lora_rank", 4)
@@ -204,6 +207,8 @@ def test_data_that_does_not_fit_leaves_nothing_behind(place, data, options, mess
         ["--lora_rank", "0"],
         ["--method", "prompt"],
         ["--max_broken_share", "2"],
+        ["--method", "full", "--lora_rank", "4"],
+        ["--eval_on_start", "True"],
         ["--eval_strategy", "epoch"],
         ["--eval_data", "{place}/labels.csv", "--metric_for_best_model", "recall"],
     ],
@@ -226,6 +231,13 @@ def test_logits_that_are_not_finite_have_no_accuracy():
 
     with pytest.raises(FloatingPointError, match="not finite"):
         classification_metrics(EvalPrediction(np.full((3, 2), np.nan), np.zeros(3, dtype=int)))
+
+
+def test_pairs_that_are_not_finite_have_no_ranks():
+    from transformers import EvalPrediction
+
+    with pytest.raises(FloatingPointError, match="not finite"):
+        pair_metrics(EvalPrediction((np.full((2, 3), np.nan), np.ones((2, 3))), np.arange(2)))
 
 
 def test_accuracy_by_hand():

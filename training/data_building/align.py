@@ -8,9 +8,7 @@ stands out; a sentence that stands out nowhere within `MAX_SHIFT_SECONDS` is lef
 counts both, and names the videos that are left without enough words.
 """
 
-import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2Processor, VideoReadingError
 from processing.atomic_files import whole_folder
 from training.data_building.dataset_files import count_left_out, write_rows
+from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 from training.sources.built_dataset import BuiltDataset
 from training.sources.clip_sampling import TranscriptError, choose_span
@@ -197,10 +196,9 @@ def _count(report: dict, video: str, sentences: list[AlignedSentence]) -> None:
     count_left_out(report["speech_left_out"], video, left_out)
 
 
+@one_line_errors(ValueError, OSError, after_interruption=STARTS_ANEW)
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Put what is said where it is seen.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = OneLineParser(description="Put what is said where it is seen.")
     parser.add_argument("--model", required=True, help="folder or name of a saved TVTSv2 model")
     parser.add_argument("--dataset", type=Path, required=True, help="made by training.data_building.build_dataset")
     parser.add_argument("--videos", type=Path, required=True, help="the folder of videos it was built from")
@@ -208,10 +206,7 @@ def main() -> None:
     parser.add_argument("--num_clips", type=at_least(1), default=4, help="clips that must fit into a video")
     parser.add_argument("--min_words", type=at_least(1), default=3, help="words that each clip must have")
     arguments = parser.parse_args()
-    try:
-        report = align_dataset(**vars(arguments))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    report = align_dataset(**vars(arguments))
     left_out = f"{report['num_left_out']} left out, {report['num_shifted']} shifted"
     print(f"{report['num_sentences']} sentences: {left_out}; {len(report['rejected'])} videos without enough words")
 

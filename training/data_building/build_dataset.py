@@ -17,7 +17,6 @@ Transcripts are SRT, WebVTT, speech recognizers' JSON or YT-Temporal JSON files 
 import argparse
 import concurrent.futures
 import os
-import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -32,6 +31,7 @@ from training.data_building.candidates import Candidate, check_key, find_candida
 from training.data_building.check_log import find_results
 from training.data_building.dataset_files import write_output
 from training.data_building.video_checks import UNREADABLE_VIDEO, VideoCheck, check_video
+from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 from training.runtime.worker_processes import worker_context
 from training.sources.table_files import read_table
@@ -151,9 +151,8 @@ def read_groups(file: Path, group_column: str) -> dict[str, str]:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Build a data set for pre-training from a folder of narrated videos and their transcripts.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = OneLineParser(
+        description="Build a data set for pre-training from a folder of narrated videos and their transcripts."
     )
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos, searched with all its folders")
     parser.add_argument("--output", type=Path, required=True, help="empty, new, or built here before")
@@ -169,13 +168,11 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@one_line_errors(ValueError, OSError)
 def main() -> None:
     arguments = vars(_parse_arguments())
     groups, column = arguments.pop("groups"), arguments.pop("group_column")
-    try:
-        report = build_dataset(**arguments, groups=read_groups(groups, column) if groups else None)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    report = build_dataset(**arguments, groups=read_groups(groups, column) if groups else None)
     _print_report(report, arguments["output"] / "report.json")
 
 

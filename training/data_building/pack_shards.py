@@ -14,11 +14,9 @@ and `load_dataset("parquet", …, streaming=True)` read the shards as well. In P
 uncompressed: a stream holds one at a time, and the index knows the very bytes.
 """
 
-import argparse
 import hashlib
 import io
 import json
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 from training.sources.table_files import resolve_inside
 
@@ -205,10 +204,9 @@ def _write_index(file: Path, places: list[dict[str, int]], shard_format: str) ->
     part.replace(file)
 
 
+@one_line_errors(ValueError, OSError)
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Pack a built data set into shards.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = OneLineParser(description="Pack a built data set into shards.")
     parser.add_argument(
         "--dataset", type=Path, required=True, help="folder made by training.data_building.build_dataset"
     )
@@ -220,10 +218,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the order of samples")
     arguments = parser.parse_args()
-    try:
-        packed = pack_shards(**vars(arguments))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    packed = pack_shards(**vars(arguments))
     for split, number in packed.items():
         print(f"{arguments.output}: {number} samples of {split}")
 

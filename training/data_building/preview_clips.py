@@ -9,7 +9,6 @@ left out follow below.
 
 import argparse
 import json
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 import yaml
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
+from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 from training.sources.clip_dataset import ClipDataset, ClipKey
 from training.sources.clip_sampling import TranscriptError, read_clip
@@ -105,10 +105,7 @@ def _escape(text: str) -> str:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Draw a picture sheet of what pre-training will see.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = OneLineParser(description="Draw a picture sheet of what pre-training will see.")
     parser.add_argument("source", help="a mapping as in a configuration's `sources`, in YAML")
     parser.add_argument("--output", type=Path, default=Path("preview.png"), help="the picture")
     parser.add_argument("--num_videos", type=at_least(1), default=6, help="rows of the sheet, chosen at random")
@@ -120,13 +117,11 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@one_line_errors(ValueError, OSError, yaml.YAMLError, after_interruption=STARTS_ANEW)
 def main() -> None:
     arguments = _parse_arguments()
-    try:
-        source = yaml.safe_load(arguments.source)
-        videos, left_out = open_source(source), read_left_out(source)
-    except (ValueError, FileNotFoundError, yaml.YAMLError) as error:
-        sys.exit(f"error: {error}")
+    source = yaml.safe_load(arguments.source)
+    videos, left_out = open_source(source), read_left_out(source)
     settings = {"num_clips": arguments.num_clips, "min_words": arguments.min_words, "seed": arguments.seed}
     clips = ClipDataset(videos, TVTSv2VideoProcessor(crop_size=arguments.crop_size), **settings)
     number = min(arguments.num_videos, len(clips))

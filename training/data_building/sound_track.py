@@ -10,6 +10,7 @@ from av.stream import Discard
 
 from processing import VideoLimits
 from processing.reader_container_tvtsv2 import OpenVideo, open_video, reading_errors
+from processing.reader_frames_tvtsv2 import MAX_DAMAGED_RATIO
 
 PIECE_SECONDS = 30.0  # Whisper's window; other models take pieces of any length
 CUT_SECONDS = 10.0  # the end of a piece in which it is cut, where it is quietest
@@ -27,17 +28,35 @@ class SoundPiece:
     samples: np.ndarray
 
 
-def read_pieces(video: str | Path, sampling_rate: int) -> Iterator[SoundPiece]:
+@dataclass
+class SoundDamage:
+    """How many packets an audio track has, and how many of them do not decode."""
+
+    num_packets: int = 0
+    num_lost: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.num_lost} of the {self.num_packets} packets of its audio track do not decode"
+
+
+def read_pieces(video: str | Path, sampling_rate: int, damage: SoundDamage | None = None) -> Iterator[SoundPiece]:
     """Yield the pieces of a video's first audio track in which anything can be heard.
 
     A piece has at most `PIECE_SECONDS`, and ends at a quiet place.
 
+    Args:
+        video: the file.
+        sampling_rate: of the samples, per second.
+        damage: counts what does not decode, which leaves gaps.
+
     Raises:
-        VideoReadingError: the file cannot be read, has no audio track, or nothing of the track can be decoded.
+        VideoReadingError: the file cannot be read, has no audio track, nothing of the track can be decoded, or (after
+            the last piece) more than 5 % of its packets cannot.
     """
+    damage = SoundDamage() if damage is None else damage
     with open_video(video, LIMITS) as opened, reading_errors(opened.name):
         pending, start = np.empty(0, np.float32), 0.0
-        for time, samples in _read_samples(opened, sampling_rate):
+        for time, samples in _read_samples(opened, sampling_rate, damage):
             expected = start + len(pending) / sampling_rate
             if len(pending) and abs(time - expected) > MAX_GAP_SECONDS:
                 yield from _audible(SoundPiece(start, pending), sampling_rate)
@@ -52,7 +71,7 @@ def read_pieces(video: str | Path, sampling_rate: int) -> Iterator[SoundPiece]:
         yield from _audible(SoundPiece(start, pending), sampling_rate)
 
 
-def _read_samples(video: OpenVideo, sampling_rate: int) -> Iterator[tuple[float, np.ndarray]]:
+def _read_samples(video: OpenVideo, sampling_rate: int, damage: SoundDamage) -> Iterator[tuple[float, np.ndarray]]:
     """Yield blocks of about a second of samples, each with its time; packets that cannot be decoded leave gaps."""
     stream = next(iter(video.container.streams.audio), None)
     if stream is None or stream.codec_context is None:
@@ -61,7 +80,7 @@ def _read_samples(video: OpenVideo, sampling_rate: int) -> Iterator[tuple[float,
     origin = (video.container.start_time or 0) / av.time_base
     resampler, layout, blocks, start, num_samples = None, None, [], 0.0, 0
     num_frames = 0
-    for frame in _decode(video, stream):
+    for frame in _decode(video, stream, damage):
         num_frames += 1
         expected = start + num_samples / sampling_rate
         time = expected if frame.time is None else frame.time - origin
@@ -83,14 +102,20 @@ def _read_samples(video: OpenVideo, sampling_rate: int) -> Iterator[tuple[float,
         raise video.error("nothing of its audio track can be decoded.")
     if num_samples:
         yield start, np.concatenate(blocks)
+    if damage.num_lost > MAX_DAMAGED_RATIO * damage.num_packets:
+        raise video.error(f"{damage}.")
 
 
-def _decode(video: OpenVideo, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+def _decode(video: OpenVideo, stream: av.AudioStream, damage: SoundDamage) -> Iterator[av.AudioFrame]:
     for packet in video.container.demux(stream):
+        damage.num_packets += packet.size > 0
         try:
-            yield from packet.decode()
-        except av.InvalidDataError:  # a damaged packet: the gap shows in the next frame's time
+            frames = packet.decode()
+        except av.FFmpegError:  # the gap shows in the next frame's time
+            damage.num_lost += 1
             continue
+        damage.num_lost += any(frame.is_corrupt for frame in frames)
+        yield from frames
 
 
 def _quiet_place(samples: np.ndarray, sampling_rate: int) -> int:

@@ -4,12 +4,11 @@
     accelerate launch -m training.data_building.transcribe --videos my_videos --model openai/whisper-small --language en
 
 `my_videos/talk.mp4` gets `my_videos/talk.mp4.json`, in Whisper's format. A video that has this file is left alone, so
-the same command again continues. Videos without words are in `my_videos/transcribe_failures.json`, with the reason.
+the same command again continues. Videos without words, and those with damaged sound, are in
+`my_videos/transcribe_failures.json`, with the reason.
 """
 
-import argparse
 import json
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -27,7 +26,8 @@ from transformers import pipeline
 from processing import VideoReadingError
 from processing.atomic_files import write_whole
 from processing.video_files import find_videos, printable_name
-from training.data_building.sound_track import read_pieces
+from training.data_building.sound_track import SoundDamage, read_pieces
+from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 
 FAILURES = "transcribe_failures.json"
@@ -44,7 +44,7 @@ Recognizer = Callable[[Iterator[np.ndarray]], Iterable[list[Word]]]
 def transcribe_videos(
     folder: Path, names: list[str], recognize: Recognizer, sampling_rate: int, **facts: str
 ) -> dict[str, str]:
-    """Write a transcript beside each video, and return why others have none, or one without words.
+    """Write a transcript beside each video, and return why others have none, or one without words or with gaps.
 
     Args:
         folder, names: the videos; each is named by its path below the folder.
@@ -54,18 +54,21 @@ def transcribe_videos(
     """
     waiting: deque[tuple[str, float, float]] = deque()
     failures: dict[str, str] = {}
+    gaps: dict[str, str] = {}
 
     def read_samples() -> Iterator[np.ndarray]:
         for name in tqdm(names, desc="transcribing", unit="video"):
-            num_pieces = 0
+            num_pieces, damage = 0, SoundDamage()
             try:
-                for piece in read_pieces(folder / name, sampling_rate):
+                for piece in read_pieces(folder / name, sampling_rate, damage):
                     waiting.append((name, piece.start_seconds, len(piece.samples) / sampling_rate))
                     num_pieces += 1
                     yield piece.samples
             except VideoReadingError as error:
                 failures[name] = str(error)
                 continue
+            if damage.num_lost:
+                gaps[name] = f"{damage}; the transcript lacks what was said there"
             if not num_pieces:
                 failures[name] = NO_SOUND
                 _write_transcript(folder / name, [], facts)
@@ -78,7 +81,7 @@ def transcribe_videos(
         if not segments:
             failures[name] = NO_WORDS
         _write_transcript(folder / name, segments, facts)
-    return failures
+    return gaps | failures
 
 
 def transcript_file(video: Path) -> Path:
@@ -166,29 +169,24 @@ def transcribe_folder(videos: Path, model: str, *, language: str | None = None, 
 
 
 def _earlier_failures(videos: Path, names: list[str]) -> dict[str, str]:
-    """Return the failures of earlier runs that were final: these videos have a transcript without words."""
+    """Return the reasons that earlier runs gave for videos with a transcript, without words or with gaps."""
     if not (videos / FAILURES).exists():
         return {}
     known = {printable_name(name) for name in names if transcript_file(videos / name).exists()}
     return {name: reason for name, reason in json.loads((videos / FAILURES).read_text()).items() if name in known}
 
 
+@one_line_errors(ValueError, OSError)
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Write what is said in each video of a folder beside it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = OneLineParser(description="Write what is said in each video of a folder beside it.")
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos, searched with all its folders")
     parser.add_argument("--model", required=True, help="a speech model with times of words: Whisper, or a CTC model")
     parser.add_argument("--language", help="spoken in all videos, for Whisper; found in each piece unless given")
     parser.add_argument("--batch_size", type=at_least(1), default=8, help="pieces of up to 30 s recognized at once")
     arguments = parser.parse_args()
-    try:
-        failures = transcribe_folder(**vars(arguments))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    failures = transcribe_folder(**vars(arguments))
     state = PartialState()
-    state.print(f"{len(failures)} videos without words; see {arguments.videos / FAILURES}")
+    state.print(f"{len(failures)} videos without words or with damaged sound; see {arguments.videos / FAILURES}")
     state.destroy_process_group()
 
 

@@ -1,6 +1,7 @@
 """Arguments of a fine-tuning on the command line: transformers' TrainingArguments and the fields below."""
 
 import logging
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +56,8 @@ class FinetuningArguments:
             raise ValueError("--method linear trains a classifier; for --task retrieval use lora or full.")
         if self.task == "classification" and self.method == "lora" and "text" in self.lora_towers:
             raise ValueError("Classification uses the video tower alone: --lora_towers video.")
+        if self.method != "lora" and (self.lora_rank, self.lora_towers) != (8, ["video"]):
+            raise ValueError(f"--lora_rank and --lora_towers have no effect with --method {self.method}.")
         check_numbers(self)
         if not self.lora_towers:
             raise ValueError("--lora_towers must name at least one tower.")
@@ -88,7 +91,8 @@ def parse_arguments(command_line: list[str] | None = None) -> tuple[FinetuningAr
     )
     try:
         tuning, training = parser.parse_args_into_dataclasses(args=command_line)
-        if tuning.eval_data is None and training.eval_strategy != "no":
+        training.check_typed(sys.argv[1:] if command_line is None else command_line)
+        if tuning.eval_data is None and (training.eval_strategy != "no" or training.eval_on_start):
             raise ValueError("There are no videos to evaluate on: give --eval_data, or set --eval_strategy no.")
         training.check_best_metric(METRICS[tuning.task])
     # An ImportError: settings of a library that is not installed, such as DeepSpeed.

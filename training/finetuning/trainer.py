@@ -67,5 +67,12 @@ def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def pair_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Return recall and median rank of both directions; see `evaluation.retrieval_metrics`."""
-    return retrieval_metrics(*prediction.predictions)
+    """Return recall and median rank of both directions; see `evaluation.retrieval_metrics`.
+
+    Raises:
+        FloatingPointError: an embedding is zero or not finite.
+    """
+    try:
+        return retrieval_metrics(*prediction.predictions)
+    except ValueError as error:
+        raise FloatingPointError(str(error)) from error

@@ -40,6 +40,7 @@ from training.narrated_shapes.scripts import (
     plan_caption_clip,
     plan_narrated_video,
 )
+from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.worker_processes import worker_context
 
 FORMAT_VERSION = 4  # raised with every change that makes other videos or words from the same parameters
@@ -230,9 +231,8 @@ def _write_table(path: Path, rows: list[list[str]], delimiter: str) -> None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Make a corpus of narrated videos of moving shapes (H.264 mp4, YT-Temporal and WebVid formats).",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = OneLineParser(
+        description="Make a corpus of narrated videos of moving shapes (H.264 mp4, YT-Temporal and WebVid formats)."
     )
     parser.add_argument("--folder", type=Path, required=True, help="where; empty, new, or holding part of this corpus")
     help_texts = {
@@ -250,6 +250,7 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+@one_line_errors(ValueError, OSError)
 def main() -> None:
     arguments = vars(_parse_arguments())
     folder, num_workers = arguments.pop("folder"), arguments.pop("num_workers")

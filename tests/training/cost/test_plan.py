@@ -14,7 +14,7 @@ CONFIGS = DEFAULT_CONFIG.parent
 
 
 def plan_of(*command_line: str) -> str:
-    return describe_plan(*parse_arguments([*command_line, "--use_cpu", "true"]))
+    return describe_plan(*parse_arguments([*command_line, "--plan", "--use_cpu", "true"]))
 
 
 def number(plan: str, label: str) -> int:

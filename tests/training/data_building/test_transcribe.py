@@ -174,6 +174,25 @@ def test_times_count_from_the_start_of_the_file(tmp_path):
     assert [word.time for word in words] == pytest.approx([3.5, 4, 8], abs=0.1)  # the last one: within its piece
 
 
+def damage_sound(path, every):
+    """Overwrite each so-manieth audio packet from the twentieth on."""
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        spans = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+    for position, size in spans[20::every]:
+        data[position : position + size] = b"\xff" * size
+    path.write_bytes(data)
+
+
+def test_damaged_sound_is_listed_with_the_reason(tmp_path):
+    for name, every in (("gap.mp4", 1000), ("ruined.mp4", 3)):
+        damage_sound(write_sound_video(tmp_path / name, TONE[: 5 * RATE]), every)
+    failures = transcribe_videos(tmp_path, ["gap.mp4", "ruined.mp4"], say_length, RATE)
+    assert failures["gap.mp4"].startswith("1 of the ") and "the transcript lacks" in failures["gap.mp4"]
+    assert "packets of its audio track do not decode" in failures["ruined.mp4"]
+    assert [path.name for path in tmp_path.glob("*.json")] == ["gap.mp4.json"]
+
+
 def test_the_builder_transcribes_first(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("training.data_building.transcribe.load_recognizer", lambda *_: (say_length, RATE))
     report = build_dataset(folder, tmp_path / "out", transcribe="any", language="en", num_workers=1)
