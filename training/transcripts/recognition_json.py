@@ -37,7 +37,7 @@ def read_recognition(content: Mapping | list) -> tuple[list[TimedWord], bool, in
         content if isinstance(content, list) else next((content[x] for x in _SEGMENT_LISTS if x in content), None)
     )
     if not isinstance(content, list) and content.get("words"):  # OpenAI's API and AssemblyAI, beside segments or not
-        reader.read_words(_in_seconds(content["words"]), 0.0, "word")
+        reader.read_words(_in_seconds(content["words"]), None, "word")
     elif segments is not None:
         reader.read_segments(_in_seconds(segments), "segment")
     elif "chunks" in content:
@@ -62,7 +62,7 @@ class _Reader:
         """Take segments, with or without `words`; a list of words alone is taken as such."""
         segments = [_named(entry, _SEGMENT_FIELDS, {9: "words"}) for entry in self.objects(segments, name)]
         if all("word" in segment for segment in segments):
-            self.read_words(segments, 0.0, "word")
+            self.read_words(segments, None, "word")
             return
         pieces = []
         for index, segment in enumerate(segments):
@@ -79,10 +79,15 @@ class _Reader:
         self._add_pieces(pieces, name, are_words)
 
     def read_words(self, entries: object, start: object, name: str) -> None:
-        """Take words; one without a time, such as a number that could not be aligned, begins with the one before."""
+        """Take words; one without a time, such as a number that could not be aligned, begins with the one before.
+
+        The first ones begin at `start`, or with the first word that has a time where `start` is None.
+        """
+        words = [_named(entry, _WORD_FIELDS, {}) for entry in self.objects(entries, name)]
+        if start is None:
+            start = next((word["start"] for word in words if _is_time(word.get("start"))), None)
         time = start
-        for index, entry in enumerate(self.objects(entries, name)):
-            entry = _named(entry, _WORD_FIELDS, {})
+        for index, entry in enumerate(words):
             own = entry.get("start")
             time = time if own is None else own
             text = entry.get("word", entry.get("text"))
@@ -98,7 +103,10 @@ class _Reader:
             start = previous if start is None and end is not None else start
             if not self._is_possible(start, text, f"{name} {index}"):
                 continue
-            end = float(end) if _is_time(end) else start + SECONDS_PER_WORD * len(split_words(text))
+            if not _is_time(end):
+                duration = piece.get("duration")  # of youtube-transcript-api
+                end = start + (duration if _is_time(duration) else SECONDS_PER_WORD * len(split_words(text)))
+            end = float(end)
             previous = max(previous, end)
             if are_words:
                 self.words += [TimedWord(word, float(start)) for word in clean_text(text).split()]

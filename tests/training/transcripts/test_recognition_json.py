@@ -59,6 +59,7 @@ def test_word_times(content):
         pytest.param({"chunks": [{"timestamp": [0.5, 2.5], "text": " Hello there"}]}, id="transformers"),
         pytest.param({"transcription": [{"offsets": {"from": 500, "to": 2500}, "text": " Hello there"}]}, id="cpp"),
         pytest.param([UTTERANCE], id="AssemblyAI, utterances without words"),
+        pytest.param([{"start": 0.5, "duration": 2.0, "text": "Hello there"}], id="youtube-transcript-api"),
     ],
 )
 def test_segment_times_are_spread(content):
@@ -108,6 +109,15 @@ def test_segments_of_scripts_without_blanks_are_not_words():
 )
 def test_other_json(content):
     assert not is_recognition(content)
+
+
+@pytest.mark.parametrize("times", [{"start_time": 1.5}, {"startTime": "1.5s"}, {"start": None}])
+def test_words_of_which_none_has_a_known_time_are_refused(times):
+    words = [{"word": "Hello", **times}, {"word": "there", **times}]
+    for content in ({"words": words}, words):
+        with pytest.raises(ValueError, match=r"word 0: expected a time of 0 to .* got None"):
+            read_recognition(content)
+    assert read({"words": [*words, {"word": "all", "start": 4.0}]})[0][0] == ("Hello", 4.0)
 
 
 @pytest.mark.parametrize("content", [{"words": 5}, {"segments": {}}, [{"x": 1}], {"words": [], "title": "t"}, [[]]])
