@@ -27,14 +27,14 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from benchmarks.records import make_record, write_record
+from training.runtime.checkpoint_files import STATE_FILE, is_complete
 
 TRAINING = Path(__file__).parents[2] / "training"
 NUM_EPOCHS, BATCH_SIZE = 3, 4
 CAPTIONS = "seed42/webvid/train.tsv"  # in the corpus
-# An epoch of pre-training: four turns of a step of narrated videos and two of captions.
-STEPS_PER_EPOCH = {"pretrain": 12, "finetune": 8}
-SAVE_STEPS = {"pretrain": 5, "finetune": 3}
+SAVE_STEPS = {"pretrain": 5, "finetune": 3}  # of 16 and 8 steps per epoch: at least two checkpoints in each epoch
 SETTINGS = {"dataloader_num_workers": 1, "save_strategy": "steps", "use_cpu": "true", "disable_tqdm": "true"}
+SETTINGS |= {"max_steps": -1, "num_train_epochs": NUM_EPOCHS}
 OWN_SETTINGS = {
     "pretrain": {"num_train_videos": 16, "num_train_captions": 32, "num_heldout_videos": 8, "num_heldout_captions": 0},
     "finetune": {"task": "retrieval", "lora_rank": 2, "eval_strategy": "steps"},
@@ -54,11 +54,6 @@ class Run:
     started: float = 0.0  # when it was last started, in the time of files
 
     @property
-    def num_steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return NUM_EPOCHS * STEPS_PER_EPOCH[self.script]
-
-    @property
     def save_steps(self) -> int:
         """Steps from one checkpoint to the next."""
         return SAVE_STEPS[self.script]
@@ -68,7 +63,7 @@ class Run:
         launcher = [sys.executable]
         if self.num_processes > 1:
             launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.num_processes}"]
-        settings = {**SETTINGS, **OWN_SETTINGS[self.script], "output_dir": self.folder, "max_steps": self.num_steps}
+        settings = {**SETTINGS, **OWN_SETTINGS[self.script], "output_dir": self.folder}
         settings |= {f"{name}_steps": self.save_steps for name in ("save", "eval", "logging")}
         settings["per_device_train_batch_size"] = BATCH_SIZE // self.num_processes
         corpus = self.folder.parent / "corpus"
@@ -89,10 +84,12 @@ class Run:
         unfinished = [path for path in self._checkpoints() if not (path / "trainer_state.json").exists()]
         return any(_step_of(path) >= first_step and _last_change(path) >= self.started for path in unfinished)
 
-    def last_step(self) -> int:
-        """Return the step of the newest whole checkpoint, 0 if there is none."""
-        whole = [path for path in self._checkpoints() if (path / "trainer_state.json").exists()]
-        return max(map(_step_of, whole), default=0)
+    def last_state(self) -> dict:
+        """Return the state of the newest whole checkpoint, `global_step` and `epoch` among it; step 0 for none."""
+        whole = [path for path in self._checkpoints() if is_complete(path)]
+        if not whole:
+            return {"global_step": 0, "epoch": -1.0}
+        return json.loads((max(whole, key=_step_of) / STATE_FILE).read_text())
 
     def _checkpoints(self) -> list[Path]:
         return list(self.folder.glob("checkpoint-*"))
@@ -103,8 +100,8 @@ class Run:
 
     def result(self) -> dict:
         """Return everything that must be equal in the end."""
-        checkpoint = self.folder / f"checkpoint-{self.num_steps}"
-        state = json.loads((checkpoint / "trainer_state.json").read_text())
+        state = self.last_state()
+        checkpoint = self.folder / f"checkpoint-{state['max_steps']}"
         results = json.loads((self.folder / "eval_results.json").read_text())
         reported = re.compile("sorting|text_to|video_to|num_|loss")
         metrics = {name: value for name, value in results.items() if reported.match(name)}
@@ -148,17 +145,17 @@ def kill_in_epoch(run: Run, epoch: int, *, while_saving: bool, generator: random
         while_saving: kill while the epoch's second checkpoint is written, otherwise at a random moment before it.
         seconds: that the steps from one checkpoint to the next take, about.
     """
-    first_save = -(-(epoch * STEPS_PER_EPOCH[run.script] + 1) // run.save_steps) * run.save_steps
     delay = generator.uniform(0, seconds)
-    process, reached = run.start(), None
+    process, reached, state = run.start(), None, run.last_state()
     while process.poll() is None:
-        if reached is None and run.last_step() >= first_save:
+        if reached is None and int((state := run.last_state())["epoch"]) >= epoch:
             reached = time.monotonic()
         if reached is not None:
-            is_due = run.is_saving(first_save + 1) if while_saving else time.monotonic() - reached > delay
+            is_due = run.is_saving(state["global_step"] + 1) if while_saving else time.monotonic() - reached > delay
             if is_due:
                 kill(process)
-                hit = {"epoch": epoch, "while_saving": run.is_saving(), "last_step": run.last_step()}
+                state, hit = run.last_state(), {"while_saving": run.is_saving()}
+                hit |= {"last_step": state["global_step"], "epochs_at_last_step": round(state["epoch"], 3)}
                 return hit if while_saving else {**hit, "seconds_after_save": round(delay, 3)}
         time.sleep(0.001)
     raise RuntimeError(f"The run ended before it could be killed in epoch {epoch}; see {run.folder}.log")
@@ -182,7 +179,8 @@ def measure(folder: Path, script: str, num_processes: int, num_rounds: int, gene
     rounds = []
     for number in tqdm(range(num_rounds), desc=f"{script}, {num_processes} processes"):
         run = Run(script, folder / f"{script}{num_processes}_killed{number}", num_processes)
-        between_saves = seconds * run.save_steps / run.num_steps / 2  # half of a run is its start
+        num_steps = alone.last_state()["max_steps"]
+        between_saves = seconds * run.save_steps / num_steps / 2  # half of a run is its start
         kills = [
             kill_in_epoch(run, epoch, while_saving=bool(number % 2), generator=generator, seconds=between_saves)
             for epoch in range(NUM_EPOCHS)
@@ -208,7 +206,7 @@ def _compare(run: Run, alone: Run) -> dict[str, bool]:
 def main() -> None:
     """Kill each script's runs in each epoch, with each number of processes, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scripts", nargs="*", default=list(STEPS_PER_EPOCH), choices=list(STEPS_PER_EPOCH))
+    parser.add_argument("--scripts", nargs="*", default=list(SAVE_STEPS), choices=list(SAVE_STEPS))
     parser.add_argument("--num_processes", type=int, nargs="*", default=[1, 2], choices=[1, 2, 4])
     parser.add_argument("--num_rounds", type=int, default=2, help="runs of three kills, per script and number")
     parser.add_argument("--seed", type=int, default=0)

@@ -17,7 +17,6 @@ from processing import TVTSv2Processor
 from tests.support.pretraining_run import (
     NUM_STEPS,
     SAVE_STEPS,
-    STEPS_PER_EPOCH,
     finish,
     finished_run,
     read_json,
@@ -48,6 +47,13 @@ def folder(tmp_path_factory):
 def run(folder):
     """The folder of a finished run in one process."""
     return finished_run(folder)
+
+
+@pytest.fixture(scope="module")
+def together(run, folder):
+    """The folder of the same run in two processes."""
+    finish(write_config(folder, "together", per_device_train_batch_size=2), folder / "together.log", num_processes=2)
+    return folder / "together"
 
 
 def heldout_video(folder):
@@ -221,31 +227,33 @@ def test_a_second_call_shows_the_results(run, folder, capsys):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def test_killed_and_started_again_it_ends_with_the_same_bits(run, folder):
-    config = write_config(folder, "killed")
-    killed, log = folder / "killed", folder / "killed.log"
-    (process,) = start(config, log)
-    wait_for(killed / f"checkpoint-{SAVE_STEPS}" / "trainer_state.json", process)
-    kill(process)
-    assert process.exitcode == -9 and not (killed / "model.safetensors").exists()
-    checkpoint = killed / f"checkpoint-{SAVE_STEPS}" / "model.safetensors"
-    written = checkpoint.stat().st_mtime_ns
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_killed_in_its_second_epoch_and_started_again_it_ends_with_the_same_bits(folder, request, num_processes):
+    alone = request.getfixturevalue("run" if num_processes == 1 else "together")
+    killed = folder / f"killed{num_processes}"
+    config, log = write_config(folder, killed.name, per_device_train_batch_size=4 // num_processes), folder / "log"
+    processes = start(config, log, num_processes)
+    wait_for(killed / f"checkpoint-{SAVE_STEPS}" / "trainer_state.json", processes[0])
+    for process in processes:
+        kill(process)
+    assert [process.exitcode for process in processes] == [-9] * num_processes
+    assert not (killed / "model.safetensors").exists()
+    checkpoint = killed / f"checkpoint-{SAVE_STEPS}"
+    assert 1 < read_json(checkpoint / "trainer_state.json")["epoch"] < 2
+    written = (checkpoint / "model.safetensors").stat().st_mtime_ns
 
-    finish(config, log)
-    assert checkpoint.stat().st_mtime_ns == written  # it went on, rather than began again
-    assert_equal_tensors(load_file(killed / "model.safetensors"), load_file(run / "model.safetensors"))
+    finish(config, log, num_processes)
+    assert (checkpoint / "model.safetensors").stat().st_mtime_ns == written  # it went on, rather than began again
+    assert_equal_tensors(load_file(killed / "model.safetensors"), load_file(alone / "model.safetensors"))
     name = f"checkpoint-{NUM_STEPS}/optimizer.pt"
-    assert_equal_tensors(torch.load(killed / name), torch.load(run / name))
-    assert log_history(killed) == log_history(run)
-    assert SAVE_STEPS % STEPS_PER_EPOCH  # in the middle of an epoch
-    one, other = (read_json(path / "eval_results.json") for path in (killed, run))
+    assert_equal_tensors(torch.load(killed / name), torch.load(alone / name))
+    assert log_history(killed) == log_history(alone)
+    one, other = (read_json(path / "eval_results.json") for path in (killed, alone))
     for name in (*METRICS, "optimizer_steps", "num_samples", "num_broken", "num_videos"):
         assert one[name] == other[name], name
 
 
-def test_two_processes_train_as_one(run, folder):
-    together = folder / "together"
-    finish(write_config(folder, "together", per_device_train_batch_size=2), folder / "together.log", num_processes=2)
+def test_two_processes_train_as_one(run, together):
     results = read_json(together / "eval_results.json")
     assert results["num_processes"] == 2
     assert results["num_videos"] == 6 and results["num_samples"] == 4 * NUM_STEPS
