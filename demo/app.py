@@ -171,7 +171,10 @@ def serve(engine: Engine, **options):
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # exit handlers delete the uploads
     model, gallery = os.environ.get("TVTSV2_MODEL", "outputs/pretrain"), os.environ.get("TVTSV2_GALLERY", "gallery")
-    serve(Engine(model, gallery))
+    try:
+        serve(Engine(model, gallery))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

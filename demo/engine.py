@@ -5,6 +5,7 @@ Axes: C texts, W windows, P projection.
 
 import itertools
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,10 +63,15 @@ class Engine:
     Args:
         model_name: folder or hub name.
         gallery: folder of videos; None or missing: an empty gallery.
+
+    Raises:
+        OSError, ValueError: there is no such model, or its weights are not finite.
     """
 
     def __init__(self, model_name: str, gallery: str | Path | None = None):
         self.model = AutoModel.from_pretrained(model_name, trust_remote_code=True).eval()
+        if not all(weight.isfinite().all() for weight in self.model.state_dict().values()):
+            raise ValueError(f"Weights of {model_name} are not finite.")
         self.processor = AutoProcessor.from_pretrained(model_name, trust_remote_code=True)
         self.processor.video_processor.limits = {
             "max_duration_seconds": MAX_SECONDS,
@@ -83,9 +89,10 @@ class Engine:
             if path.name.startswith(".") or not path.is_file():
                 continue
             try:
+                os.fsencode(path).decode("utf-8")  # of another name no address can be made
                 ((frames, _),) = self.processor.video_processor.read_frames(str(path))
             except ValueError as error:
-                logger.warning("Not in the gallery: %s", error)
+                logger.warning("Not in the gallery: %a: %s", path.name, error)
                 continue
             yield GalleryVideo(path.resolve(), self._embed_frames(frames), _middle(frames))
 

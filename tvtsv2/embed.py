@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from tvtsv2.errors import ArgumentError
+from tvtsv2.errors import ArgumentError, check_revision
 
 DESCRIPTION = """\
 Embed all videos of a folder (searched through), those a list names (.txt: one path per line; .csv, .tsv: a column), or
@@ -20,6 +20,8 @@ The store is a LanceDB table with its provenance: model and revision, transform,
 that write to one store, also on several machines, take videos from one queue. After an interruption or a kill, the same
 command continues. A file that has changed is embedded again. A video that cannot be read is listed with the reason in
 failures.jsonl and affects no other."""
+
+MIN_SECONDS = 0.01  # of windows and strides; shorter ones than a frame find no frame
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -77,14 +79,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    check_revision(arguments.model, arguments.revision)
     for name in ("batch_size", "num_readers"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ArgumentError(f"--{name} must be at least 1, got {value}.")
     for name in ("windows", "stride"):
         value = getattr(arguments, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise ArgumentError(f"--{name} must be a positive number of seconds, got {value}.")
+        if value is not None and not MIN_SECONDS <= value < float("inf"):
+            raise ArgumentError(f"--{name} must be at least {MIN_SECONDS} seconds and finite, got {value}.")
     if arguments.stride is not None and arguments.windows is None:
         raise ArgumentError("--stride is the distance between windows; give --windows too.")
     if arguments.backend != "torch" and (arguments.keep != 1 or arguments.attn_implementation is not None):

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 from typing import NoReturn
 
 ADVICE = {
@@ -15,6 +16,12 @@ ADVICE = {
 
 class ArgumentError(ValueError):
     """Wrong arguments, found before any work: the command ends with exit code 2."""
+
+
+def check_revision(model: str, revision: str | None) -> None:
+    """Raise an `ArgumentError` for a revision of a folder, which has none."""
+    if revision is not None and os.path.exists(model):
+        raise ArgumentError(f"--revision belongs to a model on the hub, but {model} is a folder.")
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from tvtsv2.errors import ArgumentError
+from tvtsv2.errors import ArgumentError, check_revision
 
 MAX_CALIBRATION_VIDEOS = 64
 MIN_INT8_COSINE = 0.5  # below it something is broken
@@ -47,6 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    check_revision(arguments.model, arguments.revision)
     if arguments.calibrate is not None and arguments.format != "onnx":
         raise ArgumentError(f"--calibrate belongs to --format onnx, not {arguments.format}.")
     if arguments.format == "parquet":

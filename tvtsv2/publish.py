@@ -80,7 +80,7 @@ def check_rights(arguments: argparse.Namespace) -> None:
             f"--license {arguments.license!r} is not among the hub's identifiers; {hint}Give 'other' and say in "
             "--rights what holds, if none fits."
         )
-    if arguments.license == "other" and not arguments.rights:
+    if arguments.license == "other" and not (arguments.rights or "").strip():
         raise ArgumentError("--license other needs --rights: a sentence on who may do what with the weights.")
     if arguments.private and not arguments.push:
         raise ArgumentError("--private has no effect without --push.")
@@ -120,10 +120,10 @@ def _is_classifier(model) -> bool:
 def _save_model(checkpoint: str, folder: Path):
     """Save model and processor of a checkpoint and return them; the model is a classifier if the checkpoint is one."""
     from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
-    from tvtsv2.models.model_loading import is_classifier, load_config, load_processor, load_strictly
+    from tvtsv2.models.model_loading import check_finite, is_classifier, load_config, load_processor, load_strictly
 
     model_class = TVTSv2ForVideoClassification if is_classifier(load_config(checkpoint)) else TVTSv2Model
-    model, processor = load_strictly(model_class, checkpoint), load_processor(checkpoint)
+    model, processor = check_finite(load_strictly(model_class, checkpoint), checkpoint), load_processor(checkpoint)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return model, processor

@@ -2,7 +2,7 @@
 
 import argparse
 
-from tvtsv2.errors import ArgumentError
+from tvtsv2.errors import ArgumentError, check_revision
 
 DESCRIPTION = """\
 Serve embeddings over HTTP, in the form of OpenAI's POST /v1/embeddings.
@@ -44,6 +44,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    check_revision(arguments.model, arguments.revision)
     for name in ("batch_size", "num_readers", "max_inputs", "max_waiting", "max_megabytes"):
         if getattr(arguments, name) < 1:
             raise ArgumentError(f"--{name} must be at least 1, got {getattr(arguments, name)}.")

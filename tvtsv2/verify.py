@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tvtsv2.errors import ArgumentError
+from tvtsv2.errors import ArgumentError, check_revision
 
 DESCRIPTION = """\
 Check a model folder: one line per check, then one line with the verdict. The exit code is 1 if a check fails.
@@ -46,6 +46,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    check_revision(arguments.model, arguments.revision)
     import torch
 
     from tvtsv2.models.model_loading import check_attention, find_folder
@@ -134,6 +135,6 @@ def _read_reference(folder: Path) -> dict | None:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not isinstance(content.get("checksums", {}), dict):
         raise ValueError(f"{file} is no file of reference embeddings; remove it, or write it with --write_reference.")
     return content

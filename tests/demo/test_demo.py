@@ -1,6 +1,8 @@
 """What the demo computes and draws; the page itself where gradio is installed."""
 
 import importlib.util
+import os
+import shutil
 import sys
 
 import numpy as np
@@ -41,6 +43,8 @@ def place(tmp_path_factory):
     (place / "gallery" / "notes.txt").touch()
     (place / "gallery" / "broken.mp4").write_bytes(b"no video")
     (place / "gallery" / "._video 0.mp4").write_bytes(b"what a Mac leaves")
+    (place / "gallery" / "a link.mp4").symlink_to(place / "gallery" / "a link.mp4")
+    shutil.copyfile(place / "gallery" / "video 0.mp4", os.fsencode(place / "gallery") + b"/caf\xe9.mp4")
     return place
 
 

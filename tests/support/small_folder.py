@@ -37,9 +37,9 @@ def small_processor() -> TVTSv2Processor:
 def embed_in_this_process(folder: Path) -> dict[str, list]:
     """Stand in for `tvtsv2.models.folder_checks.embed_as_stranger`, for folders whose code is the installed one."""
     from tvtsv2.models.folder_checks import embed_inputs
-    from tvtsv2.models.model_loading import load_model, load_processor
+    from tvtsv2.models.model_loading import load_for_checks, load_processor
 
-    model = load_model(str(folder), attn_implementation="eager")
+    model = load_for_checks(folder)
     return embed_inputs(model, load_processor(str(folder)))
 
 

@@ -534,8 +534,11 @@ def test_a_process_that_lives_keeps_its_claims(tmp_path):
     ("arguments", "message"),
     [
         (["--stride", 1], "--windows"),
-        (["--windows", 0], "positive"),
-        (["--windows", 1, "--stride", 0], "--stride must be a positive number"),
+        (["--windows", 1e-9], "--windows must be at least 0.01 seconds"),
+        (["--windows", 1, "--stride", 0], "--stride must be at least 0.01 seconds"),
+        (["--column", "file"], "--column belongs to a .csv or .tsv file"),
+        (["--revision", "main"], "--revision belongs to a model on the hub"),
+        (["--backend", "onnxruntime", "--dtype", "bfloat16"], "computes in float32, int8, not bfloat16"),
         (["--batch_size", 0], "at least 1"),
         (["--root", "."], "list file"),
     ],
@@ -565,7 +568,16 @@ def test_wrong_sources_models_and_targets(model_folder, videos, tmp_path, capsys
     assert not (tmp_path / "store").exists()
 
 
-def test_a_model_with_a_missing_weight_is_refused(model_folder, videos, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda weights: weights.pop("visual_projection.weight"), "missing: visual_projection.weight"),
+        (lambda weights: weights["visual_projection.weight"].fill_(float("nan")), "not finite"),
+    ],
+)
+def test_a_model_with_a_missing_weight_or_one_of_nan_is_refused(
+    model_folder, videos, tmp_path, capsys, damage, message
+):
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path / "model"
@@ -574,10 +586,11 @@ def test_a_model_with_a_missing_weight_is_refused(model_folder, videos, tmp_path
         if path.is_file():
             (folder / path.name).write_bytes(path.read_bytes())
     weights = load_file(folder / "model.safetensors")
-    del weights["visual_projection.weight"]
+    damage(weights)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     assert embed(folder, videos, tmp_path / "store") == 1
-    assert "missing: visual_projection.weight" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
 
 
 def test_sync_refuses_a_list_of_videos_that_is_not_whole(tmp_path):

@@ -129,8 +129,8 @@ def test_embed_on_another_backend(onnx, place, capsys):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--dtype", "int8"], 1, "--backend torch computes in float32, bfloat16, float16, not int8"),
-        (["--backend", "openvino", "--dtype", "float16"], 1, "or --backend torch"),
+        (["--dtype", "int8"], 2, "--backend torch computes in float32, bfloat16, float16, not int8"),
+        (["--backend", "openvino", "--dtype", "float16"], 2, "or --backend torch"),
         (["--backend", "onnxruntime", "--keep", "0.5"], 2, "--keep and --attn_implementation belong to"),
         (["--keep", "0"], 2, r"--keep must lie in (0, 1], got 0.0"),
         (["--keep", "0.1"], 1, "leave one of 9 patches, got 0.1"),

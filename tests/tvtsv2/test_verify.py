@@ -216,6 +216,45 @@ def test_wrong_arguments(folder, capsys, options):
     assert options[1] in capsys.readouterr().err
 
 
+def cut(name):
+    def damage(folder):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return damage
+
+
+def set_config(**settings):
+    return lambda folder: change_json(folder / "config.json", lambda values: values.update(settings))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut("model.safetensors"),
+        cut("config.json"),
+        cut("tokenizer.json"),
+        cut("processor_config.json"),
+        set_config(vision_config=3),
+        set_config(projection_dim="wide"),
+        lambda folder: (folder / "config.json").write_text("[]"),
+        lambda folder: (folder / "tokenizer.json").write_text("{}"),
+        lambda folder: (folder / "model.safetensors").unlink(),
+    ],
+)
+def test_files_that_no_library_reads_fail_the_verdict(folder, capsys, damage):
+    damage(folder)
+    assert main(["verify", str(folder)]) == 1
+    output = capsys.readouterr()
+    assert output.out.splitlines()[-1].startswith("verdict: FAILED") and not output.err
+
+
+def test_a_list_of_checksums_that_is_none_is_an_error(folder, capsys):
+    (folder / REFERENCE_FILE).write_text('{"checksums": ["abc"]}')
+    assert main(["verify", str(folder)]) == 1
+    assert "is no file of reference embeddings" in capsys.readouterr().err
+
+
 def test_another_model_and_no_model_are_errors(folder, tmp_path, capsys):
     change_json(folder / "config.json", lambda values: values.update(model_type="clip"))
     assert main(["verify", str(folder)]) == 1

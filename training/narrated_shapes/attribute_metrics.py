@@ -38,6 +38,9 @@ def evaluate_attributes(
 
     Args:
         num_workers: processes that read videos.
+
+    Raises:
+        FloatingPointError: an embedding is not finite.
     """
     train = read_attributes(corpus, "train")[:NUM_PROBE_CLIPS]
     heldout = read_attributes(corpus, "heldout")
@@ -74,6 +77,7 @@ def precision_at(top: int, similarities: torch.Tensor, labels: np.ndarray) -> di
         similarities: (num_values, num_clips), one query per value.
         labels: int (num_clips,), the value that each clip shows.
     """
+    _check_finite(similarities)
     best = similarities.topk(top, dim=1).indices.cpu().numpy()
     values = np.arange(len(similarities))
     shares = np.bincount(labels, minlength=len(values)) / len(labels)
@@ -87,6 +91,8 @@ def linear_probe(
 
     Chance is the share of the most frequent class.
     """
+    _check_finite(train_embeds)
+    _check_finite(embeds)
     classifier = LinearClassifier(train_embeds, num_classes)
     classifier.fit(train_embeds, torch.as_tensor(train_labels, device=train_embeds.device), PROBE_PENALTY)
     predicted = classifier.scores(embeds).argmax(dim=1).cpu().numpy()
@@ -101,6 +107,7 @@ def group_recall(similarities: torch.Tensor, groups: Sequence[str]) -> dict[str,
         similarities: (num_clips, num_clips), captions in rows; caption i describes clip i.
         groups: the group of each clip; clips of group "" are left out, as is a group of one clip.
     """
+    _check_finite(similarities)
     hits, chances = [], []
     for group in dict.fromkeys(filter(None, groups)):
         members = [index for index, name in enumerate(groups) if name == group]
@@ -109,6 +116,11 @@ def group_recall(similarities: torch.Tensor, groups: Sequence[str]) -> dict[str,
             hits += list(best == np.arange(len(members)))
             chances += [1 / len(members)] * len(members)
     return {"model": float(np.mean(hits)), "chance": float(np.mean(chances))}
+
+
+def _check_finite(values: torch.Tensor) -> None:
+    if not values.isfinite().all():
+        raise FloatingPointError("Embeddings of the generated corpus are not finite; the model has diverged.")
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from modeling_tvtsv2 import TVTSv2Model
+from tvtsv2.errors import ArgumentError
 from tvtsv2.models.model_loading import DTYPES
 
 Backend = Callable[[torch.Tensor], torch.Tensor]  # (B, T, 3, H, W) float32 to (B, P) float32
@@ -33,7 +34,7 @@ def check_backend(name: str, dtype: str) -> None:
     """
     if dtype not in DTYPES_OF[name]:
         others = [other for other, dtypes in DTYPES_OF.items() if dtype in dtypes]
-        raise ValueError(
+        raise ArgumentError(
             f"--backend {name} computes in {', '.join(DTYPES_OF[name])}, not {dtype}; give one of these, or "
             f"--backend {' or '.join(others)}."
         )

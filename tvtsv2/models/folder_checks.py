@@ -151,6 +151,7 @@ def embed_as_stranger(folder: Path) -> dict:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         # No code cached from another copy of the folder.
         environment |= {"HF_MODULES_CACHE": str(place / "modules"), "TRANSFORMERS_VERBOSITY": "error"}
+        environment["HF_HUB_OFFLINE"] = "1"  # nor from the hub, should a file refer to it
         script = Path(__file__).with_name("load_as_stranger.py")
         paths = (script, folder.resolve(), place / "request.json", place / "answer.json")
         command = [sys.executable, *map(str, paths)]

@@ -9,6 +9,7 @@ from processing.video_files import VIDEO_SUFFIXES, find_videos, is_video_name
 from tvtsv2.errors import ArgumentError
 
 TABLE_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+LIST_SUFFIXES = (".txt", *TABLE_DELIMITERS)
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,12 @@ def list_videos(
         ValueError, FileNotFoundError: There is no such source, it names no videos, or it is no readable list.
     """
     source = Path(source)
+    is_list = source.suffix.lower() in LIST_SUFFIXES and not source.is_dir()
+    if root is not None and not is_list:
+        raise ArgumentError(f"--root belongs to a list file, but {source} is none.")
+    if column != "path" and not (is_list and source.suffix.lower() in TABLE_DELIMITERS):
+        raise ArgumentError(f"--column belongs to a .csv or .tsv file, but {source} is none.")
     if source.is_dir():
-        if root is not None:
-            raise ArgumentError(f"--root belongs to a list file, but {source} is a folder.")
         found = find_videos(source)
         if complete and "unreadable folder" in found.left_out:
             unreadable = found.left_out["unreadable folder"][0]
@@ -72,7 +76,7 @@ def list_videos(
 
 def _read_names(file: Path, column: str) -> list[str]:
     suffix = file.suffix.lower()
-    if suffix not in (".txt", *TABLE_DELIMITERS):
+    if suffix not in LIST_SUFFIXES:
         raise ValueError(
             f"{file}: a list's name ends in .txt (a path a line), .csv or .tsv (with a column {column!r})."
         )
