@@ -43,12 +43,6 @@ class VideoResult:
         """Return (rows, P) float32."""
         return np.stack([segment.embedding for segment in self.segments])
 
-    def checked(self) -> "VideoResult":
-        """Return the result itself, with an error if an embedding is not finite."""
-        if self.error is None and not np.isfinite(self.embeddings()).all():
-            self.error = "the model gives it an embedding that is not finite; try --dtype float32"
-        return self
-
 
 class VideoEmbedder:
     """Embed videos.
@@ -97,11 +91,11 @@ class VideoEmbedder:
                 del waiting[: self.batch_size]
             while open_results and open_results[0].is_complete:
                 with self._timed("store"):
-                    yield open_results.popleft().checked()
+                    yield open_results.popleft()
         self.embed_segments(waiting)
         for result in open_results:
             with self._timed("store"):
-                yield result.checked()
+                yield result
 
     def embed_segments(self, segments: list[Segment]) -> None:
         """Give each segment its embedding (P,), and drop its frames."""
