@@ -65,3 +65,14 @@ def test_an_untrained_model_is_measured_on_every_attribute(tmp_path):
         assert metrics[attribute]["precision@5"]["chance"] == pytest.approx(1 / len(values))
         assert metrics[attribute]["group_R@1"]["chance"] == pytest.approx(1 / len(values))
         assert all(0 <= metric["model"] <= 1 for metric in metrics[attribute].values())
+
+
+def test_what_is_not_finite_has_no_metrics():
+    broken, labels = torch.full((4, 4), float("nan")), np.array([0, 1, 0, 1])
+    for metric in (
+        lambda: precision_at(1, broken, labels),
+        lambda: linear_probe(torch.eye(4), labels, broken, labels, 2),
+        lambda: group_recall(broken, ["a", "a", "b", "b"]),
+    ):
+        with pytest.raises(FloatingPointError, match="not finite"):
+            metric()
