@@ -1,7 +1,9 @@
 """Axis legend: B videos, K transcripts, L tokens."""
 
+import functools
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -296,6 +298,20 @@ def test_processes_forked_after_the_parent_used_the_processor_do_not_hang(tmp_pa
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path)}
     command = [sys.executable, "-c", AFTER_FORK]
     subprocess.run(command, env=environment, cwd=tmp_path, timeout=300, check=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes start by spawning here")
+def test_loading_workers_process_what_they_are_sent():
+    images = [np.full((40, 50, 3), value, np.uint8) for value in range(3)]
+    collate = functools.partial(make_processor(), text="now red", return_tensors="pt")
+    sent = pickle.loads(pickle.dumps(collate))  # as to a spawned worker
+    loader = torch.utils.data.DataLoader(
+        images, 2, num_workers=1, collate_fn=sent, multiprocessing_context="fork", timeout=120
+    )
+    for start, batch in zip((0, 2), loader, strict=True):
+        expected = collate(images[start : start + 2])
+        assert batch.keys() == expected.keys()
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
 
 
 def test_the_letters_of_a_special_token_are_text(tmp_path):
