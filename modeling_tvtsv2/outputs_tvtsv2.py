@@ -118,4 +118,5 @@ def sorting_loss(sorting_logits: torch.Tensor, sorting_labels: torch.Tensor, wei
             f"sorting_labels must be (batch, transcripts) = {tuple(sorting_logits.shape[:-1])}, got "
             f"{tuple(sorting_labels.shape)}."
         )
-    return weight * nn.functional.cross_entropy(sorting_logits.flatten(0, 1).float(), sorting_labels.flatten())
+    labels = sorting_labels.flatten().to(sorting_logits.device)
+    return weight * nn.functional.cross_entropy(sorting_logits.flatten(0, 1).float(), labels)

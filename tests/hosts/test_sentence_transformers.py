@@ -54,6 +54,8 @@ def test_texts_and_files(host, folder, video):
     assert cosines(host.encode(TEXTS), embed(folder, text=TEXTS)).min() >= 0.9999
     for inputs in ([video], [{"video": video}]):
         assert cosines(host.encode(inputs), embed(folder, videos=[video])).min() >= 0.9999
+    with pytest.raises(ValueError, match=r"No such file.*missing\.mp4|missing\.mp4.*[Nn]o such file"):
+        host.encode([{"video": "missing.mp4"}])  # where a plain string would be a text
     assert host.similarity(host.encode(TEXTS), host.encode([video])).shape == (2, 1)
 
 

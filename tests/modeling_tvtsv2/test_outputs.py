@@ -174,6 +174,23 @@ def test_classification_losses_follow_the_problem_type(problem_type, labels, los
     torch.testing.assert_close(outputs.loss, loss(outputs.logits, labels))
 
 
+def test_labels_and_towers_may_be_on_other_devices(tiny_model, tiny_batch):
+    """The device "meta" refuses what is elsewhere, as a second GPU would."""
+    pixels = tiny_batch.pop("pixel_values_videos").detach().to("meta")
+    for name, module in tiny_model.named_children():
+        module.to("cpu" if name.startswith("text") else "meta")
+    masked = tiny_batch.pop("bool_masked_pos").to("meta")
+    loss = tiny_model(pixels, **tiny_batch, bool_masked_pos=masked, num_masked_patches=4).loss
+    assert loss.device.type == "meta" and tiny_batch["sorting_labels"].device.type == "cpu"
+    for problem_type, labels in (
+        ("single_label_classification", torch.tensor([2, 0])),
+        ("multi_label_classification", torch.ones(2, 3)),
+        ("regression", torch.ones(2, 3)),
+    ):
+        model = TVTSv2ForVideoClassification(make_tiny_config(num_labels=3, problem_type=problem_type)).to("meta")
+        assert model(pixels, labels).loss.device.type == "meta"
+
+
 def test_classification_reads_the_video_embedding(tiny_model):
     config = make_tiny_config(num_labels=3)
     model = TVTSv2ForVideoClassification(config).eval()
