@@ -187,7 +187,7 @@ def measure(folder: Path, script: str, num_processes: int, num_rounds: int, gene
         ]
         _finish(run)
         rounds.append({"kills": kills, "equal": _compare(run, alone)})
-    return {"script": script, "num_processes": num_processes, "seconds_alone": round(seconds, 1), "rounds": rounds}
+    return {"script": script, "num_processes": num_processes, "num_epochs": NUM_EPOCHS, "rounds": rounds}
 
 
 def _finish(run: Run) -> float:
