@@ -1,4 +1,4 @@
-"""The whole model: the release's numbers, every attention backend and way of running, saving and loading, errors."""
+"""The whole model: the release's numbers by every attention backend, and errors."""
 
 import pytest
 import torch
@@ -287,78 +287,7 @@ def test_similarities_are_cosines_over_the_temperature(tiny_model, tiny_batch):
         model(ids, pixels, return_loss=True)
 
 
-# --- ways of running ---------------------------------------------------------------------------------------------
-
-
-def gradients_of(model, batch) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    model(**batch).loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
-
-
-def test_gradient_checkpointing_gives_the_same_gradients(tiny_batch):
-    config = make_tiny_config(vision={"num_hidden_layers": 2}, text={"num_hidden_layers": 2})
-    model = randomized(TVTSv2ForPreTraining(config)).train()
-    expected = gradients_of(model, tiny_batch)
-    model.activation_checkpointing_enable()
-    calls = {"temporal_attn": 0, "self_attn": 0}
-    for name, module in model.named_modules():
-        if name.endswith(("temporal_attn", "self_attn")) and not name.startswith("sorter."):
-            kind = name.rpartition(".")[2]
-            module.register_forward_hook(lambda *_, kind=kind: calls.update({kind: calls[kind] + 1}))
-    actual = gradients_of(model, tiny_batch)
-    assert calls == {"temporal_attn": 2 * 2, "self_attn": 2 * 4}  # each block ran a second time, for the backward pass
-    torch.testing.assert_close(actual, expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("masked", [True, False])
-def test_one_graph_holds_the_whole_training_step(tiny_model, tiny_batch, masked):
-    """`fullgraph=True` raises where anything, such as a look at a tensor's values, would break the graph."""
-    if masked:
-        tiny_batch["num_masked_patches"] = 4
-    else:
-        del tiny_batch["bool_masked_pos"]
-    expected = gradients_of(tiny_model, tiny_batch)
-    compiled = torch.compile(tiny_model, fullgraph=True, backend="aot_eager" if masked else "eager")
-    torch.testing.assert_close(compiled(**tiny_batch).loss, tiny_model(**tiny_batch).loss)
-    tiny_model.zero_grad()
-    compiled(**tiny_batch).loss.backward()
-    actual = {name: parameter.grad for name, parameter in tiny_model.named_parameters()}
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_the_default_compile_backend_gives_the_same(tiny_config, cpp_compiler):
-    model = randomized(TVTSv2VisionModel(tiny_config.vision_config))
-    pixels, mask = torch.randn(2, 3, 3, 24, 24), make_tiny_batch()["bool_masked_pos"]
-    compiled = torch.compile(model, fullgraph=True)
-    gradients = []
-    for run in (model, compiled):
-        model.zero_grad()
-        run(pixels, mask, 4).last_hidden_state.square().mean().backward()
-        gradients.append({name: parameter.grad.clone() for name, parameter in model.named_parameters()})
-    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_bfloat16_is_finite_and_close(tiny_batch, implementation):
-    model = randomized(TVTSv2ForPreTraining(make_tiny_config()), std=0.05).eval()
-    with torch.no_grad():
-        expected = model(**tiny_batch)
-        model.bfloat16().set_attn_implementation(implementation)
-        actual = model(**tiny_batch)  # pixels stay float32: the model casts them
-    assert actual.video_embeds.dtype == actual.sorting_logits.dtype == torch.bfloat16
-    assert actual.loss.dtype == torch.float32 and actual.loss.isfinite()
-    for name in ("video_embeds", "text_embeds"):
-        cosine = torch.cosine_similarity(actual[name].float(), expected[name])
-        assert cosine.min() > 0.999, name
-    torch.testing.assert_close(actual.sorting_logits.float(), expected.sorting_logits, rtol=0.05, atol=0.05)
-
-
-def test_autocast_trains(tiny_model, tiny_batch):
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = tiny_model(**tiny_batch).loss
-    loss.backward()
-    assert all(parameter.grad.isfinite().all() for parameter in tiny_model.parameters())
+# --- its parts ---------------------------------------------------------------------------------------------
 
 
 def test_set_attn_implementation_reaches_every_part(tiny_model, tiny_batch, monkeypatch):

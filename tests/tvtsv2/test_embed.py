@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import lancedb
 import numpy as np
@@ -17,22 +16,14 @@ import torch
 
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor, read_video
-from processing.video_files import FoundVideos
 from tests.support.docs_commands import run_and_exit
 from tests.support.processes import exit_codes, start_processes
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
-from tvtsv2.embed import describe_limit
-from tvtsv2.errors import ArgumentError
 from tvtsv2.main import main
-from tvtsv2.models.backends import torch_backend
 from tvtsv2.models.model_loading import load_processor
-from tvtsv2.models.video_embedding import VideoEmbedder
-from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, result_of
-from tvtsv2.reading.segment_reading import Segment, Windows, plan_reads, read_whole, read_windows
-from tvtsv2.reading.video_list import VideoEntry, list_videos
+from tvtsv2.reading.segment_reading import Windows
 from tvtsv2.store.embedding_store import EmbeddingStore
-from tvtsv2.store.work_queue import WorkQueue
 
 NUM_VIDEOS = 6
 
@@ -139,40 +130,6 @@ def test_windows_are_embedded_as_videos_of_their_own(model_folder, videos, tmp_p
             assert all(span[0] - 0.05 <= time < span[1] for time in row["frame_seconds"])
 
 
-@pytest.mark.parametrize(
-    ("seconds", "stride", "video_seconds", "expected"),
-    [
-        (10, 10, 25, [(0, 10), (10, 20), (20, 25)]),
-        (10, 10, 20, [(0, 10), (10, 20)]),
-        (10, 5, 20, [(0, 10), (5, 15), (10, 20)]),
-        (10, 5, 21, [(0, 10), (5, 15), (10, 20), (15, 21)]),
-        (10, 10, 4, [(0, 4)]),
-        (1, 3, 5, [(0, 1), (3, 4)]),
-    ],
-)
-def test_windows_reach_the_end(seconds, stride, video_seconds, expected):
-    assert Windows(seconds, stride).of(video_seconds) == expected
-
-
-def plan(path: Path, seconds: float) -> list[list[tuple[float, float]]]:
-    return plan_reads(small_processor().video_processor, VideoEntry(path.name, path), Windows(seconds, seconds))
-
-
-def test_a_file_that_is_decoded_sequentially_is_read_in_one_group(tmp_path, monkeypatch):
-    monkeypatch.setattr("tvtsv2.reading.segment_reading.WINDOWS_PER_READ", 8)
-    table = write_video(tmp_path / "table.mp4", num_frames=120)
-    sequential = write_video(tmp_path / "sequential.avi", codec="mpeg4", num_frames=120)
-    assert [len(group) for group in plan(table, 0.25)] == [8, 8, 4]
-    assert [len(group) for group in plan(sequential, 0.25)] == [20]
-
-
-def test_time_without_frames_makes_no_windows(tmp_path):
-    times = [40 * index + 60_000_000 * (index >= 25) for index in range(50)]
-    path = write_video(tmp_path / "gap.mkv", num_frames=50, times_milliseconds=times)
-    (spans,) = plan(path, 1.0)
-    assert [start for start, _ in spans] == pytest.approx([0.0, 60_001.0], abs=1.0)
-
-
 KILLED = """
 import multiprocessing, os, signal, sys
 import tvtsv2.store.embedding_store as module
@@ -228,79 +185,6 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
     assert list(EmbeddingStore(store).failures()) == ["broken.mp4"]
 
 
-def num_threads_of(reader) -> tuple[int, int]:
-    """In a reading process: the threads of a read, and PyTorch's."""
-    from processing.reader_tvtsv2 import MAX_THREADS
-
-    return MAX_THREADS, torch.get_num_threads()
-
-
-def hang(reader) -> None:
-    time.sleep(3600)
-
-
-def test_a_read_that_hangs_costs_one_file(monkeypatch):
-    monkeypatch.setattr("tvtsv2.reading.reading_processes.MAX_SECONDS_PER_READ", 0.5)
-    with ReadingProcesses(None, 1) as processes:
-        hanging, next_read = processes.submit(hang), processes.submit(num_threads_of)
-        with pytest.raises(ReadingFailed, match="longer than"):
-            result_of(hanging)
-        assert result_of(next_read) == (1, 1)
-
-
-def test_reading_processes_hand_over_frames(videos):
-    processor, entry = small_processor().video_processor, VideoEntry("0", videos / "video 0.mp4")
-    with ReadingProcesses(processor, 1) as processes:
-        segments = result_of(processes.submit(read_whole, entry))
-        segments += result_of(processes.submit(read_windows, entry, [(0.0, 0.1), (0.1, 0.3)]))
-        assert result_of(processes.submit(num_threads_of)) == (1, 1)
-    assert [segment.frames.dtype for segment in segments] == [np.uint8] * 3
-    assert {segment.frames.shape[1:] for segment in segments} == {(24, 24, 3)}
-
-
-@pytest.mark.parametrize("settings", [{}, {"do_pad": False}, {"do_normalize": False}])
-def test_embeddings_are_those_of_the_processor_s_pixels_bit_by_bit(model_folder, tmp_path, settings):
-    """Videos of fewer frames than the model takes, in one batch with longer ones."""
-    model = TVTSv2Model.from_pretrained(model_folder)
-    processor = TVTSv2VideoProcessor(crop_size=24, num_frames=4, **settings)
-    paths = [write_video(tmp_path / f"{number}.mp4", num_frames=number) for number in (2, 9, 3, 4, 2)]
-    embedder = VideoEmbedder(torch_backend(model), processor, batch_size=len(paths), num_readers=1)
-    results = list(embedder.embed(VideoEntry(path.name, path) for path in paths))
-    pixels = processor(paths, return_tensors=None)["pixel_values_videos"]
-    shapes = {video.shape for video in pixels}
-    assert len(shapes) == (1 if processor.do_pad is None else 3)
-    for shape in shapes:
-        rows = [row for row, video in enumerate(pixels) if video.shape == shape]
-        with torch.no_grad():
-            output = model.get_video_features(torch.stack([pixels[row] for row in rows]), class_token_only=True)
-        assert np.array_equal(np.concatenate([results[row].embeddings() for row in rows]), output.pooler_output.numpy())
-
-
-def test_frames_go_to_the_model_s_device_and_are_normalised_there():
-    seen = []
-
-    class ModelElsewhere:
-        dtype = torch.bfloat16
-
-        def get_video_features(self, pixels, class_token_only):
-            seen.append((pixels.device.type, pixels.dtype, tuple(pixels.shape)))
-            return SimpleNamespace(pooler_output=torch.zeros(len(pixels), 4))
-
-    class Processor(TVTSv2VideoProcessor):
-        def normalize_frames(self, frames):
-            seen.append((frames.device.type, frames.dtype, tuple(frames.shape)))
-            return super().normalize_frames(frames)
-
-    segments = [Segment(None, np.zeros((num_frames, 8, 8, 3), np.uint8)) for num_frames in (3, 12, 3)]
-    VideoEmbedder(torch_backend(ModelElsewhere()), Processor(), device="meta").embed_segments(segments)
-    assert sorted(seen[:2], key=str) == [
-        ("meta", torch.uint8, (1, 12, 8, 8, 3)),
-        ("meta", torch.uint8, (2, 3, 8, 8, 3)),
-    ]
-    assert seen[2:] == [("meta", torch.bfloat16, (3, 12, 3, 8, 8))]
-    assert all(segment.frames is None and segment.embedding.shape == (4,) for segment in segments)
-
-
 class CrashingVideoProcessor(TVTSv2VideoProcessor):
     """Reads as its class does, but files of certain names make its process end as a faulty decoder would."""
 
@@ -333,53 +217,6 @@ def test_a_crash_of_the_decoder_costs_one_file(model_folder, videos, tmp_path, c
     output = capsys.readouterr()
     assert "2 videos embedded" in output.out and "limited by " in output.out
     assert "1 could not be read" in output.err and len(read_store(store)) == NUM_VIDEOS
-
-
-class Clock:
-    """Stands for the module `time` where only reads and the model take any."""
-
-    def __init__(self):
-        self.seconds = 0.0
-
-    def perf_counter(self) -> float:
-        return self.seconds
-
-
-def test_the_parts_of_the_time_since_the_first_read(monkeypatch):
-    clock = Clock()
-
-    class LateReads:
-        def __init__(self, reader, num_processes):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            pass
-
-        def submit(self, function, entry):
-            return self
-
-        def result(self):
-            clock.seconds += 1.0
-            return True, [Segment(None, np.zeros((1, 2, 2, 3), np.uint8))]
-
-    def embed_slowly(pixels):
-        clock.seconds += 3.0
-        return torch.zeros(len(pixels), 4)
-
-    monkeypatch.setattr("tvtsv2.models.video_embedding.time", clock)
-    monkeypatch.setattr("tvtsv2.models.video_embedding.ReadingProcesses", LateReads)
-    embedder = VideoEmbedder(embed_slowly, TVTSv2VideoProcessor(), batch_size=1)
-    entries = [VideoEntry(str(index), Path(str(index))) for index in range(5)]
-    for _ in embedder.embed(entries):
-        clock.seconds += 0.5
-    assert embedder.seconds == {"reading": 4.0, "model": 15.0, "store": 2.5}  # not the first read
-    assert describe_limit(embedder.seconds, 2).startswith(
-        "limited by model (reading 19%, model 70%, store 12%): try --dtype"
-    )
-    assert "raise --num_readers, which was 2" in describe_limit({"reading": 2.0, "model": 1.0, "store": 0.0}, 2)
 
 
 def test_going_on_skips_what_is_in_and_what_failed(model_folder, videos, tmp_path, capsys):
@@ -508,28 +345,6 @@ def test_names_that_are_not_utf8_links_and_single_files(model_folder, tmp_path, 
     assert [path for path, _ in read_store(tmp_path / "single")] == ["good.mp4"]
 
 
-def test_a_queue_gives_each_name_to_one_process_and_those_of_dead_ones_to_others(tmp_path):
-    entries = [VideoEntry(f"{index}.mp4", Path(f"{index}.mp4")) for index in range(40)]
-    first, second = WorkQueue(tmp_path), WorkQueue(tmp_path)
-    one, two = first.take(entries, set), second.take(entries, lambda: {"0.mp4", "1.mp4"})
-    mine = [next(one).name for _ in range(10)]
-    theirs = [next(two).name for _ in range(20)]
-    assert not set(mine) & set(theirs)
-    first._own.close()  # as when its process dies, with two videos in the store
-    rest = [entry.name for entry in two]
-    assert sorted([*theirs, *rest, "0.mp4", "1.mp4"]) == sorted(entry.name for entry in entries)
-    second.__exit__(None, None, None)
-    with WorkQueue(tmp_path) as third:
-        assert len(list(third.take(entries, set))) == 40  # claims of ended processes have gone
-
-
-def test_a_process_that_lives_keeps_its_claims(tmp_path):
-    entries = [VideoEntry(f"{index}.mp4", Path(f"{index}.mp4")) for index in range(12)]
-    with WorkQueue(tmp_path) as first, WorkQueue(tmp_path) as second:
-        next(first.take(entries, set))
-        assert [entry.name for entry in second.take(entries, set)] == [f"{index}.mp4" for index in range(8, 12)]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -591,14 +406,3 @@ def test_a_model_with_a_missing_weight_or_one_of_nan_is_refused(
     assert embed(folder, videos, tmp_path / "store") == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
-
-
-def test_sync_refuses_a_list_of_videos_that_is_not_whole(tmp_path):
-    write_video(tmp_path / "clip.mp4", num_frames=12)
-    with pytest.raises(ArgumentError, match="is one video"):
-        list_videos(tmp_path / "clip.mp4", complete=True)
-    found = FoundVideos(["clip.mp4"], {"unreadable folder": ["closed"]})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tvtsv2.reading.video_list.find_videos", lambda folder: found)
-        with pytest.raises(ValueError, match=r"closed, which cannot be read"):
-            list_videos(tmp_path, complete=True)
