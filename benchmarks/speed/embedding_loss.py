@@ -33,12 +33,12 @@ CHOICES = {
 TOP = 10
 
 
-def embed(model: str, table: Path, store: Path, options: tuple[str, ...]) -> EmbeddingStore:
-    """Return the store of a table's videos, embedded by these options; an unreadable video is an error."""
-    code = run_tvtsv2(["embed", model, str(table), str(store), "--normalize", *options])
+def run(*arguments: object) -> None:
+    """Run a `tvtsv2` command; raise a ValueError where it fails, an unreadable video included."""
+    words = list(map(str, arguments))
+    code = run_tvtsv2(words)
     if code:
-        raise ValueError(f"tvtsv2 embed {' '.join(options)} ended with {code}; see above.")
-    return EmbeddingStore(store)
+        raise ValueError(f"tvtsv2 {' '.join(words)} ended with {code}; see above.")
 
 
 def measure(model: str, table: Path, choices: list[str]) -> dict[str, dict[str, float]]:
@@ -49,10 +49,11 @@ def measure(model: str, table: Path, choices: list[str]) -> dict[str, dict[str, 
         folder = Path(name)
         if any("--backend" in CHOICES[choice] for choice in choices):
             model = shutil.copytree(model, folder / "model", ignore=shutil.ignore_patterns("checkpoint-*", "onnx"))
-            run_tvtsv2(["export", str(model), str(model / "onnx"), "--calibrate", str(table)])
+            run("export", model, model / "onnx", "--calibrate", table)
         texts = exact = None
         for number, choice in enumerate(["float32", *choices]):
-            store = embed(str(model), table, folder / str(number), CHOICES[choice])
+            run("embed", model, table, folder / str(number), "--normalize", *CHOICES[choice])
+            store = EmbeddingStore(folder / str(number))
             found = store.embeddings(columns["path"])
             videos = np.stack([found[path] for path in columns["path"]])
             if exact is None:
