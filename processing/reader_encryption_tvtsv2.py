@@ -81,7 +81,7 @@ def _find_in_ts(file: BinaryIO, pid: int) -> Iterator[bool]:
     position = 0
     while True:
         file.seek(position)
-        block = file.read(size << 14)
+        block = file.read(size << 10)
         start = _find_sync(block, size)
         if start < 0:
             if not block:
