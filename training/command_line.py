@@ -9,7 +9,7 @@ import yaml
 
 from training.arguments import DEFAULT_CONFIG, DataArguments, ModelArguments, PlanArguments, PreTrainingArguments
 from training.pretraining_setup import check_arguments
-from training.video_arguments import OneLineParser
+from training.video_arguments import SettingsParser
 
 ArgumentGroups = tuple[ModelArguments, DataArguments, PreTrainingArguments, PlanArguments]
 
@@ -51,7 +51,7 @@ def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
         command_line: `[config.yaml …] [--name value …]`; None: this process's. Later YAML files win over earlier ones.
             Without any, configs/tiny.yaml.
     """
-    parser = OneLineParser(
+    parser = SettingsParser(
         ArgumentGroups.__args__,
         prog="accelerate launch training/run_pretrain.py",
         description="Pre-train a TVTSv2. With no arguments: a small one on a generated corpus, in minutes, on a CPU.",

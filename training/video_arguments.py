@@ -4,14 +4,13 @@ import copy
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import NoReturn
 
 import torch
 from accelerate.utils import DynamoBackend
 from transformers import HfArgumentParser, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 
-from training.runtime.command_errors import EXIT_CODES
+from training.runtime.command_errors import OneLineParser
 
 # Settings of transformers that would have no effect here, or a wrong one: the value they must have, and why.
 FIXED = {
@@ -75,15 +74,8 @@ MOST = {"max_broken_share": 1, "mask_ratio": 1, "plan_mfu": 1, "seed": 2**32 - 1
 COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
-class OneLineParser(HfArgumentParser):
-    """A parser whose errors are one line: the usage would list 200 settings."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, epilog=EXIT_CODES, **kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """End the process with exit code 2."""
-        self.exit(2, f"error: {message}\n")
+class SettingsParser(OneLineParser, HfArgumentParser):
+    """A parser of dataclasses whose errors are one line: the usage would list 200 settings."""
 
 
 def check_numbers(group) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from training.evaluation import chance_levels
-from training.video_arguments import OneLineParser, VideoTrainingArguments, check_numbers
+from training.video_arguments import SettingsParser, VideoTrainingArguments, check_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class FinetuningTrainingArguments(VideoTrainingArguments):
 
 def parse_arguments(command_line: list[str] | None = None) -> tuple[FinetuningArguments, FinetuningTrainingArguments]:
     """Return the two groups of arguments; wrong ones end the process with one line and exit code 2."""
-    parser = OneLineParser(
+    parser = SettingsParser(
         (FinetuningArguments, FinetuningTrainingArguments),
         prog="accelerate launch training/run_finetune.py",
         description="Fine-tune a TVTSv2 for classification or retrieval.",
