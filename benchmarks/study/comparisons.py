@@ -57,9 +57,14 @@ COMPARISONS: dict[str, Comparison] = {
             "Time, percent": (
                 ("order, zero-shot (50)", "order"),
                 ("came first, probe (50)", "which_first"),
+                ("of four, probe (25)", "four_in_order"),
                 ("direction, zero-shot (50)", "direction"),
                 ("motion, probe (25)", "probe/motion"),
                 ("sorter (25)", "sorter"),
+            ),
+            "The same probes on patch tokens, percent": (
+                ("came first (50)", "which_first/patches"),
+                ("of four (25)", "four_in_order/patches"),
             ),
             "Plain retrieval, text to video R@1": (
                 ("asr", "retrieval/asr"),

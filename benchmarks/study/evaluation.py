@@ -3,6 +3,8 @@
 Every function returns metrics by name. Test sentences are the same for every model of a seed.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch.nn.functional import normalize
@@ -18,7 +20,7 @@ from benchmarks.study.metrics import (
     share_above,
 )
 from benchmarks.study.sentences import SPOKEN, STYLES, UNSEEN, Attributes
-from benchmarks.study.synthetic_videos import CLASSES, Clips, SyntheticVideos
+from benchmarks.study.synthetic_videos import CLASSES, NUM_TRANSCRIPTS, Clips, SyntheticVideos
 from benchmarks.study.training_loop import to_pixels, tokenize
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 
@@ -45,19 +47,30 @@ class Embedder:
         ]
         return normalize(torch.cat(embeds), dim=-1).cpu().numpy()
 
-    @torch.no_grad()
     def clips(self, clips: Clips) -> np.ndarray:
         """(V, D); a CLIP's frame embeddings are averaged."""
+        return self._run(clips)[0]
+
+    def patches(self, clips: Clips) -> np.ndarray:
+        """(V, D): the mean of the last block's patch tokens over frames and places, which only the sorter reads."""
+        return self._run(clips)[1]
+
+    @torch.no_grad()
+    def _run(self, clips: Clips) -> list[np.ndarray]:
+        """Return the embeddings and the mean patch tokens."""
         self.model.eval()
-        embeds = []
+        parts = []
         for start in range(0, len(clips.frames), BATCH_SIZE):
             pixels = to_pixels(clips.frames[start : start + BATCH_SIZE]).to(self.model.device)
             if isinstance(self.model, CLIPModel):
-                frames = self.model.get_image_features(pixels.flatten(0, 1)).pooler_output
-                embeds.append(normalize(frames, dim=-1).unflatten(0, pixels.shape[:2]).mean(dim=1))
+                outputs = self.model.get_image_features(pixels.flatten(0, 1))
+                embeds = normalize(outputs.pooler_output, dim=-1).unflatten(0, pixels.shape[:2]).mean(dim=1)
+                patches = outputs.last_hidden_state[:, 1:].unflatten(0, pixels.shape[:2]).mean(dim=(1, 2))
             else:
-                embeds.append(self.model.get_video_features(pixels, class_token_only=True).pooler_output)
-        return normalize(torch.cat(embeds), dim=-1).cpu().numpy()
+                outputs = self.model.get_video_features(pixels)
+                embeds, patches = outputs.pooler_output, outputs.last_hidden_state[:, 1:].mean(dim=1)
+            parts.append((embeds, patches))
+        return [normalize(torch.cat(each), dim=-1).cpu().numpy() for each in zip(*parts, strict=True)]
 
 
 def sentences(attributes: list[Attributes], style: str) -> list[str]:
@@ -117,19 +130,23 @@ def evaluate_time(embedder: Embedder, synthetic: SyntheticVideos) -> dict[str, f
     """How much of time a model's embeddings hold.
 
     `order`: "first A, then B" above the same words with A and B exchanged (chance 50). `which_first`: linear probe for
-    the color of a two-event clip's first event (50: knows both colors, not their order). `direction`: a caption above
-    the same with the opposite motion (chance 50). `probe/motion`: linear probe (chance 25). `retrieval/…`: plain
-    R@1 in a style, and of two-event clips by their caption.
+    the color of a two-event clip's first event (50: knows both colors, not their order). `four_in_order`: the same for
+    each of the four events of narrated videos, the mean (25: knows the colors, not their order). `…/patches`: these
+    probes on the mean patch token instead of the embedding. `direction`: a caption above the same with the opposite
+    motion (chance 50). `probe/motion`: linear probe (chance 25). `retrieval/…`: plain R@1 in a style, and of two-event
+    clips by their caption.
     """
     ordered, videos = embedder.clips(synthetic.test_ordered), embedder.clips(synthetic.test)
     right, _ = zip(*synthetic.test_ordered.say_order(TEXT_SEED), strict=True)
-    probe = embedder.clips(synthetic.probe_ordered), synthetic.probe_ordered.labels("color")
     metrics = {
         "order": order_accuracy(embedder, synthetic.test_ordered),
-        "which_first": linear_probe(*probe, ordered, synthetic.test_ordered.labels("color")),
         "retrieval/ordered": recall_at_1(embedder.texts(list(right)), ordered),
         "direction": direction_accuracy(embedder, synthetic.test),
     }
+    narrated = synthetic.narrated.first(synthetic.settings.num_probe)
+    for name, embed in (("", embedder.clips), ("/patches", embedder.patches)):
+        metrics[f"which_first{name}"] = probe_order(embed, synthetic.probe_ordered, synthetic.test_ordered, 1)
+        metrics[f"four_in_order{name}"] = probe_order(embed, narrated, synthetic.test_narrated, NUM_TRANSCRIPTS)
     asked = _in_order_of_clips(synthetic)
     for style in (SPOKEN, "caption"):
         texts = embedder.texts(sentences(synthetic.test_attributes, style))
@@ -137,6 +154,14 @@ def evaluate_time(embedder: Embedder, synthetic: SyntheticVideos) -> dict[str, f
     motions = embedder.clips(synthetic.probe), synthetic.probe.labels("motion")
     metrics["probe/motion"] = linear_probe(*motions, videos, synthetic.test.labels("motion"))
     return metrics
+
+
+def probe_order(embed: Callable[[Clips], np.ndarray], train: Clips, test: Clips, num_events: int) -> float:
+    """Percent of the first `num_events` events of the test clips whose color a linear probe reads."""
+    features, test_features = embed(train), embed(test)
+    places = range(num_events)
+    labels = [(train.labels("color", place), test.labels("color", place)) for place in places]
+    return float(np.mean([linear_probe(features, own, test_features, others) for own, others in labels]))
 
 
 def order_accuracy(embedder: Embedder, clips: Clips) -> float:

@@ -69,9 +69,13 @@ class Clips:
         rng = np.random.default_rng([seed, len(STYLES) + 1])
         return [say_order(*events, rng) for events in self.events]
 
-    def labels(self, attribute: str) -> np.ndarray:
-        """int (V,): which of `CLASSES[attribute]` the first event's is."""
-        return np.array([CLASSES[attribute].index(getattr(events[0], attribute)) for events in self.events])
+    def first(self, num: int) -> "Clips":
+        """The first clips."""
+        return Clips(self.frames[:num], self.events[:num])
+
+    def labels(self, attribute: str, place: int = 0) -> np.ndarray:
+        """int (V,): which of `CLASSES[attribute]` that of the event at a place is, 0 for the first one."""
+        return np.array([CLASSES[attribute].index(getattr(events[place], attribute)) for events in self.events])
 
 
 class SyntheticVideos:

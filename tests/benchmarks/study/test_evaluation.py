@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.study.drawing import DIRECTIONS
-from benchmarks.study.evaluation import direction_accuracy, order_accuracy, sentences
+from benchmarks.study.evaluation import direction_accuracy, order_accuracy, probe_order, sentences
 from benchmarks.study.metrics import linear_cka, neighbors_kept, recall_at_1, recognition
 from benchmarks.study.sentences import SHAPE_NAMES, Attributes
 from benchmarks.study.summary import summarize, summarize_differences
@@ -51,6 +51,12 @@ class Oracle:
 def test_an_oracle_knows_the_order_and_a_bag_of_words_does_not(synthetic):
     assert order_accuracy(Oracle(), synthetic.test_ordered) == 100
     assert order_accuracy(Oracle(knows_order=False), synthetic.test_ordered) == 50
+
+
+def test_a_probe_reads_the_order_from_an_oracle_and_not_from_a_bag_of_words(synthetic):
+    clips = synthetic.probe_ordered, synthetic.test_ordered, 2
+    assert probe_order(Oracle().clips, *clips) > 90
+    assert probe_order(Oracle(knows_order=False).clips, *clips) < 60
 
 
 def test_an_oracle_knows_directions_and_who_sees_none_does_not(synthetic):
