@@ -1,4 +1,4 @@
-"""Spoken narration, recognized and built into a data set, beside the words that were really spoken.
+"""Spoken narration, recognized and built into a dataset, beside the words that were really spoken.
 
     pip install -e '.[speech]'        # and Debian's espeak-ng
     python -m benchmarks.speech_loop --folder outputs/speech_loop --num_videos 60 \
@@ -11,7 +11,7 @@ record holds the word error rate, the error of the words' times, and what the bu
 
     videos/*.mp4, videos/*.mp4.json     the videos and what was recognized
     truth/*.mp4.json                    the same with the words and times of the synthesizer
-    recognized, spoken                  data sets of both, to pre-train on and to compare:
+    recognized, spoken                  datasets of both, to pre-train on and to compare:
 
     python training/run_pretrain.py RUN.yaml --sources '[{format: built, dataset: outputs/speech_loop/recognized,
         videos: outputs/speech_loop/videos}]' --eval_source '{format: built, dataset: outputs/speech_loop/spoken,

@@ -115,7 +115,7 @@ class TVTSv2ZeroShotVideoClassificationPipeline(_VideoPipeline):
         """Return for a video a list of {"label", "score"}, best first; for a list of videos a list of such lists.
 
         Args:
-            videos: One video, or a list, data set or generator of videos.
+            videos: One video, or a list, dataset or generator of videos.
             candidate_labels: Labels, at least one.
             templates: One or more texts with one `{}` for the label; "{}" for labels that are whole sentences. Default:
                 the paper's prompt for actions, "a person {}".
@@ -192,7 +192,7 @@ class TVTSv2VideoFeatureExtractionPipeline(_VideoPipeline):
         The embedding is the class token of the last block after the final layer norm and the projection.
 
         Args:
-            videos: One video, or a list, data set or generator of videos.
+            videos: One video, or a list, dataset or generator of videos.
             normalize: Scale embeddings to length 1; default False, as the model gives them.
             return_tensors: True: a float32 tensor (P,) instead of a list of floats.
             batch_size, num_workers: Videos that go through the model at a time, and processes that read them.

@@ -127,7 +127,7 @@ def _merges(vocabulary: dict[str, int], num_special: int) -> list[tuple[str, str
 
 
 def read_texts(dataset: Path) -> list[str]:
-    """Return the transcripts of the training split of a built data set."""
+    """Return the transcripts of the training split of a built dataset."""
     import datasets
 
     rows = datasets.Dataset.from_parquet(split_files(dataset, "train"))
@@ -140,7 +140,7 @@ def main() -> None:
         description="Train a tokenizer on transcripts or captions and save it for Hugging Face transformers."
     )
     texts = parser.add_mutually_exclusive_group(required=True)
-    texts.add_argument("--dataset", type=Path, help="a built data set, whose training split is read")
+    texts.add_argument("--dataset", type=Path, help="a built dataset, whose training split is read")
     texts.add_argument("--text_file", type=Path, help="UTF-8, one transcript or caption per line")
     parser.add_argument("--folder", type=Path, required=True, help="where the tokenizer is saved")
     parser.add_argument(

@@ -49,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--output_dir", help="folder to write (default: the name, below the current folder)")
     parser.add_argument("--license", required=True, help="of the weights, as the hub names it: apache-2.0, other, …")
     parser.add_argument("--rights", help="a sentence on who may do what with the weights")
-    parser.add_argument("--datasets", nargs="*", default=[], help="hub names of the data sets trained on")
+    parser.add_argument("--datasets", nargs="*", default=[], help="hub names of the datasets trained on")
     parser.add_argument("--language", nargs="*", default=["en"], help="of the texts trained on (en)")
     parser.add_argument("--base_model", help="hub name of the CLIP that training started from")
     parser.add_argument("--training", default="Not documented.", help="sentences on data and recipe")

@@ -1,4 +1,4 @@
-"""A small data set built and packed, in shards of uneven numbers."""
+"""A small dataset built and packed, in shards of uneven numbers."""
 
 import shutil
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""From a folder of videos and transcripts to a data set; run as `python -m training.data_building.…`."""
+"""From a folder of videos and transcripts to a dataset; run as `python -m training.data_building.…`."""

@@ -4,7 +4,7 @@
         --output my_aligned_dataset
 
 The model compares each sentence with the video over time. Its words go where the two are most alike, if that place
-stands out; a sentence that stands out nowhere within `MAX_SHIFT_SECONDS` is left out. `report.json` of the new data set
+stands out; a sentence that stands out nowhere within `MAX_SHIFT_SECONDS` is left out. `report.json` of the new dataset
 counts both, and names the videos that are left without enough words.
 """
 
@@ -139,16 +139,16 @@ def _parts(items: list, size: int) -> Iterator[list]:
 def align_dataset(
     model: str, dataset: Path, videos: Path, output: Path, *, num_clips: int = 4, min_words: int = 3
 ) -> dict:
-    """Write an aligned copy of a built data set to `output`, and return its report.
+    """Write an aligned copy of a built dataset to `output`, and return its report.
 
     Args:
         model: folder or name of a saved TVTSv2 model.
-        dataset, videos: the built data set, and the folder of videos it was built from.
+        dataset, videos: the built dataset, and the folder of videos it was built from.
         output: empty or new.
         num_clips, min_words: what a video must have room for, see `ClipDataset`.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such data set or model, or `output` holds files.
+        FileNotFoundError, ValueError: there is no such dataset or model, or `output` holds files.
     """
     compare = ModelSimilarity(model, PartialState().device)
     report = {"model": model, "num_sentences": 0, "num_left_out": 0, "num_shifted": 0}
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder or name of a saved TVTSv2 model")
     parser.add_argument("--dataset", type=Path, required=True, help="made by training.data_building.build_dataset")
     parser.add_argument("--videos", type=Path, required=True, help="the folder of videos it was built from")
-    parser.add_argument("--output", type=Path, required=True, help="the aligned data set; empty or new")
+    parser.add_argument("--output", type=Path, required=True, help="the aligned dataset; empty or new")
     parser.add_argument("--num_clips", type=at_least(1), default=4, help="clips that must fit into a video")
     parser.add_argument("--min_words", type=at_least(1), default=3, help="words that each clip must have")
     arguments = parser.parse_args()

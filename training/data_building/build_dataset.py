@@ -1,4 +1,4 @@
-"""Build a data set for pre-training from a folder of narrated videos and their transcripts.
+"""Build a dataset for pre-training from a folder of narrated videos and their transcripts.
 
     python -m training.data_building.build_dataset --videos my_videos --output my_dataset
     python -m training.data_building.build_dataset --videos my_videos --transcripts subtitles --language en \
@@ -53,7 +53,7 @@ def build_dataset(
     groups: dict[str, str] | None = None,
     num_workers: int | None = None,
 ) -> dict:
-    """Build a data set, or bring it up to date, in `output`, and return its report.
+    """Build a dataset, or bring it up to date, in `output`, and return its report.
 
     Args:
         videos, transcripts: folders; transcripts lie beside the videos unless given.
@@ -99,7 +99,7 @@ def _check_folders(videos: Path, transcripts: Path, output: Path) -> None:
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}")
     if output.exists() and any(output.iterdir()) and not (output / "checks.jsonl").exists():
-        raise ValueError(f"{output} holds other files than a data set built here: give an empty or a new folder")
+        raise ValueError(f"{output} holds other files than a dataset built here: give an empty or a new folder")
 
 
 def _check_missing(
@@ -152,7 +152,7 @@ def read_groups(file: Path, group_column: str) -> dict[str, str]:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = OneLineParser(
-        description="Build a data set for pre-training from a folder of narrated videos and their transcripts."
+        description="Build a dataset for pre-training from a folder of narrated videos and their transcripts."
     )
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos, searched with all its folders")
     parser.add_argument("--output", type=Path, required=True, help="empty, new, or built here before")

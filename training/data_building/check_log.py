@@ -1,4 +1,4 @@
-"""The log of a data set's checks: one JSON line per video, read again at its place in the file.
+"""The log of a dataset's checks: one JSON line per video, read again at its place in the file.
 
 Only places (numbers) and keys of 16 bytes are held per video, so that a log may be much larger than memory.
 """

@@ -1,4 +1,4 @@
-"""What a built data set consists of: Parquet files by split, its report and its card."""
+"""What a built dataset consists of: Parquet files by split, its report and its card."""
 
 import hashlib
 import json
@@ -166,7 +166,7 @@ configs:
 {report["num_words"]} words. In {report["num_with_spread_times"]} of the videos only whole segments were timed, and \
 their words were spread over each segment (`times_are_spread`).
 
-Columns: `video` (path relative to the folder of videos, which is not part of this data set), `duration` in seconds, \
+Columns: `video` (path relative to the folder of videos, which is not part of this dataset), `duration` in seconds, \
 `words` (`word`, `time` in seconds from the first frame), `times_are_spread`, `transcript` (the file they come from), \
 `group` (all videos of a group are in one split), `content_hash`.
 

@@ -1,4 +1,4 @@
-"""A built data set packed into tar or Parquet shards, videos and words together, for one disk or many, local or remote.
+"""A built dataset packed into tar or Parquet shards, videos and words together, for one disk or many, local or remote.
 
     python -m training.data_building.pack_shards --dataset my_dataset --videos my_videos --output my_shards
 
@@ -7,7 +7,7 @@ In the output folder:
     train-00000.tar, …      WebDataset shards: <key>.video (the file as it is) and <key>.json (path, duration, words)
     train-00000.parquet, …  or, with --shard_format parquet, the same as columns `video`, `json` and `__key__`
     train.parquet, …        where each sample lies: shard, and offset and size of both of its parts
-    shards.json             what was packed; an interrupted run is continued, another data set is refused
+    shards.json             what was packed; an interrupted run is continued, another dataset is refused
 
 Samples are shuffled once, so that every shard holds a fair mixture. `load_dataset("webdataset", …, streaming=True)`
 and `load_dataset("parquet", …, streaming=True)` read the shards as well. In Parquet a sample is a row group of its own,
@@ -49,7 +49,7 @@ def pack_shards(
     """Number of samples packed, for each split; see this module's first lines.
 
     Args:
-        dataset: folder of a data set made by `build_dataset`.
+        dataset: folder of a dataset made by `build_dataset`.
         videos: the folder of videos it was built from.
         output: empty, new, or holding part of the same shards.
         shard_format: "tar" or "parquet".
@@ -57,7 +57,7 @@ def pack_shards(
         seed: of the order of samples.
 
     Raises:
-        FileNotFoundError: a video is gone, or there is no data set.
+        FileNotFoundError: a video is gone, or there is no dataset.
         ValueError: `output` holds something else, or a video is too large for Parquet.
     """
     if shard_format not in SHARD_FORMATS:
@@ -109,7 +109,7 @@ def _claim_folder(output: Path, rows: dict[str, datasets.Dataset], settings: dic
         output.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(wanted, indent=2))
     elif json.loads(record.read_text()) != wanted:
-        raise ValueError(f"{output} holds shards of another data set, format, size or seed: give another folder")
+        raise ValueError(f"{output} holds shards of another dataset, format, size or seed: give another folder")
 
 
 def _plan(rows: datasets.Dataset, order: np.ndarray, videos: Path, shard_bytes: int) -> Iterator[list[int]]:
@@ -128,9 +128,9 @@ def _plan(rows: datasets.Dataset, order: np.ndarray, videos: Path, shard_bytes: 
 
 
 def _video_file(videos: Path, name: str) -> Path:
-    file = resolve_inside(videos, name, "data set")
+    file = resolve_inside(videos, name, "dataset")
     if not file.is_file():
-        raise FileNotFoundError(f"there is no video {file}; is {videos} the folder the data set was built from?")
+        raise FileNotFoundError(f"there is no video {file}; is {videos} the folder the dataset was built from?")
     return file
 
 
@@ -206,7 +206,7 @@ def _write_index(file: Path, places: list[dict[str, int]], shard_format: str) ->
 
 @one_line_errors(ValueError, OSError)
 def main() -> None:
-    parser = OneLineParser(description="Pack a built data set into shards.")
+    parser = OneLineParser(description="Pack a built dataset into shards.")
     parser.add_argument(
         "--dataset", type=Path, required=True, help="folder made by training.data_building.build_dataset"
     )

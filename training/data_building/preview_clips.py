@@ -3,7 +3,7 @@
     python -m training.data_building.preview_clips '{format: built, dataset: my_dataset, videos: my_videos}'
     python -m training.data_building.preview_clips '{format: shards, shards: https://host/my_shards}' --num_videos 12
 
-The source is written as in a configuration's `sources`. For a built data set, examples of the speech that its rules
+The source is written as in a configuration's `sources`. For a built dataset, examples of the speech that its rules
 left out follow below.
 """
 
@@ -34,10 +34,10 @@ def draw_preview(clips: ClipDataset, keys: list[ClipKey], path: Path, left_out: 
     """Write a PNG sheet with one row per item, or with its error, and return the number of errors.
 
     Args:
-        clips: the data set.
+        clips: the dataset.
         keys: of the items shown.
         path: of the PNG file.
-        left_out: passages that are not in the data set, see `read_left_out`.
+        left_out: passages that are not in the dataset, see `read_left_out`.
     """
     from matplotlib.figure import Figure
 
@@ -71,7 +71,7 @@ def _draw_passage(axes, passage: dict, clips: ClipDataset) -> None:
 
 
 def read_left_out(source: dict) -> list[dict]:
-    """Return examples of what the rules left out of a built data set, by its report: rule, file, video, time, text."""
+    """Return examples of what the rules left out of a built dataset, by its report: rule, file, video, time, text."""
     if source["format"] != "built":
         return []
     speech = json.loads((Path(source["dataset"]) / "report.json").read_text(encoding="utf-8"))["speech_left_out"]

@@ -1,1 +1,1 @@
-"""Training samples: one file per data set format, and what they share."""
+"""Training samples: one file per dataset format, and what they share."""

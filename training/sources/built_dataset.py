@@ -1,4 +1,4 @@
-"""Data sets made by `training.data_building.build_dataset`."""
+"""Datasets made by `training.data_building.build_dataset`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from training.transcripts.words import TimedWord
 
 
 class BuiltDataset:
-    """Narrated videos of a built data set, from its Parquet files.
+    """Narrated videos of a built dataset, from its Parquet files.
 
     Args:
         dataset: its folder.
@@ -18,8 +18,8 @@ class BuiltDataset:
         split: "train" or "heldout".
 
     Raises:
-        FileNotFoundError: there is no data set, or the first video does not exist.
-        ValueError: the data set has no videos of this split.
+        FileNotFoundError: there is no dataset, or the first video does not exist.
+        ValueError: the dataset has no videos of this split.
     """
 
     is_captioned = False
@@ -51,7 +51,7 @@ def split_files(dataset: Path, split: str) -> list[str]:
     """Return the Parquet files of a split.
 
     Raises:
-        FileNotFoundError: there is no built data set.
+        FileNotFoundError: there is no built dataset.
         ValueError: it has no videos of this split.
     """
     if not any((dataset / "data").glob("*.parquet")):

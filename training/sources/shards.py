@@ -87,7 +87,7 @@ def read_index(shards: str, split: str) -> tuple[dict[str, np.ndarray], str]:
         table = pq.read_table(pa.BufferReader(read_range(url, None, None)))
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"there is no index {url}; was it packed by training.data_building.pack_shards? If the data set had no "
+            f"there is no index {url}; was it packed by training.data_building.pack_shards? If the dataset had no "
             f"videos of the split {split!r}: {no_split_help(split)}"
         ) from error
     except pa.ArrowInvalid as error:

@@ -1,6 +1,6 @@
 """Rules that find speech which says nothing about the picture: invented, repeated without end, or about the channel.
 
-Each rule has a threshold. What it finds is left out of a data set, counted and shown.
+Each rule has a threshold. What it finds is left out of a dataset, counted and shown.
 """
 
 import re

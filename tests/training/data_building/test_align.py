@@ -1,4 +1,4 @@
-"""Alignment of speech: a known shift is found from an informative similarity, and a tiny model writes a data set."""
+"""Alignment of speech: a known shift is found from an informative similarity, and a tiny model writes a dataset."""
 
 import json
 import shutil

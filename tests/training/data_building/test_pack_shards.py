@@ -1,4 +1,4 @@
-"""Shards hold every sample of a data set once, byte for byte, and can be read back from disk or a URL in any split."""
+"""Shards hold every sample of a dataset once, byte for byte, and can be read back from disk or a URL in any split."""
 
 import json
 import shutil
@@ -128,9 +128,9 @@ def test_an_interrupted_packing_is_continued(packed, tmp_path):
 def test_refusals(packed, tmp_path):
     with pytest.raises(ValueError, match="shard_format must be one of tar, parquet, got 'zip'"):
         pack_shards(packed / "dataset", packed / "videos", tmp_path / "zip", shard_format="zip")
-    with pytest.raises(ValueError, match="another data set, format, size or seed"):
+    with pytest.raises(ValueError, match="another dataset, format, size or seed"):
         pack_shards(packed / "dataset", packed / "videos", packed / "parquet", shard_megabytes=1)
-    with pytest.raises(ValueError, match="another data set, format, size or seed"):
+    with pytest.raises(ValueError, match="another dataset, format, size or seed"):
         pack_shards(packed / "dataset", packed / "videos", packed / "shards", shard_megabytes=2)
     with pytest.raises(ValueError, match="holds other files"):
         pack_shards(packed / "dataset", packed / "videos", packed / "videos")
