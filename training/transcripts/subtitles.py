@@ -8,19 +8,19 @@ at its lines of times, which both would need first, is all that is done here.
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from training.transcripts.words import Segment, TimedWord, clean_text, spread
+from training.transcripts.words import Segment, TimedWord, clean_text, split_words, spread
 
 MAX_SECONDS = 7 * 24 * 3600
 MIN_SECONDS_TO_READ = 0.1
 
-# Machine translation puts blanks into times and arrows, and writes the wide signs of Chinese; editors join arrows.
+# Machine translation puts blanks into times and arrows, and writes the wide signs of Chinese; editors change arrows.
 _COLON = r"\s?[:\uff1a]\s?"
 _TIME = rf"(?:(\d{{1,4}}){_COLON})?(\d{{1,2}}){_COLON}(\d{{1,2}})(?:\s?[.,\uff0c]\s?(\d+))?"
-_ARROW = r"(?:(?:[-\u2010-\u2015]\s?){1,2}>|\u2192)"
+_ARROW = r"(?:(?:[-=\u2010-\u2015]\s?){1,3}>{1,2}|\u2192)"
 _CUE_TIMES = re.compile(rf"\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s.*)?$")
 _LOOKS_LIKE_TIMES = re.compile(rf"\s*-?[\d:]*\d:[\d:.,-]+\s*{_ARROW}")
 _FRACTION = re.compile(r"\d\s?[.,\uff0c]\s?\d")
@@ -47,8 +47,10 @@ def read_subtitles(text: str) -> tuple[list[TimedWord], bool, int]:
     Raises:
         ValueError: there is no cue with possible times.
     """
-    text = re.sub(r"\r*\n|\r", "\n", text.replace("\ufeff", ""))
+    text = re.sub(r"\r*\n|[\r\v\f\x1c-\x1e]", "\n", text.replace("\ufeff", ""))
     cues, broken = _split_cues(text)
+    # Segments of a stream repeat cues that reach over their border, and converted styles draw a cue twice.
+    cues = list({(cue.start, cue.end, *map(_plain, cue.lines)): cue for cue in cues}.values())
     if not cues:
         raise ValueError(broken[0] if broken else "no cue ('00:00:01.000 --> 00:00:02.000') was found")
     cues = _drop_rolled_lines(cues)
@@ -139,20 +141,33 @@ def _drop_rolled_lines(cues: list[Cue]) -> list[Cue]:
     ]
 
 
-def _word_timed(line: str, start: float) -> Iterator[TimedWord]:
-    """Yield `so<00:00:01.200><c> today</c>`: the first words at the cue's start, each other at the time before it."""
-    position, time = 0, start
+def _word_timed(line: str, start: float) -> list[TimedWord]:
+    """Return `so<00:00:01.200><c> today</c>`: the first words at the cue's start, each other at the time before it.
+
+    A word that is timed by syllables, with no blank between them, begins with the first one.
+    """
+    position, time, is_open = 0, start, False
+    words: list[TimedWord] = []
     for match in [*_WORD_TIME.finditer(line), None]:
         piece = line[position : match.start() if match else len(line)]
-        yield from (TimedWord(word, time) for word in _plain(piece).split())
+        spoken, shown = _plain(piece).split(), _TAG.sub("", piece)
+        if spoken and is_open and not shown[0].isspace() and _is_one_word(words[-1].word, spoken[0]):
+            words[-1] = TimedWord(words[-1].word + spoken.pop(0), words[-1].time)
+        words += [TimedWord(word, time) for word in spoken]
+        is_open = bool(words) and not shown[-1:].isspace()
         if match:
             # An impossible time is not a reason to lose the word.
             position, time = match.end(), _clock(match.groups()) or time
+    return words
+
+
+def _is_one_word(before: str, after: str) -> bool:
+    return len(split_words(before + after)) < len(split_words(before)) + len(split_words(after))
 
 
 def _plain(text: str) -> str:
     """Return what is spoken in a line of a cue: no tags, readings, entities or dash of a speaker."""
-    text = _TAG.sub(lambda tag: " " * (tag[0][0] == "\\"), _READING.sub("", text))
+    text = _TAG.sub(lambda tag: " " * tag[0].lower().startswith(("\\", "<br")), _READING.sub("", text))
     return _LEADING_DASH.sub("", clean_text(html.unescape(text)))
 
 

@@ -17,6 +17,7 @@ from training.transcripts.subtitles import read_subtitles
 from training.transcripts.words import TimedWord, check_num_words, spoken_words
 
 SUFFIXES = (".json", ".vtt", ".srt")  # where a video has several: the one that is likelier to time words
+BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 MAX_BYTES = 32 * 2**20  # of one file; a day of word-timed speech has about 20 MB
 
 
@@ -41,8 +42,8 @@ def read_transcript(file: str | Path) -> Transcript:
     """Return the timed words of a transcript file, its kind told by its suffix (and a JSON file's by its content).
 
     Raises:
-        ValueError: the file is not regular, too large, not UTF-8 (or UTF-16 with a mark), of no known kind, has no
-            segment with possible times, or more words than a day of speech.
+        ValueError: the file is not regular, too large, not UTF-8 (or UTF-16 or UTF-32 with a mark), of no known kind,
+            has no segment with possible times, or more words than a day of speech.
         OSError: it cannot be read.
     """
     file = Path(file)
@@ -85,11 +86,14 @@ def _parse(text: str, suffix: str) -> Transcript:
 
 def _decode(file: Path) -> str:
     data = file.read_bytes()
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8-sig")
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} is not {encoding} text ({error}); convert it to UTF-8") from error
+    if 4 * text.count("\0") > len(text):
+        raise ValueError(f"{file} is UTF-16 or UTF-32 text without a byte order mark; convert it to UTF-8")
+    return text
 
 
 def read_howto100m(content: Mapping) -> list[TimedWord]:

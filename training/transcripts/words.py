@@ -18,6 +18,7 @@ MAX_WORDS = 300_000  # of one video: more than a day of speech has
 MAX_SENTENCE_WORDS = 30
 MAX_PAUSE_SECONDS = 1.5  # between the starts of two words of a sentence
 SECONDS_PER_WORD = 0.4  # of a segment without an end
+MAX_SECONDS_PER_WORD = 60  # a longer segment has an end that means "to the end of the video"
 MAX_BRACKETED_WORDS = 12  # a longer passage in brackets is speech
 
 # Han, kana, Thai, Lao, Tibetan, Myanmar, Khmer
@@ -175,15 +176,15 @@ def _is_spoken(word: str) -> bool:
 def spread(segments: Iterable[Segment]) -> list[TimedWord]:
     """Return the words of segments, each as long as it has letters.
 
-    A segment ends at the latest where the next one begins. Segments of equal start share the time of the longest.
+    A segment ends where the next one begins, at the latest. Segments of equal start share the time of the longest.
     """
     merged: list[Segment] = []
     for segment in sorted(segments, key=attrgetter("start")):
-        if not split_words(segment.text):
+        end, num_words = segment.end, len(split_words(segment.text))
+        if not num_words:
             continue
-        end = segment.end
-        if end is None or end <= segment.start:
-            end = segment.start + SECONDS_PER_WORD * len(split_words(segment.text))
+        if end is None or not segment.start < end <= segment.start + MAX_SECONDS_PER_WORD * num_words:
+            end = segment.start + SECONDS_PER_WORD * num_words
         if merged and merged[-1].start == segment.start:
             previous = merged.pop()
             segment = Segment(segment.start, None, f"{previous.text} {segment.text}")

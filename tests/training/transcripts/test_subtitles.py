@@ -60,8 +60,21 @@ RIGHT = {
         "hello there bye now",
     ),
     "arrows of an editor": (
-        f"{ONE}\n{TWO.replace('-->', '→')}\n{TWO.replace('-->', '–>')}",
-        "hello there bye now bye now",
+        "\n".join(
+            TWO.replace(":04,", f":0{number},").replace("-->", arrow).replace("now", str(number))
+            for number, arrow in enumerate(("→", "–>", "--->", "-->>", "==>"))
+        ),
+        "bye 0 bye 1 bye 2 bye 3 bye 4",
+    ),
+    "a cue in two segments of a stream": (
+        f"WEBVTT\nX-TIMESTAMP-MAP=LOCAL:0:0:0.0,MPEGTS:9\n\n{ONE}\nWEBVTT\n\n{ONE}\n{TWO}",
+        "hello there bye now",
+    ),
+    "a cue drawn in two layers": (f"{ONE}\n{ONE.replace('hello', '<b>hello</b>')}\n{TWO}", "hello there bye now"),
+    "line breaks of HTML and of Word": (ONE.replace("hello ", "hello<br>my<BR/>\x0b"), "hello my there"),
+    "syllables with times": (
+        "WEBVTT\n\n00:01.0 --> 00:03.0\n<00:01.1>hel<00:01.5><c>lo</c> <00:02.0>the<00:02.5>re\n<00:02.6>今<00:02.8>天",
+        "hello there 今 天",
     ),
     "styles of MicroDVD": (ONE.replace("hello", "{i}hello{/i}"), "hello there"),
     "readings of characters": (ONE.replace("hello", "<ruby>漢<rt>kan</rt>字<rt>ji</ruby>"), "漢 字 there"),
@@ -110,6 +123,16 @@ def test_fractions_of_any_length_are_fractions():
 def test_cues_at_once_share_their_time():
     words, _, _ = read_subtitles("00:01.0 --> 00:03.0\nab cd\n\n00:01.0 --> 00:05.0\nef gh")
     assert [word.time for word in words] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_a_word_of_syllables_begins_with_the_first_one():
+    words, _, _ = read_subtitles("00:01.0 --> 00:03.0\n<00:01.1>hel<00:01.5>lo<00:02.0> you")
+    assert [(word.word, word.time) for word in words] == [("hello", 1.1), ("you", 2.0)]
+
+
+def test_an_end_that_means_the_end_of_the_video_spreads_no_words():
+    words, _, _ = read_subtitles(f"{ONE}\n{TWO.replace('00:00:05', '99:59:59')}")
+    assert [word.time for word in words] == [1.0, 2.0, 4.0, 4.4]
 
 
 def test_word_times_on_one_line_are_no_cue():

@@ -154,7 +154,8 @@ def test_howto100m_captions_overlap_and_are_cut_where_the_next_begins(tmp_path):
 
 
 def test_byte_order_marks(tmp_path):
-    assert timed(read(tmp_path, "a.srt", SRT.encode("utf-16"))) == timed(read(tmp_path, "b.srt", "\ufeff" + SRT))
+    for encoding in ("utf-16", "utf-32"):
+        assert timed(read(tmp_path, "a.srt", SRT.encode(encoding))) == timed(read(tmp_path, "b.srt", "\ufeff" + SRT))
 
 
 @pytest.mark.parametrize(
@@ -166,6 +167,7 @@ def test_byte_order_marks(tmp_path):
         ("a.srt", "-00:00:01,000 --> 00:00:02,000\nhi", "line 1: broken times"),
         ("a.srt", "9999:00:05.0 --> 9999:00:09.0\na", "line 1: broken times"),
         ("a.srt", SRT.replace("Hello", "Hallö").encode("latin-1"), r"a\.srt is not utf-8-sig text.*convert it"),
+        ("a.srt", SRT.encode("utf-16-le"), "UTF-16 or UTF-32 text without a byte order mark"),
         ("a.txt", "hello", r"ends in one of \.json"),
         ("a.json", "[" * 100_000, "a.json: "),
         ("a.json", "{", "a.json: Expecting"),
