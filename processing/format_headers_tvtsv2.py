@@ -15,8 +15,8 @@ import numpy as np
 HEAD_BYTES = 24
 
 # Markers of the segments of a JPEG image.
-JPEG_SCAN, JPEG_TABLES = b"\xda", {b"\xc4", b"\xdb"}
-JPEG_FRAMES = {bytes([marker]) for marker in range(0xC0, 0xD0)} - {b"\xc4", b"\xc8", b"\xcc"}
+JPEG_START, JPEG_SCAN, JPEG_HUFFMAN, JPEG_QUANTIZATION = 0xD8, 0xDA, 0xC4, 0xDB
+JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
 class UnusualStream(Exception):
@@ -180,19 +180,50 @@ def read_prores(data: memoryview) -> tuple[bool, bool]:
 
 
 def read_mjpeg(data: memoryview) -> tuple[bool, bool]:
-    """Read a Motion JPEG packet; decoding may start at one that brings its tables. Source: ITU-T T.81, annex B."""
-    image, segments, position = bytes(data), set(), 2
-    if not image.startswith(b"\xff\xd8") or image.count(b"\xff\xd8\xff") != 1:
-        raise UnusualStream("a packet does not hold exactly one image")
-    while JPEG_SCAN not in segments:
-        marker, size = image[position : position + 2], int.from_bytes(image[position + 2 : position + 4], "big")
-        if marker[:1] != b"\xff" or size < 2:
+    """Read a Motion JPEG packet, one scan with all tables that it uses. Source: ITU-T T.81, annex B."""
+    image, marker, position, num_frames = bytes(data), JPEG_START, 2, 0
+    if not image.startswith(b"\xff\xd8") or image.count(b"\xff\xd8\xff") != 1 or image.count(b"\xff\xda") != 1:
+        raise UnusualStream("a packet does not hold exactly one image of one scan")
+    tables: set[tuple[int, int]] = set()
+    used: set[tuple[int, int]] = set()
+    while marker != JPEG_SCAN:
+        size = int.from_bytes(image[position + 2 : position + 4], "big")
+        if image[position : position + 1] != b"\xff" or size < 2 or position + 2 + size > len(image):
             raise UnusualStream("the segments of an image do not add up")
-        segments.add(marker[1:])
+        marker, content = image[position + 1], image[position + 4 : position + 2 + size]
+        num_frames += marker in JPEG_FRAMES
+        try:
+            tables |= _jpeg_tables(marker, content)
+            used |= _jpeg_tables_used(marker, content)
+        except IndexError as error:
+            raise UnusualStream("a segment of an image is too short") from error
         position += 2 + size
-    if not segments & JPEG_FRAMES:
-        raise UnusualStream("an image has no frame header")
-    return True, segments >= JPEG_TABLES
+    if num_frames != 1 or not tables >= used:
+        raise UnusualStream("an image does not have one frame header and all tables that it uses")
+    return True, True
+
+
+def _jpeg_tables(marker: int, content: bytes) -> set[tuple[int, int]]:
+    """Return the tables that a segment defines: its marker, and the class and number of each."""
+    tables = set()
+    while marker in (JPEG_HUFFMAN, JPEG_QUANTIZATION) and content:
+        if marker == JPEG_HUFFMAN:
+            tables.add((marker, content[0]))
+            content = content[17 + sum(content[1:17]) :]
+        else:
+            tables.add((marker, content[0] & 15))
+            content = content[129 if content[0] >> 4 else 65 :]
+    return tables
+
+
+def _jpeg_tables_used(marker: int, content: bytes) -> set[tuple[int, int]]:
+    """Return the tables that the header of a frame or of a scan names."""
+    if marker in JPEG_FRAMES:
+        return {(JPEG_QUANTIZATION, content[8 + 3 * n]) for n in range(content[5])}
+    if marker == JPEG_SCAN:
+        pairs = [content[2 + 2 * n] for n in range(content[0])]
+        return {(JPEG_HUFFMAN, number) for pair in pairs for number in (pair >> 4, 16 | pair & 15)}
+    return set()
 
 
 def _vp9_header(first: int) -> tuple[bool, bool]:

@@ -5,7 +5,7 @@ Output order is computed from the picture order counts alone, so that the contai
 Source: ITU-T H.264, sections 7.3, 7.4.3, 8.2.1 and D.2.8; ITU-T H.265, sections 7.3 and 8.3.1, table 7-1.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 
 import numpy as np
 
@@ -23,9 +23,11 @@ from .format_headers_tvtsv2 import (
 # H.264: types of units.
 H264_SLICE, H264_IDR_SLICE, H264_SEI = 1, 5, 6
 H264_IGNORED = (6, 9, 10, 11, 12)  # FFmpeg ignores delimiters, ends of sequences and streams, and filler data
-H264_PARAMETERS, H264_SEQUENCE = (7, 8), 7
-# Profiles whose sequence parameter sets state the chroma format.
-H264_CHROMA_PROFILES = frozenset({44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244})
+H264_PARAMETERS, H264_SEQUENCE, H264_PICTURE = (7, 8), 7, 8
+# Profiles whose sequence parameter sets state the chroma format, without and with 4:4:4.
+H264_444_PROFILES = frozenset({44, 244})
+H264_CHROMA_PROFILES = frozenset({83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139})
+H264_ALL_INTRA = 7  # the type of a slice that tells that all slices of its picture are intra-coded
 # HEVC: types of units; slices have types 0 to 21.
 HEVC_LEADING, HEVC_BROKEN_LINKS, HEVC_IDR, HEVC_RANDOM_ACCESS = range(6, 10), range(16, 19), (19, 20), range(16, 22)
 HEVC_PARAMETERS, HEVC_SEQUENCE, HEVC_PICTURE, HEVC_IGNORED = (32, 33, 34), 33, 34, (35, 38, 39, 40)
@@ -46,6 +48,7 @@ class H264Headers:
         sequences = [unit for unit in self.parameters if unit[0] & 31 == H264_SEQUENCE]
         if len(sequences) != 1:
             raise UnusualStream("the stream does not have exactly one sequence parameter set")
+        _check_identities(unit[1:] for unit in self.parameters if unit[0] & 31 == H264_PICTURE)
         self._read_sequence(_unescape(sequences[0]))
         self.heads: list[bytes] = []
         self.is_recovery_point: list[bool] = []
@@ -76,9 +79,9 @@ class H264Headers:
         first_bytes = np.array([head[0] for head in self.heads])
         is_idr, is_reference = first_bytes & 31 == H264_IDR_SLICE, first_bytes >> 5 & 3 > 0
         bits = HeaderBits(self.heads, 8)
-        for _ in ("first_mb_in_slice", "slice_type", "pic_parameter_set_id"):
-            bits.take_golomb()
-        bits.take(2 * self.separate_planes)
+        bits.take_golomb()  # first_mb_in_slice
+        is_exact = np.array(self.is_recovery_point) & (bits.take_golomb() == H264_ALL_INTRA)
+        bits.take_golomb()  # pic_parameter_set_id
         frame_numbers = bits.take(self.frame_number_bits)
         if not self.frames_only and bits.take(1).any():
             raise UnusualStream("pictures are coded as fields")
@@ -87,17 +90,16 @@ class H264Headers:
         order = np.arange(len(self.heads))
         if self.order_count_bits:
             order = output_order(bits.take(self.order_count_bits), is_reference, is_idr, 1 << self.order_count_bits)
-        return HeaderFacts(order, np.ones(len(order), bool), is_idr | np.array(self.is_recovery_point))
+        return HeaderFacts(order, np.ones(len(order), bool), is_idr | is_exact)
 
     def _read_sequence(self, unit: bytes) -> None:
         take = bit_reader(unit[1:])
         profile = take(8)
         take(16)  # constraint flags, level_idc
         take_golomb(take)  # seq_parameter_set_id
-        self.separate_planes = 0
+        if profile in H264_444_PROFILES or (profile in H264_CHROMA_PROFILES and take_golomb(take) == 3):
+            raise UnusualStream("lossless and 4:4:4 video depend on the encoder's version")
         if profile in H264_CHROMA_PROFILES:
-            chroma_format = take_golomb(take)
-            self.separate_planes = take(1) if chroma_format == 3 else 0
             take_golomb(take), take_golomb(take), take(1)  # bit depths, qpprime_y_zero_transform_bypass_flag
             if take(1):
                 raise UnusualStream("the sequence parameter set has scaling matrices")
@@ -129,6 +131,7 @@ class HevcHeaders:
         pictures = {self._read_picture_set(unit) for unit in self.parameters if unit[0] >> 1 == HEVC_PICTURE}
         if len(sequences) != 1 or len(pictures) != 1:
             raise UnusualStream("the stream does not have exactly one sequence parameter set")
+        _check_identities(unit[2:] for unit in self.parameters if unit[0] >> 1 == HEVC_PICTURE)
         self._read_sequence(_unescape(sequences[0]))
         self.has_output_flag, self.num_extra_bits = pictures.pop()
         self.heads: list[bytes] = []
@@ -258,6 +261,13 @@ def _check_parameters(unit: memoryview, parameters: set[bytes]) -> None:
 def _unescape(unit: bytes) -> bytes:
     """Return a unit without the bytes that keep start codes out of it."""
     return unit.replace(b"\0\0\3", b"\0\0") if b"\0\0\3" in unit else unit
+
+
+def _check_identities(picture_sets: Iterable[bytes]) -> None:
+    """Raise for two picture parameter sets of one number, of which the last one seen is valid."""
+    numbers = [take_golomb(bit_reader(_unescape(unit))) for unit in picture_sets]
+    if len(set(numbers)) < len(numbers):
+        raise UnusualStream("parameter sets change")
 
 
 def _has_exact_recovery_point(unit: bytes) -> bool:

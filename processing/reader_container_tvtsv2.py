@@ -16,6 +16,7 @@ import av
 from av.stream import Discard, Disposition
 
 from .reader_head_tvtsv2 import (
+    HEAD_BYTES,
     MAX_OGG_PAGE,
     HostileHead,
     check_head,
@@ -29,7 +30,8 @@ from .reader_head_tvtsv2 import (
 ALLOWED_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,ogg,gif,asf"
 ALLOWED_PROTOCOLS = "file,pipe"
 ALLOWED_NAMES = (
-    "MP4, MOV, 3GP, Matroska, WebM, AVI, MPEG-TS, MPEG-PS, FLV, Ogg, GIF and ASF/WMV videos, JPEG, PNG and WebP images"
+    "MP4, MOV, 3GP, Matroska, WebM, AVI, MPEG-TS, MPEG-PS, FLV, Ogg, GIF, APNG and ASF/WMV videos, JPEG, PNG and WebP "
+    "images"
 )
 
 VideoSource = str | os.PathLike | bytes | BinaryIO
@@ -199,7 +201,7 @@ def raw_file(openable: str | BinaryIO):
 def _read_head(openable: str | BinaryIO, name: str) -> bytes:
     """Return the first bytes of the file, after a check of what its boxes claim."""
     with raw_file(openable) as file:
-        head = file.read(256)
+        head = file.read(HEAD_BYTES)
         try:
             check_head(file, file.seek(0, os.SEEK_END))
         except HostileHead as cause:

@@ -28,7 +28,9 @@ SIGNATURES = {
     b"PK\3\4": "ZIP",
     b"\x1f\x8b": "gzip",
 }
-IMAGE_DEMUXERS = {b"\xff\xd8\xff": "jpeg_pipe", b"\x89PNG\r\n\x1a\n": "png_pipe"}
+PNG = b"\x89PNG\r\n\x1a\n"
+IMAGE_DEMUXERS = {b"\xff\xd8\xff": "jpeg_pipe", PNG: "png_pipe"}
+HEAD_BYTES = 2**16
 
 # An index entry takes FFmpeg some 42 bytes; 24 hours at 97 frames per second.
 MAX_SAMPLES = 2**23
@@ -66,7 +68,13 @@ class HostileHead(Exception):
 
 
 def image_demuxer(head: bytes) -> str | None:
-    """Return the name of FFmpeg's demuxer for a JPEG, PNG or WebP image, None for other files."""
+    """Return the name of FFmpeg's demuxer for a JPEG, PNG, APNG or WebP image, None for other files.
+
+    Args:
+        head: The first bytes of the file; the chunk that makes a PNG an animation comes before the picture's data.
+    """
+    if head.startswith(PNG) and b"acTL" in head.partition(b"IDAT")[0]:
+        return "apng"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp_pipe"
     return next((name for signature, name in IMAGE_DEMUXERS.items() if head.startswith(signature)), None)

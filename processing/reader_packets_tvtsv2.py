@@ -40,8 +40,9 @@ HEADERS: dict[str, Any] = {
     "vp9": partial(SimpleHeaders, read_vp9),
 }
 
-# Those of which skipping frames that no other refers to leaves all others untouched.
-SKIPPING_CODECS = frozenset({"av1", "h264", "hevc", "vp8"})
+# Those of which skipping frames that no other refers to leaves all others untouched. Not VP8: such a frame may leave a
+# map of segments for the next one.
+SKIPPING_CODECS = frozenset({"av1", "h264", "hevc"})
 
 # Packets are kept in memory up to this many bytes; packets of larger streams are read again by seeking. Frames of a
 # sequential decode are kept up to the same size.

@@ -8,6 +8,7 @@ import pytest
 from processing.format_headers_tvtsv2 import UnusualStream
 from processing.reader_packets_tvtsv2 import HEADERS
 from tests.support.odd_videos import write_odd_file
+from tests.support.packets import configuration_of
 
 
 def read_headers(codec, *packets, extradata=b"", is_keyframe=True):
@@ -45,6 +46,21 @@ def test_superframes_show_what_their_frames_show(frames, index, num_shown):
             read_headers("vp9", bytes(frames + index))
     else:
         assert read_headers("vp9", bytes(frames + index)).is_shown.tolist() == [num_shown == 1]
+
+
+@pytest.mark.parametrize("name, kind", [("h264_mp4", 8), ("hevc", 34)])
+def test_two_parameter_sets_of_one_number_are_unusual(name, kind, tmp_path):
+    with av.open(str(write_odd_file(name, tmp_path))) as container:
+        codec, data = container.streams.video[0].codec.canonical_name, configuration_of(container.streams.video[0])
+    units = []
+    while data:
+        size = 4 + int.from_bytes(data[:4], "big")
+        units.append(b"\0\0\1" + data[4:size])
+        data = data[size:]
+    HEADERS[codec](b"".join(units))
+    picture = next(unit for unit in units if kind in (unit[3] & 31, unit[3] >> 1))
+    with pytest.raises(UnusualStream, match="parameter sets change"):
+        HEADERS[codec](b"".join([*units, picture + b"\1"]))
 
 
 @pytest.mark.parametrize("codec", HEADERS)

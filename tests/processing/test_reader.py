@@ -20,7 +20,7 @@ from tests.support.paths import SHARED_CLIPS
 from tests.support.video_files import decode_all, draw_frame, write_video
 
 DECODED_THROUGH = {"avi_mpeg4_bframes", "flv", "wmv", "gif", "mpeg2_program", "leading_pictures_first"}
-DECODED_THROUGH |= {"h264_reorder_depth_found_late", "mpeg1", "mpeg2_ts", "mpeg4_mp4", "avi_mpeg4"}
+DECODED_THROUGH |= {"h264_reorder_depth_found_late", "mpeg1", "mpeg2_ts", "mpeg4_mp4", "avi_mpeg4", "h264_444_odd_size"}
 
 
 def everything(metadata):

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video
@@ -232,6 +233,18 @@ def test_an_image_is_a_video_of_one_frame(tmp_path, suffix, as_bytes):
     frames, metadata = read_video(path.read_bytes() if as_bytes else path, everything)
     assert frames.shape == (1, 64, 96, 3) and metadata.total_num_frames == 1
     assert np.abs(frames[0].astype(int) - image).mean() < (20 if suffix == ".jpg" else 0.01)
+
+
+@pytest.mark.parametrize("has_text_first", [False, True])
+def test_an_animated_png_has_all_of_its_frames(tmp_path, has_text_first):
+    path, text = tmp_path / "video.png", PIL.PngImagePlugin.PngInfo()
+    if has_text_first:
+        text.add_text("comment", "long " * 1000)
+    images = [draw_frame(index, 64, 96) for index in range(4)]
+    first, *others = map(PIL.Image.fromarray, images)
+    first.save(path, save_all=True, append_images=others, duration=100, pnginfo=text)
+    frames, metadata = read_video(path, everything)
+    assert (frames == np.stack(images)).all() and metadata.duration == pytest.approx(0.4)
 
 
 def test_an_image_is_never_the_first_of_a_sequence_of_files(tmp_path):

@@ -5,13 +5,14 @@ sequential decode (`tests.support.video_files.decode_all`); some of these files 
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 
 from tests.support.container_videos import two_edits
 from tests.support.h264_fields import write_field_pictures
+from tests.support.packets import change_packets, configuration_of, encode, moved_behind, mux, with_data
 from tests.support.video_files import write_video
 
 X264 = "keyint=12:min-keyint=12:scenecut=0"
@@ -30,26 +31,6 @@ TWO_CONFIGURATIONS = {
     "libvpx-vp9": ({}, {"tile-columns": "0", "lag-in-frames": "0"}),
     "libsvtav1": ({}, {"preset": "10"}),
 }
-CONTAINERS = {"libvpx-vp9": "webm", "mjpeg": "mov"}
-
-
-def encode(path: Path, codec: str = "libx264", **arguments) -> tuple[av.VideoStream, list[av.Packet]]:
-    """The stream of a new file (its container stays open) and its packets."""
-    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    source = path.with_name(f"{path.name}_source.{CONTAINERS.get(codec, 'mp4')}")
-    write_video(source, codec=codec, fps=25, pix_fmt=pix_fmt, **arguments)
-    container = av.open(str(source))
-    return container.streams.video[0], [packet for packet in container.demux(video=0) if packet.size]
-
-
-def mux(path: Path, template: av.VideoStream, packets: Iterable[av.Packet]) -> Path:
-    """Write packets as they are."""
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream_from_template(template, opaque=True)
-        for packet in packets:
-            packet.stream = stream
-            output.mux(packet)
-    return path
 
 
 def splice(path: Path, codec: str, suffix: str) -> Path:
@@ -97,49 +78,6 @@ def splice_with_itself(path: Path, codec: str, suffix: str, options: dict, skip:
     template, packets = encode(path, codec, num_frames=48, options=options)
     _, again = encode(path, codec, num_frames=48, options=options)
     return mux(path.with_suffix(suffix), template, [*packets, *moved_behind(packets, again[skip:])])
-
-
-def change_packets(path: Path, codec: str, suffix: str, change: Callable, **arguments) -> Path:
-    """A video whose packets `change(number, packet)` replaces with those it returns."""
-    template, packets = encode(path, codec, **arguments)
-    changed = [result for number, packet in enumerate(packets) for result in change(number, packet)]
-    return mux(path.with_suffix(suffix), template, changed)
-
-
-def moved_behind(packets: list[av.Packet], others: list[av.Packet]) -> list[av.Packet]:
-    """The others, moved in time so that they follow the packets."""
-    step = sorted(packet.pts for packet in packets)[1] - min(packet.pts for packet in packets)
-    offset = max(packet.pts for packet in packets) + step - min(packet.pts for packet in others)
-    offset = max(offset, max(packet.dts for packet in packets) + step - others[0].dts)
-    for packet in others:
-        packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
-    return others
-
-
-def with_data(packet: av.Packet, data: bytes) -> av.Packet:
-    """The packet with other data, of any size."""
-    changed = av.Packet(data)
-    changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
-    changed.is_keyframe = packet.is_keyframe
-    return changed
-
-
-def configuration_of(stream: av.VideoStream) -> bytes:
-    """The parameter sets of an MP4's stream, in the form in which its packets hold units; empty for other codecs."""
-    data, codec = stream.codec_context.extradata or b"", stream.codec_context.codec.canonical_name
-    if codec == "mpeg4":
-        return data
-    if codec not in ("h264", "hevc"):
-        return b""
-    position, count_bytes, num_arrays = (5, 1, 2) if codec == "h264" else (23, 2, data[22])
-    units = []
-    for _ in range(num_arrays):
-        position += count_bytes + (codec == "hevc")
-        for _ in range(int.from_bytes(data[position - count_bytes : position], "big") & 31):
-            size = int.from_bytes(data[position : position + 2], "big")
-            units.append(data[position + 2 : position + 2 + size])
-            position += 2 + size
-    return b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
 
 
 def headers_once(path: Path, codec: str, suffix: str) -> Path:
@@ -192,6 +130,46 @@ def times_in_decoding_order(path: Path, codec: str, suffix: str, options: dict) 
     return change_packets(path, codec, suffix, retime, num_frames=48, options=options)
 
 
+def partial_tables(path: Path, suffix: str) -> Path:
+    """Join two encodes of Motion JPEG; after its first packet the second one brings a table that is not used."""
+    (template, packets), (_, others) = (
+        encode(path.with_name(f"{path.name}{number}"), "mjpeg", num_frames=24, options=options)
+        for number, options in enumerate(TWO_CONFIGURATIONS["mjpeg"])
+    )
+    for number, packet in enumerate(others[1:], start=1):
+        data = bytes(packet)
+        while (place := data.find(b"\xff\xdb\0\x43\0")) >= 0:
+            data = data[: place + 4] + b"\3" + data[place + 5 :]
+        others[number] = with_data(packet, data)
+    return mux(path.with_suffix(suffix), template, [*packets, *moved_behind(packets, others)])
+
+
+def lossless_of_old_encoder(path: Path, suffix: str) -> Path:
+    """Lossless H.264 that says once, in its first packet, that an encoder wrote it whose errors decoders repeat."""
+
+    def age(number, packet):
+        data = bytes(packet)
+        place = data.find(b"x264 - core ") + 12
+        return [with_data(packet, data[:place] + b"120" + data[place + 3 :]) if place > 12 else packet]
+
+    options = {"preset": "medium", "x264-params": f"qp=0:bframes=0:{X264}"}
+    return change_packets(path, "libx264", suffix, age, num_frames=48, options=options)
+
+
+def false_recovery_point(path: Path, suffix: str) -> Path:
+    """A predicted picture claims that decoding may start at it, and is marked as a keyframe."""
+
+    def claim(number, packet):
+        if number != 30:
+            return [packet]
+        changed = with_data(packet, RECOVERY_POINT + bytes(packet))
+        changed.is_keyframe = True
+        return [changed]
+
+    options = {"x264-params": "bframes=0:keyint=24:scenecut=0"}
+    return change_packets(path, "libx264", suffix, claim, num_frames=48, options=options)
+
+
 def swapped_times(path: Path, codec: str, suffix: str) -> Path:
     """Two frames in the middle have each other's time."""
     _, packets = encode(path, codec, num_frames=48, options={"x264-params": f"bframes=0:{X264}"})
@@ -237,6 +215,7 @@ def splice_sizes(path: Path) -> Path:
     return mux(path, first, [*packets, *moved_behind(packets, others)])
 
 
+RECOVERY_POINT = bytes([0, 0, 0, 5, 6, 6, 1, 0xC4, 0x80])
 SEI = bytes([0, 0, 0, 6, 6, 5, 1, 7, 0x80, 0x80])  # a unit of four bytes' size
 WRITERS: dict[str, Callable[[Path], Path]] = {
     **{
@@ -314,4 +293,7 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
         for codec, suffix in (("mjpeg", ".avi"), ("libx264", ".mp4"), ("libvpx-vp9", ".webm"))
     },
     "two_edits": two_edits,
+    "partial_tables": functools.partial(partial_tables, suffix=".mov"),
+    "lossless_of_old_encoder": functools.partial(lossless_of_old_encoder, suffix=".mp4"),
+    "false_recovery_point": functools.partial(false_recovery_point, suffix=".mp4"),
 }
