@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.records import describe_device, make_record, write_record
+from training.runtime.command_errors import OneLineParser, one_line_errors
 
 # Part -> (function, seconds it may take). In order of worth.
 PARTS = {
@@ -109,7 +110,7 @@ def end_group(process) -> None:
 
 def parse_arguments(command_line: list[str] | None) -> argparse.Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m benchmarks.gpu_check",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -122,6 +123,7 @@ def parse_arguments(command_line: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(command_line)
 
 
+@one_line_errors(OSError, ValueError)
 def main(command_line: list[str] | None = None) -> int:
     """Run the parts that the record lacks; return 1 where one is not done."""
     options = parse_arguments(command_line)

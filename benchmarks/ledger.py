@@ -29,6 +29,7 @@ from benchmarks.evaluation.paper_tables import (
     read_rows,
 )
 from benchmarks.records import COMPLETE, read_records, top_metric
+from training.runtime.command_errors import OneLineParser, one_line_errors
 
 DEFAULT_FOLDERS = (Path(__file__).parent / "records", Path("outputs/benchmarks"))
 NOT_RUN, RUN, PARTIAL = "not run", "run", "partial"
@@ -164,7 +165,7 @@ def _line(fields: tuple) -> str:
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--records", type=Path, nargs="+", help="folders of records (those shipped, outputs/benchmarks)"
     )
@@ -172,6 +173,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@one_line_errors(OSError, ValueError)
 def main() -> None:
     """Prints the ledger."""
     parser = make_parser()

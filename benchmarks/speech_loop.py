@@ -18,7 +18,6 @@ record holds the word error rate, the error of the words' times, and what the bu
         videos: outputs/speech_loop/videos}'
 """
 
-import argparse
 import ctypes
 import json
 import math
@@ -40,6 +39,8 @@ from training.data_building.transcribe import Word, transcribe_videos
 from training.narrated_shapes.corpus import encode_video
 from training.narrated_shapes.scene_drawing import draw_video
 from training.narrated_shapes.scripts import CorpusConfig, NarratedVideo, make_generator, plan_narrated_video
+from training.runtime.command_errors import OneLineParser, one_line_errors
+from training.runtime.number_types import at_least
 from training.transcripts.transcript_files import read_transcript
 from training.transcripts.words import TimedWord
 
@@ -252,14 +253,12 @@ def _summarize(rows: list[tuple[int, int, list[float]]]) -> dict:
     }
 
 
+@one_line_errors(OSError, ValueError)
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Speak, recognize and build the generated corpus.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = OneLineParser(description="Speak, recognize and build the generated corpus.")
     parser.add_argument("--folder", type=Path, required=True, help="empty or new")
-    parser.add_argument("--num_videos", type=int, default=60, help="of about half a minute each")
-    parser.add_argument("--seed", type=int, default=0, help="of the corpus, the voices and the noise")
+    parser.add_argument("--num_videos", type=at_least(1), default=60, help="of about half a minute each")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the corpus, the voices and the noise")
     parser.add_argument("--record", type=Path, help="where the measurements are written")
     arguments = parser.parse_args()
     folder = arguments.folder

@@ -24,6 +24,8 @@ from benchmarks.records import make_record, write_record
 from benchmarks.speed.reading.video_files import ENCODERS, make_file
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video
 from processing.video_files import find_videos
+from training.runtime.command_errors import OneLineParser, one_line_errors
+from training.runtime.number_types import at_least
 from training.runtime.worker_processes import worker_context
 
 MAX_SECONDS = 90
@@ -102,13 +104,14 @@ def collect_sources(arguments: argparse.Namespace) -> list[Path]:
     return sorted(given) + made
 
 
+@one_line_errors(OSError, ValueError)
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", type=Path, nargs="*", default=[], help="folders of video files to damage")
     parser.add_argument("--cache_dir", type=Path, default=Path("outputs/video_reading_benchmark"))
-    parser.add_argument("--num_mutations", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_mutations", type=at_least(1), default=1000)
+    parser.add_argument("--first", type=at_least(0), default=0)
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--record", type=Path)
     arguments = parser.parse_args()
     sources = collect_sources(arguments)

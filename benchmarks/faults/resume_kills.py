@@ -28,6 +28,8 @@ from tqdm import tqdm
 
 from benchmarks.records import make_record, write_record
 from training.runtime.checkpoint_files import STATE_FILE, is_complete
+from training.runtime.command_errors import OneLineParser, one_line_errors
+from training.runtime.number_types import at_least
 
 TRAINING = Path(__file__).parents[2] / "training"
 NUM_EPOCHS, BATCH_SIZE = 3, 4
@@ -203,13 +205,14 @@ def _compare(run: Run, alone: Run) -> dict[str, bool]:
     return {name: same_bits(ours[name], theirs[name]) for name in theirs}
 
 
+@one_line_errors(OSError, ValueError)
 def main() -> None:
     """Kill each script's runs in each epoch, with each number of processes, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scripts", nargs="*", default=list(SAVE_STEPS), choices=list(SAVE_STEPS))
     parser.add_argument("--num_processes", type=int, nargs="*", default=[1, 2], choices=[1, 2, 4])
-    parser.add_argument("--num_rounds", type=int, default=2, help="runs of three kills, per script and number")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_rounds", type=at_least(1), default=2, help="runs of three kills, per script and number")
+    parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--folder", type=Path, default=Path("outputs/resume_kills"), help="must not exist yet")
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/resume_kills.json"))
     options = parser.parse_args()

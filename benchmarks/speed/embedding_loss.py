@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.records import make_record, write_record
 from training.evaluation import rank_metrics, retrieval_ranks
+from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.sources.table_files import read_table
 from tvtsv2.main import main as run_tvtsv2
 from tvtsv2.models.query import Query
@@ -74,9 +75,10 @@ def compare(texts: np.ndarray, exact: np.ndarray, videos: np.ndarray) -> dict[st
     }
 
 
+@one_line_errors(OSError, ValueError)
 def main(command_line: list[str] | None = None) -> None:
     """Run, print and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="model folder")
     parser.add_argument("table", type=Path, help=".csv or .tsv")
     parser.add_argument("--choices", nargs="+", choices=list(CHOICES)[1:], default=list(CHOICES)[1:], metavar="NAME")

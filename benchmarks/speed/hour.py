@@ -34,6 +34,8 @@ from benchmarks.speed.gpu.commands import write_model
 from benchmarks.speed.reading.video_files import FPS, make_file
 from processing import frame_pixels_tvtsv2, reader_tvtsv2
 from processing.reader_packets_tvtsv2 import PacketReader
+from training.runtime.command_errors import OneLineParser, one_line_errors
+from training.runtime.number_types import at_least
 from tvtsv2.main import main as run_tvtsv2
 from tvtsv2.reading import reading_processes
 
@@ -138,12 +140,13 @@ def measure_parts(model: Path, video: Path, minutes: int, options: list[str]) ->
     }
 
 
+@one_line_errors(OSError, ValueError)
 def main(command_line: list[str] | None = None) -> None:
     """Run, print and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=int, default=60, help="length of the video (%(default)s)")
-    parser.add_argument("--part_minutes", type=int, default=5, help="of it, for the parts (%(default)s)")
-    parser.add_argument("--height", type=int, default=1080, help="pixels (%(default)s)")
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=at_least(1), default=60, help="length of the video (%(default)s)")
+    parser.add_argument("--part_minutes", type=at_least(1), default=5, help="of it, for the parts (%(default)s)")
+    parser.add_argument("--height", type=at_least(2), default=1080, help="pixels (%(default)s)")
     parser.add_argument("--small_model", action="store_true", help="a model of a test's size, not b16")
     parser.add_argument("--cache", type=Path, default=Path("outputs/hour"), help="folder of videos (%(default)s)")
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/hour.json"))

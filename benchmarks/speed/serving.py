@@ -21,6 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from training.runtime.command_errors import OneLineParser, one_line_errors
+from training.runtime.number_types import at_least
+
 TIMEOUT_SECONDS = 300
 
 
@@ -59,14 +62,15 @@ def measure(address: str, body: bytes, num_requests: int, num_clients: int) -> d
     }
 
 
+@one_line_errors(OSError, ValueError)
 def main() -> None:
     """Run and print the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address", help="of the server, such as http://127.0.0.1:8000")
     parser.add_argument("--text", default="a red star moves to the left")
     parser.add_argument("--video", type=Path, help="a file to send instead of the text")
-    parser.add_argument("--num_requests", type=int, default=200)
-    parser.add_argument("--num_clients", type=int, default=8)
+    parser.add_argument("--num_requests", type=at_least(1), default=200)
+    parser.add_argument("--num_clients", type=at_least(1), default=8)
     options = parser.parse_args()
     content = {"video": base64.b64encode(options.video.read_bytes()).decode()} if options.video else options.text
     body = json.dumps({"input": [content]}).encode()

@@ -25,6 +25,8 @@ from benchmarks.study.comparisons import COMPARISONS
 from benchmarks.study.records import write_comparison
 from benchmarks.study.runs import Run, StudyFolder, execute_run, read_run
 from benchmarks.study.settings import Study, read_study
+from training.runtime.command_errors import OneLineParser, one_line_errors
+from training.runtime.number_types import at_least
 
 CONFIG = Path(__file__).parent / "configs" / "small.yaml"
 RECORDS = Path(__file__).parent.parent / "records" / "study"
@@ -32,7 +34,7 @@ RECORDS = Path(__file__).parent.parent / "records" / "study"
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=CONFIG, help="the study's settings, YAML (%(default)s)")
     parser.add_argument(
         "--only", nargs="+", choices=list(COMPARISONS), default=list(COMPARISONS), help="these comparisons"
@@ -42,7 +44,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--records", type=Path, default=RECORDS, help="where records, tables and plots go")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further run after that")
     parser.add_argument("--device", default="cpu", help="that models train on, such as cuda (%(default)s)")
-    parser.add_argument("--num_threads", type=int, default=1, help="of torch; the models are too small for more")
+    parser.add_argument(
+        "--num_threads", type=at_least(1), default=1, help="of torch; models are too small for more"
+    )
     return parser
 
 
@@ -61,16 +65,18 @@ def list_runs(study: Study, comparison: str) -> list[Run]:
     ]
 
 
+@one_line_errors(OSError, ValueError)
 def main(arguments: list[str] | None = None) -> None:
     """Runs what is not done and writes the records of what is."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.num_threads)
     study = read_study(options.config)
     study_folder = StudyFolder(study, options.folder, options.device)
     runs = {comparison: list_runs(study, comparison) for comparison in options.only}
     seeds = study.seeds if options.seeds is None else options.seeds
     if not set(seeds) <= set(study.seeds):
-        raise ValueError(f"--seeds must be some of {study.seeds}, got {seeds}.")
+        parser.error(f"--seeds must be some of {study.seeds}, got {seeds}.")
     todo = {study_folder.run_file(run): run for each in runs.values() for run in each if run.seed in seeds}
     num_done = sum(file.exists() for file in todo)
     end = time.monotonic() + options.seconds

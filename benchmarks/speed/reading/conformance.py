@@ -22,6 +22,7 @@ from benchmarks.speed.reading.rivals import READERS, find_readers, list_runs
 from processing import interval_midpoint_indices
 from tests.support.conformance_videos import WRITERS
 from tests.support.video_files import decode_all
+from training.runtime.command_errors import OneLineParser, one_line_errors
 
 OUTCOMES = ("right", "wrong", "refused")
 
@@ -66,8 +67,9 @@ def format_table(record: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+@one_line_errors(OSError, ValueError)
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/video_reading_conformance.json"))
     arguments = parser.parse_args()
     readers, notes = find_readers(list(READERS))

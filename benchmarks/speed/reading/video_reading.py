@@ -29,6 +29,8 @@ from benchmarks.speed.reading.rivals import READERS, find_readers, list_runs
 from benchmarks.speed.reading.tables import write_tables
 from benchmarks.speed.reading.video_files import ENCODERS, make_file
 from processing.video_files import find_videos
+from training.runtime.command_errors import OneLineParser, one_line_errors
+from training.runtime.number_types import at_least
 
 MAX_REPEATS = 15
 SECONDS_PER_READER = 2.0  # repeats stop here; every reader runs at least once
@@ -71,13 +73,13 @@ def measure_file(path: Path, runs: dict[str, tuple[str, int]], reference: np.nda
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=Path, help="a folder of real files to read besides the made ones")
     parser.add_argument("--codecs", nargs="*", default=list(ENCODERS), choices=list(ENCODERS))
-    parser.add_argument("--heights", nargs="*", type=int, default=[360, 1080])
-    parser.add_argument("--gop_sizes", nargs="*", type=int, default=[30, 250])
-    parser.add_argument("--seconds", nargs="*", type=int, default=[10, 60, 600])
-    parser.add_argument("--threads", nargs="*", type=int, default=[1, 2])
+    parser.add_argument("--heights", nargs="+", type=at_least(1), default=[360, 1080])
+    parser.add_argument("--gop_sizes", nargs="+", type=at_least(1), default=[30, 250])
+    parser.add_argument("--seconds", nargs="+", type=at_least(1), default=[10, 60, 600])
+    parser.add_argument("--threads", nargs="+", type=at_least(1), default=[1, 2])
     parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
     parser.add_argument("--cache_dir", type=Path, default=Path("outputs/video_reading_benchmark"))
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/video_reading_speed.json"))
@@ -94,6 +96,7 @@ def open_record(arguments: argparse.Namespace, notes: dict[str, str]) -> dict:
     return record
 
 
+@one_line_errors(OSError, ValueError)
 def main() -> None:
     arguments = parse_arguments()
     readers, notes = find_readers(arguments.readers)

@@ -26,6 +26,8 @@ from benchmarks.speed.towers.workloads import (
     training_step,
     video_forward,
 )
+from training.runtime.command_errors import OneLineParser, one_line_errors
+from training.runtime.number_types import at_least
 
 PARTS = {"video": "video tower", "text": "text tower, 8 texts per video", "step": "training step"}
 RECORDS = Path("benchmarks/records/tower_speed")
@@ -92,9 +94,10 @@ def format_table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+@one_line_errors(OSError, ValueError)
 def main() -> None:
     """Measure what the command line asks for."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m benchmarks.speed.towers",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -103,13 +106,13 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", default=["b16"], choices=["tiny", "b32", "b16", "h14"])
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
-    parser.add_argument("--batch_sizes", nargs="+", type=int, default=[1, 4])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--num_threads", type=int, help="on the CPU; default: torch's choice")
+    parser.add_argument("--batch_sizes", nargs="+", type=at_least(1), default=[1, 4])
+    parser.add_argument("--repeats", type=at_least(1), default=5)
+    parser.add_argument("--num_threads", type=at_least(1), help="on the CPU; default: torch's choice")
     parser.add_argument(
         "--clock", default="wall", choices=list(CLOCKS), help="process: where others compute too; with --num_threads 1"
     )
-    parser.add_argument("--num_layers", type=int, help="of the video tower, where the whole one takes too long")
+    parser.add_argument("--num_layers", type=at_least(1), help="of the video tower, where the whole one takes too long")
     parser.add_argument("--compile", action="store_true", help="enter the tower under torch.compile as well")
     parser.add_argument("--record", type=Path, help="JSON file; default: benchmarks/records/tower_speed/<device>.json")
     options = parser.parse_args()

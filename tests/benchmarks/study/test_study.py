@@ -117,5 +117,5 @@ def test_a_comparison_that_the_study_has_not_is_named(tmp_path):
     content = yaml.safe_load(SMALLEST.read_text())
     del content["claims"]["masking"]
     file.write_text(yaml.safe_dump(content))
-    with pytest.raises(ValueError, match="no comparison 'masking'"):
+    with pytest.raises(SystemExit, match="no comparison 'masking'"):
         study_main.main(["--config", str(file), "--folder", str(tmp_path), "--only", "masking"])

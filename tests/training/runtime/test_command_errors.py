@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.paths import ROOT
 from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
 
 
@@ -24,6 +25,14 @@ def test_an_error_is_one_line_and_ctrl_c_says_what_comes_next(capsys):
     assert capsys.readouterr().err == "interrupted; the same command goes on.\n"
     assert ended(KeyboardInterrupt(), after_interruption=STARTS_ANEW) == 130
     assert capsys.readouterr().err == "interrupted; the same command starts anew.\n"
+
+
+@pytest.mark.parametrize("folder", ["training", "benchmarks", "tvtsv2"])
+def test_every_command_has_this_parser_and_ends_in_one_line(folder):
+    texts = {path: path.read_text() for path in (ROOT / folder).rglob("*.py")}
+    assert not [path for path, text in texts.items() if "argparse.ArgumentParser(" in text]
+    commands = [path for path, text in texts.items() if "parse_args(" in text and folder != "tvtsv2"]
+    assert not [path for path in commands if "one_line_errors(" not in texts[path]]
 
 
 def test_other_errors_come_out_as_they_are():
