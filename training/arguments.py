@@ -136,6 +136,8 @@ class PreTrainingArguments(VideoTrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         self._check_milestones()
+        if self.chunk_size is not None and self.torch_empty_cache_steps is not None:
+            raise ValueError("torch_empty_cache_steps has no effect with chunk_size.")
         if self.chunk_size is not None and self.gradient_accumulation_steps > 1:
             raise ValueError(
                 "chunk_size takes the place of gradient_accumulation_steps, and keeps all negatives: raise "

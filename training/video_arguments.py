@@ -26,6 +26,10 @@ FIXED = {
     "batch_eval_metrics": (False, "metrics need the predictions of all batches"),
     "eval_do_concat_batches": (True, "metrics need the predictions of all batches"),
     "include_for_metrics": ([], "metrics need embeddings and labels alone"),
+    "bf16_full_eval": (False, "evaluations use the precision of the training"),
+    "fp16_full_eval": (False, "evaluations use the precision of the training"),
+    "dataloader_drop_last": (False, "evaluations would leave out the last videos"),
+    "dataloader_in_order": (True, "a resumed run must see the videos in the same order"),
     "include_num_input_tokens_seen": ("no", "videos have no tokens to count"),
     "do_train": (True, "the script trains; benchmarks/run.py evaluates"),
     "do_predict": (False, "the script does not predict"),
@@ -45,9 +49,12 @@ NEEDED = {
     "hub_model_id": "push_to_hub",
     "hub_private_repo": "push_to_hub",
     "hub_revision": "push_to_hub",
+    "hub_strategy": "push_to_hub",
+    "hub_token": "push_to_hub",
     "dataloader_multiprocessing_context": "dataloader_num_workers",
     "dataloader_persistent_workers": "dataloader_num_workers",
 }
+OF_TRACKIO = ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 STRATEGIES = {"save_steps": "save_strategy", "eval_steps": "eval_strategy", "logging_steps": "logging_strategy"}
 
@@ -107,6 +114,8 @@ class VideoTrainingArguments(TrainingArguments):
     def __post_init__(self):
         if not self.do_eval:  # transformers overwrites it
             raise ValueError("do_eval must be True, got False: eval_strategy states whether the script evaluates.")
+        if self.fsdp_config and not self.fsdp:
+            raise ValueError("fsdp_config has no effect without fsdp.")
         super().__post_init__()
         for name, (value, reason) in FIXED.items():
             if getattr(self, name) != value:
@@ -130,10 +139,18 @@ class VideoTrainingArguments(TrainingArguments):
     def _check_companions(self) -> None:
         """Raise a ValueError for a setting that has no effect beside others."""
         for name, needed in NEEDED.items():
-            if getattr(self, name) not in (None, False, {}) and not getattr(self, needed):
-                raise ValueError(f"{name}={getattr(self, name)} has no effect without {needed}.")
+            default = type(self).__dataclass_fields__[name].default
+            value = getattr(self, name)
+            if value not in (None, False, {}, default) and not getattr(self, needed):
+                raise ValueError(f"{name}={getattr(value, 'value', value)} has no effect without {needed}.")
         if self.save_strategy == "best" and self.eval_strategy == "no":
             raise ValueError("save_strategy best saves after evaluations: set eval_strategy to steps or epoch.")
+        if self.eval_delay and self.eval_strategy == "no":
+            raise ValueError(f"eval_delay={self.eval_delay:g} has no effect with eval_strategy no.")
+        for name in OF_TRACKIO:
+            default = type(self).__dataclass_fields__[name].default
+            if getattr(self, name) != default and "trackio" not in self.report_to:
+                raise ValueError(f"{name}={getattr(self, name)} has no effect without report_to trackio.")
         default_warmup = type(self).__dataclass_fields__["warmup_steps"].default
         if self.lr_scheduler_type in WITHOUT_WARMUP and self.warmup_steps not in (0, default_warmup):
             raise ValueError(

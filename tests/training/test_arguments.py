@@ -157,6 +157,17 @@ def test_empty_yaml_is_all_defaults(tmp_path):
             "dataloader_persistent_workers=True has no effect without dataloader_num_workers",
         ),
         (["--plan_processes", "2"], "no effect without --plan"),
+        (["--dataloader_drop_last", "True"], "evaluations would leave out the last videos"),
+        (["--dataloader_in_order", "False"], "must see the videos in the same order"),
+        (["--bf16_full_eval", "True", "--use_cpu", "True"], "evaluations use the precision of the training"),
+        (["--hub_strategy", "end"], "hub_strategy=end has no effect without push_to_hub"),
+        (["--eval_strategy", "no", "--eval_delay", "3"], "eval_delay=3 has no effect with eval_strategy no"),
+        (["--trackio_space_id", "me/mine"], "no effect without report_to trackio"),
+        (["--fsdp_config", '{"version": 2}'], "fsdp_config has no effect without fsdp"),
+        (
+            ["--chunk_size", "4", "--torch_empty_cache_steps", "9"],
+            "torch_empty_cache_steps has no effect with chunk_size",
+        ),
     ],
 )
 def test_bad_settings_are_errors_without_a_traceback(capsys, command_line, message):

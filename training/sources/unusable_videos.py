@@ -30,7 +30,8 @@ class BrokenVideos:
 
     def add(self, record: dict) -> None:
         """Write the record of a video, unless the same is there: from another worker, or from before a restart."""
-        line = json.dumps(record, ensure_ascii=False).encode()
+        # Names that are not UTF-8 hold surrogates, which JSON can write as escapes.
+        line = json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace")
         with open(self.path, "a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
             file.seek(self._num_bytes_known)

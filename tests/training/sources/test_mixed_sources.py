@@ -1,6 +1,7 @@
 """Sources in turn, the same whatever reads them; broken videos replaced, named and counted."""
 
 import json
+import os
 from collections import Counter
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 from processing import VideoReadingError
 from training.sources.clip_sampling import TranscriptError
 from training.sources.mixed_sources import MAX_REPLACEMENTS, MixedSources, SampleKey, TurnSampler
-from training.sources.unusable_videos import TooManyBrokenVideosError
+from training.sources.unusable_videos import BrokenVideos, TooManyBrokenVideosError
 
 NUM_PATCHES = 16
 
@@ -290,6 +291,14 @@ def test_the_ledger_knows_what_others_wrote_before_a_restart_and_beside_it(mix):
     lines = one.broken_videos_file.read_bytes().splitlines()
     assert len(set(lines)) == len(lines) and b'{"source": 0, "epo' in lines
     assert one.num_broken == other.num_broken == len(lines)
+
+
+def test_names_that_are_not_utf8_are_written_down(tmp_path):
+    videos = BrokenVideos(tmp_path / "broken.jsonl")
+    for _ in range(2):
+        videos.add({"path": os.fsdecode(b"caf\xe9.mp4"), "error": "naïve"})
+    (line,) = videos.path.read_text(encoding="utf-8").splitlines()
+    assert os.fsencode(json.loads(line)["path"]) == b"caf\xe9.mp4" and "naïve" in line
 
 
 def test_other_errors_are_not_taken_for_broken_videos(mix):
