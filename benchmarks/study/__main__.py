@@ -44,9 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--records", type=Path, default=RECORDS, help="where records, tables and plots go")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further run after that")
     parser.add_argument("--device", default="cpu", help="that models train on, such as cuda (%(default)s)")
-    parser.add_argument(
-        "--num_threads", type=at_least(1), default=1, help="of torch; models are too small for more"
-    )
+    parser.add_argument("--num_threads", type=at_least(1), default=1, help="of torch; models are too small for more")
     return parser
 
 
