@@ -17,6 +17,7 @@ from transformers.video_utils import VideoMetadata, make_batched_metadata
 from .frame_settings_tvtsv2 import FrameSettings
 from .reader_container_tvtsv2 import VideoReadingError
 
+COLOR_COUNTS = (1, 3, 4)
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -59,14 +60,16 @@ def list_videos(videos: Any) -> list:
 
 
 def list_images(images: Any) -> list[list]:
-    """Return a batch of images, given as a list, nested or not, an array (B, H, W, 3), or one image, as lists of one.
+    """Return a batch of images, given as a list, nested or not, an array, or one image, as lists of one.
+
+    Arrays are (B, H, W, C), (B, C, H, W), or (B, H, W) where neither B nor W can be a number of colors.
 
     Raises:
         ValueError: The list is empty.
         TypeError: An item is no image.
     """
     images = as_list(images)
-    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:
+    if isinstance(images, np.ndarray | torch.Tensor) and (images.ndim == 4 or is_gray_video(images)):
         images = list(images)
     if not isinstance(images, list | tuple):
         if not is_image(images):
@@ -122,10 +125,19 @@ def is_decoder(video: Any) -> bool:
 
 
 def is_image(item: Any) -> bool:
-    """Return whether an item is a single image: a PIL image, an array of 2 or 3 axes, or the path of an image file."""
+    """Return whether an item is a single image: a PIL image, an array of 2 or 3 axes, or the path of an image file.
+
+    An array of 3 axes whose first or last has 1, 3 or 4 entries is an image, as in transformers; of any other shape, it
+    is a gray video (T, H, W).
+    """
     if isinstance(item, np.ndarray | torch.Tensor):
-        return item.ndim in (2, 3)
+        return item.ndim in (2, 3) and not is_gray_video(item)
     return isinstance(item, PIL.Image.Image) or is_image_file(item)
+
+
+def is_gray_video(array: np.ndarray | torch.Tensor) -> bool:
+    """Return whether an array is a gray video (T, H, W): neither T nor W can be a number of colors."""
+    return array.ndim == 3 and array.shape[0] not in COLOR_COUNTS and array.shape[2] > max(COLOR_COUNTS)
 
 
 def is_image_file(item: Any) -> bool:
@@ -175,11 +187,20 @@ def _check_values(frames: torch.Tensor) -> torch.Tensor:
 
 
 def _channels_last(video: torch.Tensor, settings: FrameSettings) -> torch.Tensor:
-    """Return (T, H, W, 3) of an array (H, W), (H, W, C), (C, H, W), (T, H, W, C) or (T, C, H, W), C 1, 3 or 4."""
+    """Return (T, H, W, 3) of an array (H, W), (H, W, C), (C, H, W), (T, H, W), (T, H, W, C) or (T, C, H, W).
+
+    C is 1, 3 or 4; for three axes see `is_image`.
+    """
     if video.ndim not in (2, 3, 4):
-        raise ValueError(f"An image has 2 or 3 axes and a video 4, got an array of shape {tuple(video.shape)}.")
-    frames = video[..., None] if video.ndim == 2 else video
-    frames = frames[None] if frames.ndim == 3 else frames
+        raise ValueError(f"An image has 2 or 3 axes and a video 3 or 4, got an array of shape {tuple(video.shape)}.")
+    if video.ndim == 2 or is_gray_video(video):
+        if not settings.do_convert_rgb:
+            raise ValueError(
+                f"With do_convert_rgb=False, pixels must be RGB, got gray ones of shape {tuple(video.shape)}."
+            )
+        frames = video[None] if video.ndim == 2 else video
+        return frames[..., None].expand(-1, -1, -1, 3)
+    frames = video[None] if video.ndim == 3 else video
     # Three colors are the rule, so that (T, 3, H, 4) is channels-first.
     for counts in ((3,), (1, 4) if settings.do_convert_rgb else ()):
         first, last = _fits(frames, counts, settings.input_data_format)

@@ -43,8 +43,8 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
 
     A video is one of:
       - the path (str or Path) of a local file, its bytes, a file object, or `{"path", "bytes"}`;
-      - an array or tensor (T, H, W, C) or (T, C, H, W), uint8 or floats in [0, 1], of 1, 3 or 4 colors, or
-        `{"array", "video_metadata"}`;
+      - an array or tensor (T, H, W, C) or (T, C, H, W), uint8 or floats in [0, 1], of 1, 3 or 4 colors, a gray one
+        (T, H, W) where neither T nor W is 1, 3 or 4 (else it is an image), or `{"array", "video_metadata"}`;
       - a `torchcodec.decoders.VideoDecoder`;
       - an image (PIL image, array of 2 or 3 axes, path of an image file), or a list of images: its frames.
 

@@ -108,6 +108,25 @@ def test_gray_and_rgba_arrays_equal_the_images_converted_to_rgb(mode, channels_f
     assert process(np.asarray(images[0])).shape == (1, 1, 3, 224, 224)
 
 
+def test_gray_arrays_of_three_axes_are_videos_unless_they_can_be_images():
+    video = np.stack([draw_frame(index, 40, 60)[..., 0] for index in range(12)])
+    expected = process(video[..., None])
+    for videos in (video, list(video), torch.from_numpy(video), {"array": video}, video[None, ..., None]):
+        assert torch.equal(process(videos), expected)
+        with pytest.raises(ValueError, match="do_convert_rgb"):
+            process(videos, do_convert_rgb=False)
+    assert torch.equal(process(video, input_data_format="channels_first"), expected)
+    batch = process([video[:2], video, np.repeat(video[..., None], 3, axis=3)])
+    assert torch.equal(batch[0], process(video[:2, ..., None])[0])
+    assert torch.equal(batch[1], expected[0]) and torch.equal(batch[2], expected[0])
+    for image in (video[:3], video[:4], np.moveaxis(video[:3], 0, 2)):  # colors, as in transformers
+        assert process(image).shape[:2] == (1, 1)
+    with pytest.raises(ValueError, match="mixes"):
+        process([video, video[:3]])
+    with pytest.raises(ValueError, match="layouts"):
+        process(video[:, :, :2])
+
+
 def test_dicts_of_datasets_and_sentence_transformers(tmp_path):
     path = write_video(tmp_path / "video.mp4", num_frames=20, height=48, width=80)
     expected = process(path, crop_size=32)
@@ -188,6 +207,7 @@ def test_floats_in_the_unit_interval_equal_uint8_frames():
         (np.zeros((4,), np.uint8), "axes"),
         (np.zeros((4, 40, 40, 2), np.uint8), "layouts"),
         (np.zeros((0, 40, 40, 3), np.uint8), "no pixels"),
+        (np.zeros((0, 40, 40), np.uint8), "no pixels"),
         (np.full((4, 40, 40, 3), 255.0), "floats in"),
         (np.zeros((4, 40, 40, 3), np.int64), "uint8"),
         ([np.zeros((40, 40, 3), np.uint8), np.zeros((4, 40, 40, 3), np.uint8)], "mixes"),
