@@ -22,8 +22,11 @@ from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
 from tvtsv2.main import main
 from tvtsv2.models.model_loading import load_processor
+from tvtsv2.models.video_embedding import VideoEmbedder
 from tvtsv2.reading.segment_reading import Windows
+from tvtsv2.reading.video_list import VideoEntry
 from tvtsv2.store.embedding_store import EmbeddingStore
+from tvtsv2.store.work_queue import WorkQueue
 
 NUM_VIDEOS = 6
 
@@ -274,6 +277,27 @@ def test_a_changed_file_is_embedded_again_and_a_removed_one_leaves_with_sync(mod
     (folder / "b's.mp4").unlink()
     assert embed(model_folder, folder, store, "--windows", 0.5, "--sync") == 0
     assert {row["path"] for row in read_rows(store)} == {"a.mp4", "c.mp4"} and read_failures(store) == {}
+
+
+def test_a_changed_video_that_a_killed_process_had_taken_is_not_done_with_its_old_rows(
+    model_folder, tmp_path, monkeypatch
+):
+    folder, store = tmp_path / "videos", tmp_path / "store"
+    folder.mkdir()
+    write_video(folder / "a.mp4", num_frames=5)
+    assert embed(model_folder, folder, store) == 0
+    write_video(folder / "a.mp4", num_frames=7)
+    other = WorkQueue(store)
+    assert len(list(other.take([VideoEntry("a.mp4", folder / "a.mp4")], set))) == 1
+    embed_all = VideoEmbedder.embed
+
+    def embed_after_the_kill(self, entries):
+        other._own.close()
+        return embed_all(self, entries)
+
+    monkeypatch.setattr(VideoEmbedder, "embed", embed_after_the_kill)
+    assert embed(model_folder, folder, store) == 0
+    assert [row["video_seconds"] for row in read_rows(store)] == [pytest.approx(7 / 24)]
 
 
 def test_a_disk_that_is_full_ends_the_command_in_one_sentence(model_folder, tmp_path, capsys, monkeypatch):

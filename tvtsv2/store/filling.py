@@ -85,7 +85,12 @@ def _embed(
             writer.add_failure(entry, "its name is not valid UTF-8; rename it")
             counts.num_failed += 1
     store = writer.store
-    share = writer.queue.take(readable, lambda: {*store.embedded_files(), *store.failures()})
+
+    def find_done() -> set[str]:
+        todo, _, _ = _remaining(store, readable, retry_failed=False)  # a changed video is not done with its old rows
+        return {entry.name for entry in readable} - {entry.name for entry in todo}
+
+    share = writer.queue.take(readable, find_done)
     hidden = not (show_progress and readable)
     for result in tqdm(embedder.embed(share), desc="embedding", total=len(readable), unit="video", disable=hidden):
         if result.error is not None:

@@ -4,8 +4,8 @@
     store/.queue/claims.jsonl     a line per claim: the worker and the names it takes
     store/.queue/worker-*         one file per process, locked as long as the process lives
 
-Locks are the file system's (flock): they end with their process, however that ends, and NFS passes them on to other
-machines. Where a system has none (Windows), one process per store is the user's responsibility.
+Locks are the file system's (flock): they end with their process, however that ends, and must hold on all machines that
+share the folder, as on NFS they do. Windows has none: there, one process per store is the user's responsibility.
 """
 
 import json
@@ -104,10 +104,8 @@ class WorkQueue:
 
     def _read_claims(self) -> None:
         """Read the claims that have come since the last call; the caller holds the lock."""
-        file = self.folder / "claims.jsonl"
-        if not file.is_file():
-            return
-        with open(file, encoding="utf-8") as stream:
+        # Opened for appending, which creates it: NFS may remember for a while that a file was not there.
+        with open(self.folder / "claims.jsonl", "a+", encoding="utf-8") as stream:
             stream.seek(self._num_bytes_read)
             for line in stream.read().split("\n"):
                 try:
@@ -119,8 +117,13 @@ class WorkQueue:
 
 
 def _lock(file) -> None:
-    if fcntl is not None:
+    if fcntl is None:
+        return
+    try:
         fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        reason = f"{error.strerror}: this file system has no locks (flock); put the store on one that has"
+        raise OSError(error.errno, reason, file.name) from error
 
 
 def _is_locked(path: Path) -> bool:
@@ -128,7 +131,7 @@ def _is_locked(path: Path) -> bool:
     if fcntl is None:
         return False
     try:
-        with open(path) as file:
+        with open(path, "r+") as file:  # NFS locks no file that is open for reading only
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
     except BlockingIOError:
