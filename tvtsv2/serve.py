@@ -34,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--port", type=int, default=8000, help="(%(default)s; 0: any free one)")
     parser.add_argument("--videos", metavar="FOLDER", help="folder whose files may be named by path")
     parser.add_argument("--batch_size", type=int, default=8, help="inputs through the model at a time (%(default)s)")
+    parser.add_argument("--workers_per_device", type=int, default=1, help="processes with a model each (%(default)s)")
     parser.add_argument("--num_readers", type=int, default=2, help="processes that read videos (%(default)s)")
     parser.add_argument("--max_inputs", type=int, default=256, help="per request (%(default)s)")
     parser.add_argument("--max_waiting", type=int, default=512, help="inputs; more get status 429 (%(default)s)")
@@ -45,35 +46,28 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     check_revision(arguments.model, arguments.revision)
-    for name in ("batch_size", "num_readers", "max_inputs", "max_waiting", "max_megabytes"):
+    for name in ("batch_size", "workers_per_device", "num_readers", "max_inputs", "max_waiting", "max_megabytes"):
         if getattr(arguments, name) < 1:
             raise ArgumentError(f"--{name} must be at least 1, got {getattr(arguments, name)}.")
     if not 0 <= arguments.port < 2**16:
         raise ArgumentError(f"--port must be between 0 and 65535, got {arguments.port}.")
     try:
-        import uvicorn
-
-        from tvtsv2.serving.application import Limits, make_application
+        from tvtsv2.serving.embedding_spec import EmbeddingSpec, Limits
+        from tvtsv2.serving.model_worker import ModelWorker
+        from tvtsv2.serving.server import run_server
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"Serving needs {error.name}: pip install 'tvtsv2[serve]'") from error
-    import torch
+    from tvtsv2.models.model_loading import load_config, load_processor
+    from tvtsv2.reading.reading_processes import ReadingProcesses
 
-    from modeling_tvtsv2.fast_linear import use_fast_linear
-    from tvtsv2.models.model_loading import load_model, load_processor
-
-    device = torch.device("cpu")
-    if torch.accelerator.is_available():  # without one, a build for CUDA still names it
-        device = torch.accelerator.current_accelerator() or device
-    model = use_fast_linear(load_model(arguments.model, revision=arguments.revision, dtype=arguments.dtype))
-    application = make_application(
-        model.to(device),
-        load_processor(arguments.model, revision=arguments.revision),
-        name=arguments.model,
-        videos=arguments.videos,
-        batch_size=arguments.batch_size,
-        num_readers=arguments.num_readers,
-        limits=Limits(arguments.max_inputs, arguments.max_waiting, arguments.max_megabytes * 2**20),
-    )
-    print(f"POST http://{arguments.host}:{arguments.port}/v1/embeddings; Ctrl-C ends", flush=True)
-    uvicorn.run(application, host=arguments.host, port=arguments.port, log_level="warning", access_log=False)
-    return 0
+    load_config(arguments.model, revision=arguments.revision)
+    processor = load_processor(arguments.model, revision=arguments.revision)
+    limits = Limits(arguments.max_inputs, arguments.max_waiting, arguments.max_megabytes * 2**20)
+    with ReadingProcesses(processor.video_processor, arguments.num_readers) as readers:
+        spec = EmbeddingSpec(readers, arguments.model, arguments.videos, limits)
+        worker = ModelWorker(
+            arguments.model, arguments.revision, dtype=arguments.dtype, batch_size=arguments.batch_size, spec=spec
+        )
+        return run_server(
+            worker, limits, workers_per_device=arguments.workers_per_device, host=arguments.host, port=arguments.port
+        )

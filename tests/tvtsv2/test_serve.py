@@ -1,11 +1,12 @@
 """`tvtsv2 serve` over loopback: texts and videos against the model, limits, hostile requests, many at a time."""
 
 import base64
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -18,12 +19,12 @@ import torch
 
 from benchmarks.speed.serving import measure
 from modeling_tvtsv2 import TVTSv2Model
+from tests.support.paths import ROOT
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
 from tvtsv2.main import main
 
-uvicorn = pytest.importorskip("uvicorn")
-MAX_BYTES = 300_000
+pytest.importorskip("litserve")
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +44,29 @@ def model(place):
 
 
 @pytest.fixture(scope="module")
-def address(place, model):
-    """A running server."""
-    from tvtsv2.serving.application import Limits, make_application
-
-    limits = Limits(max_inputs=4, max_waiting=40, max_bytes=MAX_BYTES)
-    application = make_application(
-        model, small_processor(), name="small", videos=place / "videos", num_readers=1, limits=limits
+def server(place):
+    """The command, running, with its limits lowered; ended by Ctrl-C, as its group of processes gets it."""
+    limits = ["--max_inputs", "4", "--max_waiting", "40", "--max_megabytes", "1", "--num_readers", "1"]
+    command = [sys.executable, "-m", "tvtsv2", "serve", str(place / "model"), "--port", "0", *limits]
+    process = subprocess.Popen(
+        [*command, "--videos", str(place / "videos")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
     )
-    server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def address(server):
+    first_line = server.stdout.readline()
+    assert "/v1/embeddings" in first_line, server.stderr.read()
+    return first_line.split()[1].removesuffix("/v1/embeddings;")
 
 
 def post(address: str, body: bytes, content_type: str = "application/json") -> tuple[int, dict]:
@@ -131,8 +138,9 @@ def test_videos_by_path_base64_and_upload(address, model, place):
         (b'{"input": {"video_path": "link.mp4"}}', 404, "no video"),
         (b'{"input": {"video_path": "a\\u0000b"}}', 404, "no video"),
         (b'{"input": {"video_path": "' + b"a" * 5000 + b'"}}', 404, "no video"),
-        (b'{"input": "' + b"a" * MAX_BYTES + b'"}', 413, "larger than"),
+        (b'{"input": "' + b"a" * 2**20 + b'"}', 413, "too large"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_bad_requests_are_told_in_openai_s_form(address, body, status, message):
     found, answer = post(address, body)
@@ -163,12 +171,13 @@ def test_wrong_arguments(place, capsys):
     assert main(["serve", str(place / "none")]) == 1
 
 
-def test_ctrl_c_ends_the_command(place, tmp_path):
-    command = [sys.executable, "-m", "tvtsv2", "serve", str(place / "model"), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    first_line = process.stdout.readline()
-    assert "/v1/embeddings" in first_line, process.stderr.read()
-    time.sleep(3)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert "Traceback" not in error, error
+def test_ctrl_c_ends_the_command_and_its_processes(server, address):
+    os.killpg(server.pid, signal.SIGINT)
+    _, error = server.communicate(timeout=60)
+    assert server.returncode == 0 and "Traceback" not in error, error
+    deadline = time.monotonic() + 60
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(server.pid, 0)
+            time.sleep(0.1)
+        raise AssertionError("processes outlive the command")

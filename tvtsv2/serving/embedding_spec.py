@@ -1,0 +1,164 @@
+"""The HTTP side of the server: OpenAI's form of requests and answers for texts and videos."""
+
+import asyncio
+import base64
+import binascii
+import json
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException, Request
+from fastapi.responses import JSONResponse
+from litserve.specs.base import LitSpec
+from litserve.utils import LitAPIStatus, ResponseBufferItem
+from starlette.datastructures import UploadFile
+
+from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, result_of
+from tvtsv2.reading.segment_reading import read_frames
+
+ENCODINGS = ("float", "base64")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request, and all together, may cost."""
+
+    max_inputs: int = 256
+    max_waiting: int = 512
+    max_bytes: int = 200 * 2**20
+
+
+@dataclass(frozen=True)
+class Input:
+    """A text, or a video as bytes or as a path that has been checked."""
+
+    kind: str
+    value: Any
+
+
+class EmbeddingSpec(LitSpec):
+    """Answers requests: reads videos, and gives each input of a request to the workers, which gather them in batches.
+
+    Args:
+        readers: processes that read videos.
+        name: the model's, for answers.
+        videos: folder whose files may be named by path; None: no paths.
+        limits: what requests may cost.
+    """
+
+    def __init__(self, readers: ReadingProcesses, name: str, videos: str | Path | None, limits: Limits):
+        super().__init__()
+        self.readers, self.name, self.limits = readers, name, limits
+        self.videos = None if videos is None else Path(videos).resolve()
+        self.num_waiting = 0
+        self.api_path = "/v1/embeddings"
+        self.add_endpoint(self.api_path, self.embeddings, ["POST"])
+        self.add_endpoint("/v1/models", self.models, ["GET"])
+
+    def __getstate__(self) -> dict:
+        """Leave out what the workers' processes cannot have."""
+        return super().__getstate__() | {"readers": None, "response_buffer": None}
+
+    async def embeddings(self, request: Request) -> JSONResponse:
+        """Answer POST /v1/embeddings."""
+        inputs, encoding = await self._read(request)
+        if self.num_waiting + len(inputs) > self.limits.max_waiting:
+            raise HTTPException(429, f"{self.num_waiting} inputs are waiting; try again later.", {"Retry-After": "1"})
+        self.num_waiting += len(inputs)
+        try:
+            rows = await asyncio.gather(*map(self._embed, inputs))
+        finally:
+            self.num_waiting -= len(inputs)
+        data = [
+            {"object": "embedding", "index": index, "embedding": _encode(row, encoding)}
+            for index, row in enumerate(rows)
+        ]
+        usage = {"prompt_tokens": 0, "total_tokens": 0}  # in OpenAI's form; nothing is billed here
+        return JSONResponse({"object": "list", "data": data, "model": self.name, "usage": usage})
+
+    async def models(self) -> JSONResponse:
+        """Answer GET /v1/models."""
+        return JSONResponse({"object": "list", "data": [{"id": self.name, "object": "model"}]})
+
+    async def _embed(self, item: Input) -> np.ndarray:
+        if item.kind == "text":
+            return await self._run_model(item.value)
+        future = self.readers.submit(read_frames, item.value)
+        await asyncio.wait([asyncio.wrap_future(future)])
+        try:
+            return await self._run_model(result_of(future))
+        except ReadingFailed as error:
+            raise HTTPException(400, f"The video cannot be read: {error}") from None
+
+    async def _run_model(self, content: str | np.ndarray) -> np.ndarray:
+        """Return the embedding (P,) float32 of a text or of frames (T, H, W, 3), from a worker."""
+        key, answer = uuid.uuid4().hex, ResponseBufferItem(asyncio.Event())
+        self.response_buffer[key] = answer
+        try:
+            self.request_queue.put((self.response_queue_id, key, time.monotonic(), content))
+            await answer.event.wait()
+        finally:
+            del self.response_buffer[key]
+        row, status = answer.response
+        if status != LitAPIStatus.OK:
+            raise HTTPException(500, "The model has failed; the server's log has the reason.")
+        return row
+
+    async def _read(self, request: Request) -> tuple[list[Input], str]:
+        """Return inputs and encoding of a request."""
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            async with request.form(max_files=self.limits.max_inputs) as form:
+                files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+                inputs = [Input("video", await file.read()) for file in files]
+                encoding = form.get("encoding_format", "float")
+        else:
+            try:
+                content = json.loads(await request.body())
+                wanted, encoding = content["input"], content.get("encoding_format", "float")
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise HTTPException(
+                    400, 'The body must be JSON with "input", or multipart/form-data with files.'
+                ) from None
+            inputs = [self._parse(item) for item in (wanted if isinstance(wanted, list) else [wanted])]
+        if not 1 <= len(inputs) <= self.limits.max_inputs:
+            raise HTTPException(400, f"A request takes 1 to {self.limits.max_inputs} inputs, got {len(inputs)}.")
+        if encoding not in ENCODINGS:
+            raise HTTPException(400, f"encoding_format must be one of {', '.join(ENCODINGS)}, got {encoding!r}.")
+        return inputs, str(encoding)
+
+    def _parse(self, item: Any) -> Input:
+        if isinstance(item, str):
+            item = {"text": item}
+        if isinstance(item, dict) and len(item) == 1:
+            ((kind, value),) = item.items()
+            if kind in ("text", "video", "video_path") and isinstance(value, str) and value:
+                return Input(kind, value) if kind == "text" else Input("video", self._video_of(kind, value))
+        raise HTTPException(
+            400,
+            'An input is a text that is not empty, {"text": …}, {"video": base64} or {"video_path": path}; token ids '
+            "are not accepted.",
+        )
+
+    def _video_of(self, kind: str, value: str) -> bytes | str:
+        if kind == "video":
+            try:
+                return base64.b64decode(value.partition("base64,")[2] or value, validate=True)
+            except binascii.Error:
+                raise HTTPException(400, '"video" must be base64, or a data: URL with it.') from None
+        if self.videos is None:
+            raise HTTPException(403, "Paths are not served here: no folder was named with --videos.")
+        try:
+            path = (self.videos / value).resolve()
+            if path.is_relative_to(self.videos) and path.is_file():
+                return str(path)
+        except (OSError, ValueError):  # a name that no file can have
+            pass
+        raise HTTPException(404, f"There is no video {value[:200]!r}.")
+
+
+def _encode(row: np.ndarray, encoding: str) -> list[float] | str:
+    return row.tolist() if encoding == "float" else base64.b64encode(row.astype("<f4").tobytes()).decode()
