@@ -5,6 +5,7 @@ Only sizes and counts are read, so that a small file cannot make FFmpeg allocate
 
 import io
 import itertools
+import re
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -35,6 +36,7 @@ HEAD_BYTES = 2**16
 # An index entry takes FFmpeg some 42 bytes; 24 hours at 97 frames per second.
 MAX_SAMPLES = 2**23
 MAX_BOXES = 10**6
+MAX_TRACKS = 200  # FFmpeg opens a decoder for each
 MAX_HEADER_BYTES = 2**26
 
 # MP4: boxes that hold boxes, behind a number of bytes; and sample descriptions of encrypted video.
@@ -44,10 +46,15 @@ ENCRYPTED_KINDS = (b"encv", b"drmi")
 AUDIO_CHUNK_SAMPLES = 1024
 
 
+# FLV: a list of numbers in the metadata, of 9 bytes each, for which FFmpeg allocates by their count.
+FLV_LIST = re.compile(rb"(?:times|filepositions)\n(.{4})", re.DOTALL)
+
 # Matroska: elements on the way to the encryption of a track.
 SEGMENT, TRACKS, TRACK_ENTRY, VIDEO = b"\x18\x53\x80\x67", b"\x16\x54\xae\x6b", b"\xae", b"\xe0"
 CONTENT_ENCODINGS, CONTENT_ENCODING, CONTENT_ENCRYPTION = b"\x6d\x80", b"\x62\x40", b"\x50\x35"
+ENCODING_SCOPE, SCOPE_OF_SETTINGS = b"\x50\x32", 2
 MAX_ELEMENTS = 10**5
+MAX_COMPRESSED_SETTINGS = 8  # tracks whose settings are compressed; FFmpeg unpacks up to 10 MB for each
 
 # The largest page of an Ogg file. Source: RFC 3533.
 MAX_OGG_PAGE = 65307
@@ -93,36 +100,63 @@ def name_format(head: bytes) -> str | None:
 
 
 def check_head(file: BinaryIO, size: int) -> None:
-    """Check that a file is not encrypted and, of MP4 and MOV, has at least one byte per sample that its boxes claim.
+    """Check that a file is not encrypted and can hold the samples, tracks and numbers that its head claims.
 
     Args:
         file: Read from its start.
         size: Of the file in bytes.
 
     Raises:
-        HostileHead: A track or all fragments claim more samples than the file has bytes, or than `MAX_SAMPLES`; or a
-            video track of an MP4, MOV, Matroska or WebM file is encrypted.
+        HostileHead: The tracks or all fragments of an MP4 or MOV file claim more samples than the file has bytes, or
+            one claims more than `MAX_SAMPLES`; it has more than `MAX_TRACKS` tracks; a list of an FLV file claims more
+            numbers than fit; or a video track of an MP4, MOV, Matroska or WebM file is encrypted.
     """
     file.seek(0)
     head = file.read(8)
+    if head[:3] == b"FLV":
+        _check_flv_lists(file, size)
     if head[:4] == b"\x1a\x45\xdf\xa3":
         budget = itertools.repeat(True, MAX_ELEMENTS)
-        for track in _find_elements(file, budget, (0, size), SEGMENT, TRACKS, TRACK_ENTRY):
+        num_compressed = 0
+        for number, track in enumerate(_find_elements(file, budget, (0, size), SEGMENT, TRACKS, TRACK_ENTRY)):
+            _check_tracks(number + 1)
+            for start, end in _find_elements(file, budget, track, CONTENT_ENCODINGS, CONTENT_ENCODING, ENCODING_SCOPE):
+                file.seek(max(start, end - 1))
+                num_compressed += bool(int.from_bytes(file.read(1), "big") & SCOPE_OF_SETTINGS)
+            if num_compressed > MAX_COMPRESSED_SETTINGS:
+                raise HostileHead(f"the settings of more than {MAX_COMPRESSED_SETTINGS} tracks are compressed")
             encryption = _find_elements(file, budget, track, CONTENT_ENCODINGS, CONTENT_ENCODING, CONTENT_ENCRYPTION)
             if any(encryption) and any(_find_elements(file, budget, track, VIDEO)):
                 raise HostileHead(ENCRYPTED)
     if head[4:] not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof"):
         return
-    _Counts(min(size, MAX_SAMPLES)).walk(file, size)
+    _Counts(size).walk(file, size)
+
+
+def _check_tracks(number: int) -> None:
+    if number > MAX_TRACKS:
+        raise HostileHead(f"it has more than {MAX_TRACKS} tracks")
+
+
+def _check_flv_lists(file: BinaryIO, size: int) -> None:
+    """Look through the whole file, as FFmpeg looks for metadata again where a tag is broken."""
+    before = b""
+    file.seek(0)
+    while block := file.read(1 << 20):
+        for found in FLV_LIST.finditer(before + block):
+            count = int.from_bytes(found[1], "big")
+            if count > size // 9:
+                raise HostileHead(f"its metadata claims a list of {count} numbers, more than a file of its size holds")
+        before = block[-20:]
 
 
 class _Counts:
     """Sums of the samples claimed, in tracks and in fragments."""
 
-    def __init__(self, max_samples: int):
-        self.max_samples = max_samples
-        self.in_fragments = 0
-        self.num_boxes = 0
+    def __init__(self, size: int):
+        self.size = size
+        self.in_fragments = self.in_tracks = 0
+        self.num_boxes = self.num_tracks = 0
         self.is_audio = self.has_unit_steps = False
 
     def walk(self, file: BinaryIO, end: int) -> None:
@@ -133,6 +167,8 @@ class _Counts:
                 self.num_boxes += 1
                 if self.num_boxes > MAX_BOXES:
                     raise HostileHead(f"it has more than {MAX_BOXES} boxes")
+                self.num_tracks += box.kind == b"trak"
+                _check_tracks(self.num_tracks)
                 if box.kind in CONTAINERS:
                     pending.append((box.start + CONTAINERS[box.kind], box.end))
                 else:
@@ -146,10 +182,12 @@ class _Counts:
             content = file.read(min(20, box.end - box.start)).ljust(20, b"\0")
             first, second, third = (int.from_bytes(content[at : at + 4], "big") for at in (4, 8, 12))
         if box.kind in (b"stsz", b"stz2"):
-            self._check(second // (AUDIO_CHUNK_SAMPLES if self.is_audio and self.has_unit_steps else 1))
+            count = second // (AUDIO_CHUNK_SAMPLES if self.is_audio and self.has_unit_steps else 1)
+            self.in_tracks += count
+            self._check(count, self.in_tracks)
         elif box.kind == b"trun":
             self.in_fragments += first
-            self._check(self.in_fragments)
+            self._check(self.in_fragments, self.in_fragments)
         elif box.kind == b"hdlr":
             self.is_audio, self.has_unit_steps = content[8:12] == b"soun", False
         elif box.kind == b"stts":
@@ -162,10 +200,11 @@ class _Counts:
                 return
             self.walk(io.BytesIO(data), len(data))
 
-    def _check(self, count: int) -> None:
-        if count > self.max_samples:
+    def _check(self, count: int, count_in_all: int) -> None:
+        if count > MAX_SAMPLES or count_in_all > self.size:
             raise HostileHead(
-                f"its header claims {count} samples, but at most {self.max_samples} are accepted for a file of its size"
+                f"its header claims {count_in_all} samples, but at most {min(self.size, MAX_SAMPLES)} are accepted for "
+                "a file of its size"
             )
 
 

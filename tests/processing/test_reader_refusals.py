@@ -190,15 +190,48 @@ def test_a_small_file_that_claims_millions_of_samples_is_refused_before_it_costs
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 50_000  # KiB
 
 
+def box(kind, content):
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+def element(kind, *contents):
+    content = b"".join(contents)
+    return bytes.fromhex(kind) + (2**56 + len(content)).to_bytes(8, "big") + content
+
+
+def matroska(num_tracks, *content):
+    track = element("ae", element("d7", b"\1"), element("83", b"\1"), *content)
+    return element("1a45dfa3", element("4282", b"webm")) + element("18538067", element("1654ae6b", track * num_tracks))
+
+
+ALL_SCOPES = element("6d80", element("6240", element("5032", b"\3")))
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"FLV\1\1\0\0\0\x09\0\0\0\0" + bytes(100) + b"\0\5times\n\x0f\xff\xff\xff", "a list of 268435455 numbers"),
+        (matroska(201), "more than 200 tracks"),
+        (matroska(9, ALL_SCOPES), "the settings of more than 8 tracks are compressed"),
+        (box(b"ftyp", b"isom") + box(b"moov", 201 * box(b"trak", b"")), "more than 200 tracks"),
+        (
+            box(b"ftyp", b"isom") + box(b"moov", 4 * box(b"trak", box(b"stsz", bytes(7) + b"\1\0\0\0\x50"))),
+            "claims 160 samples",
+        ),
+    ],
+    ids=["flv list", "webm tracks", "webm settings", "mp4 tracks", "mp4 samples"],
+)
+def test_heads_that_claim_more_than_a_file_holds_are_refused_before_they_are_opened(monkeypatch, data, message):
+    monkeypatch.setattr(av, "open", None)
+    with pytest.raises(VideoReadingError, match=message):
+        read_video(data, everything)
+
+
 def test_compressed_headers_are_looked_into(odd_file):
     data = odd_file("h264_mp4").read_bytes()
     start = data.index(b"moov") - 4
     header = claim_samples(data[start:], b"stsz", 60_000_000)
     packed = zlib.compress(header)
-
-    def box(kind, content):
-        return (8 + len(content)).to_bytes(4, "big") + kind + content
-
     inner = box(b"dcom", b"zlib") + box(b"cmvd", len(header).to_bytes(4, "big") + packed)
     with pytest.raises(VideoReadingError, match="claims 60000000 samples"):
         read_video(data[:start] + box(b"moov", box(b"cmov", inner)), everything)
