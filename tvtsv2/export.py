@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from processing.atomic_files import whole_folder
     from tvtsv2.models.backends import EXPORT_FILE
     from tvtsv2.models.exported_towers import TOWERS, check_tower, export_onnx, export_program
+    from tvtsv2.models.folder_checks import hash_files
     from tvtsv2.models.model_loading import hash_weights, load_model, load_processor
 
     model = load_model(arguments.model, revision=arguments.revision)
@@ -72,7 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.calibrate is not None:
             _quantize(model, processor, folder, arguments.calibrate)
         processor.save_pretrained(folder)
-        (folder / EXPORT_FILE).write_text(json.dumps({"weights_sha256": hash_weights(model)}) + "\n")
+        record = {"weights_sha256": hash_weights(model), "files": hash_files(folder)}
+        (folder / EXPORT_FILE).write_text(json.dumps(record) + "\n")
     print(f"written to {arguments.output_dir}")
     return 0
 

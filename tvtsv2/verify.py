@@ -14,12 +14,12 @@ Check a model folder: one line per check, then one line with the verdict. The ex
   tvtsv2 verify MODEL --attn_implementations eager sdpa --dtypes float32 bfloat16
   tvtsv2 verify MODEL --write_reference      # keep checksums and this machine's embeddings in the folder
 
-Checks: every file against its checksum; no pickled files; weights (none missing, left over, of another shape or not
-finite); the settings of the processor against the model; the folder loaded by its own code in a process without this
-project, and a generated video file and texts taken through its processor and towers; determinism; a video in a batch
-and alone; each attention implementation in each dtype against eager float32. Embeddings are compared with those in
-reference_embeddings.json, if the folder has that file; code is executed only if its checksum is right. Of a fine-tuned
-classifier, logits are compared."""
+Checks: every file against its checksum, those of `tvtsv2 export` against theirs; no pickled files; weights (none
+missing, left over, of another shape or not finite); the settings of the processor against the model; the folder loaded
+by its own code in a process without this project, and a generated video file and texts taken through its processor and
+towers; determinism; a video in a batch and alone; each attention implementation in each dtype against eager float32.
+Embeddings are compared with those in reference_embeddings.json, if the folder has that file; code is executed only if
+its checksum is right. Of a fine-tuned classifier, logits are compared."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -94,7 +94,7 @@ def write_reference(folder: Path) -> None:
 
 
 def _check(folder: Path, arguments: argparse.Namespace) -> Iterator:
-    from tvtsv2.models.folder_checks import Check, check_as_stranger, check_files, check_processor
+    from tvtsv2.models.folder_checks import Check, check_as_stranger, check_export, check_files, check_processor
     from tvtsv2.models.model_checks import check_model
     from tvtsv2.models.model_loading import load_for_checks, load_processor
 
@@ -109,6 +109,7 @@ def _check(folder: Path, arguments: argparse.Namespace) -> Iterator:
     except (ValueError, OSError) as error:
         yield Check("strict loading", False, str(error))
         return
+    yield from check_export(folder, model)
     yield from check_processor(processor, model.config)
     if is_as_listed:
         yield from check_as_stranger(folder, model, processor, reference)

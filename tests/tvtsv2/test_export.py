@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import json
 import shutil
 import sys
 
@@ -23,6 +24,8 @@ from tvtsv2.models.backends import (
     torch_backend,
 )
 from tvtsv2.models.exported_towers import TextTower, VideoTower, check_tower
+from tvtsv2.models.folder_checks import check_export
+from tvtsv2.models.model_loading import hash_weights, load_for_checks
 from tvtsv2.models.query import Query
 from tvtsv2.store.embedding_store import EmbeddingStore
 
@@ -149,6 +152,13 @@ def test_a_backend_without_its_package_or_its_file(onnx, place, tmp_path, capsys
         find_exported(onnx.parent, "int8", "0")
     shutil.copytree(onnx.parent, tmp_path / "model")
     (tmp_path / "model" / "onnx" / "video.onnx").write_bytes(b"no model")
+    checks = {check.name: check for check in check_export(tmp_path / "model", load_for_checks(tmp_path / "model"))}
+    assert not checks["exported towers"].ok and checks["exported towers"].detail == "changed: video.onnx"
+    with pytest.raises(ValueError, match=r"video\.onnx is not the file that tvtsv2 export wrote"):
+        find_exported(tmp_path / "model", "float32", hash_weights(load_for_checks(tmp_path / "model")))
+    record = json.loads((tmp_path / "model" / "onnx" / "export.json").read_text())
+    record["files"]["video.onnx"] = hashlib.sha256(b"no model").hexdigest()
+    (tmp_path / "model" / "onnx" / "export.json").write_text(json.dumps(record))
     for backend in HOSTS:
         pytest.importorskip(backend)
         embed = ["embed", str(tmp_path / "model"), str(place / "videos"), str(tmp_path / "store")]

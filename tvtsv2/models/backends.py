@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from modeling_tvtsv2 import TVTSv2Model
+from processing.video_files import content_hash
 from tvtsv2.errors import ArgumentError
 from tvtsv2.models.model_loading import DTYPES
 
@@ -124,7 +125,7 @@ def find_exported(folder: Path, dtype: str, weights_sha256: str) -> Path:
     """Return the video tower that `tvtsv2 export` wrote into a model's folder.
 
     Raises:
-        ValueError: there is none, or it has other weights than the model.
+        ValueError: there is none, it has other weights than the model, or it was changed since.
     """
     place = folder / EXPORT_FOLDER
     file = place / ("video_int8.onnx" if dtype == "int8" else "video.onnx")
@@ -135,4 +136,6 @@ def find_exported(folder: Path, dtype: str, weights_sha256: str) -> Path:
     exported = json.loads((place / EXPORT_FILE).read_text(encoding="utf-8"))
     if exported.get("weights_sha256") != weights_sha256:
         raise ValueError(f"{file} comes from other weights than {folder} has now; remove {place} and {remedy}")
+    if exported.get("files", {}).get(file.name) != content_hash(file):
+        raise ValueError(f"{file} is not the file that tvtsv2 export wrote; remove {place} and {remedy}")
     return file

@@ -20,7 +20,8 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForVideoClassification, TVTSv2Model
 from processing import TVTSv2Processor
 from processing.video_files import content_hash
-from tvtsv2.models.backends import EXPORT_FOLDER
+from tvtsv2.models.backends import EXPORT_FILE, EXPORT_FOLDER
+from tvtsv2.models.model_loading import hash_weights
 
 Model = TVTSv2Model | TVTSv2ForVideoClassification
 REFERENCE_FILE = "reference_embeddings.json"
@@ -52,14 +53,36 @@ def check_files(folder: Path, reference: dict | None) -> Iterator[Check]:
     if "checksums" not in reference:
         yield Check("checksums", False, f"{REFERENCE_FILE} lists none; write it again with --write_reference")
         return
-    listed, found = reference["checksums"], hash_files(folder)
+    yield _compare_files("checksums", reference["checksums"], hash_files(folder))
+
+
+def check_export(folder: Path, model: Model) -> Iterator[Check]:
+    """Yield checks of what `tvtsv2 export` wrote into the folder: from these weights, and unchanged since."""
+    place = folder / EXPORT_FOLDER
+    if not (place / EXPORT_FILE).is_file():
+        return
+    try:
+        record = json.loads((place / EXPORT_FILE).read_text(encoding="utf-8"))
+        weights, listed = record["weights_sha256"], dict(record["files"])
+    except (ValueError, KeyError, TypeError):
+        yield Check("exported towers", False, f"{place / EXPORT_FILE} lists no files; remove {place} and export again")
+        return
+    found = hash_files(place)
+    found.pop(EXPORT_FILE)
+    if weights != hash_weights(model):
+        yield Check("exported towers", False, f"of other weights; remove {place} and export again")
+    else:
+        yield _compare_files("exported towers", listed, found)
+
+
+def _compare_files(name: str, listed: dict[str, str], found: dict[str, str]) -> Check:
     changes = {
         "changed": [name for name in listed.keys() & found.keys() if listed[name] != found[name]],
         "missing": listed.keys() - found.keys(),
         "not listed": found.keys() - listed.keys(),
     }
     parts = [f"{what}: {', '.join(sorted(names))}" for what, names in changes.items() if names]
-    yield Check("checksums", not parts, "; ".join(parts) or f"{len(found)} files as listed")
+    return Check(name, not parts, "; ".join(parts) or f"{len(found)} files as listed")
 
 
 def hash_files(folder: Path) -> dict[str, str]:
@@ -71,7 +94,7 @@ def hash_files(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         is_hidden = any(part.startswith((".", "__pycache__")) for part in relative.parts)
-        is_exported = relative.parts[0] == EXPORT_FOLDER
+        is_exported = relative.parts[0] == EXPORT_FOLDER and (folder / EXPORT_FOLDER / EXPORT_FILE).is_file()
         if path.is_file() and not (is_hidden or is_exported or relative.as_posix() in NOT_HASHED):
             hashes[relative.as_posix()] = content_hash(path)
     return hashes
