@@ -125,10 +125,13 @@ def test_videos_by_path_base64_and_upload(address, model, place):
     [
         (b"no json", 400, "must be JSON"),
         (b'{"texts": []}', 400, "must be JSON"),
+        (b"[" * 100_000, 400, "must be JSON"),
         (b'{"input": []}', 400, "1 to 4 inputs"),
         (b'{"input": ["a", "a", "a", "a", "a"]}', 400, "1 to 4 inputs"),
         (b'{"input": [1, 2]}', 400, "token ids"),
         (b'{"input": ""}', 400, "not empty"),
+        (b'{"input": "half \\ud800"}', 400, "Unicode"),
+        (b'{"input": "' + b"a" * 100_001 + b'"}', 400, "at most 100000 characters"),
         (b'{"input": "a", "encoding_format": "hex"}', 400, "encoding_format"),
         (b'{"input": {"video": "???"}}', 400, "base64"),
         (b'{"input": {"video": "AAAA"}}', 400, "cannot be read"),

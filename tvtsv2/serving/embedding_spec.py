@@ -16,11 +16,13 @@ from fastapi.responses import JSONResponse
 from litserve.specs.base import LitSpec
 from litserve.utils import LitAPIStatus, ResponseBufferItem
 from starlette.datastructures import UploadFile
+from starlette.requests import ClientDisconnect
 
 from tvtsv2.reading.reading_processes import ReadingFailed, ReadingProcesses, result_of
 from tvtsv2.reading.segment_reading import read_frames
 
 ENCODINGS = ("float", "base64")
+MAX_CHARACTERS = 100_000  # of a text, of which the model takes the first few dozen words
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ class EmbeddingSpec(LitSpec):
             try:
                 content = json.loads(await request.body())
                 wanted, encoding = content["input"], content.get("encoding_format", "float")
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except ClientDisconnect:
+                raise HTTPException(400, "The client has gone.") from None
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise HTTPException(
                     400, 'The body must be JSON with "input", or multipart/form-data with files.'
                 ) from None
@@ -136,7 +140,9 @@ class EmbeddingSpec(LitSpec):
         if isinstance(item, dict) and len(item) == 1:
             ((kind, value),) = item.items()
             if kind in ("text", "video", "video_path") and isinstance(value, str) and value:
-                return Input(kind, value) if kind == "text" else Input("video", self._video_of(kind, value))
+                return (
+                    Input(kind, _check_text(value)) if kind == "text" else Input("video", self._video_of(kind, value))
+                )
         raise HTTPException(
             400,
             'An input is a text that is not empty, {"text": …}, {"video": base64} or {"video_path": path}; token ids '
@@ -158,6 +164,14 @@ class EmbeddingSpec(LitSpec):
         except (OSError, ValueError):  # a name that no file can have
             pass
         raise HTTPException(404, f"There is no video {value[:200]!r}.")
+
+
+def _check_text(text: str) -> str:
+    if len(text) > MAX_CHARACTERS:
+        raise HTTPException(400, f"A text has at most {MAX_CHARACTERS} characters, got {len(text)}.")
+    if text != text.encode(errors="ignore").decode():  # no tokenizer takes it, nor a batch that holds it
+        raise HTTPException(400, "A text must be valid Unicode, without half of a surrogate pair.")
+    return text
 
 
 def _encode(row: np.ndarray, encoding: str) -> list[float] | str:
