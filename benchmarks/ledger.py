@@ -176,8 +176,7 @@ def make_parser() -> argparse.ArgumentParser:
 @one_line_errors(OSError, ValueError)
 def main() -> None:
     """Prints the ledger."""
-    parser = make_parser()
-    arguments = parser.parse_args()
+    arguments = make_parser().parse_args()
     if arguments.commands:
         print(list_commands(), end="")
         return
@@ -186,7 +185,7 @@ def main() -> None:
         folders = [folder for folder in DEFAULT_FOLDERS if folder.is_dir()]
     absent = [folder for folder in folders if not folder.is_dir()]
     if absent:
-        parser.error(f"there is no folder {absent[0]}")
+        raise FileNotFoundError(f"there is no folder {absent[0]}")
     print(make_ledger(read_records(folders)), end="")
 
 

@@ -3,6 +3,7 @@
 Axis legend: T frames, H height, W width, C colors.
 """
 
+import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
@@ -15,9 +16,11 @@ import torch
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
 from .frame_settings_tvtsv2 import FrameSettings
-from .reader_container_tvtsv2 import VideoReadingError
+from .reader_container_tvtsv2 import VideoReadingError, VideoSource, source_name
+from .reader_head_tvtsv2 import HEAD_BYTES, image_demuxer
 
 COLOR_COUNTS = (1, 3, 4)
+IMAGE_DEMUXERS = ("jpeg_pipe", "png_pipe", "webp_pipe")
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -125,7 +128,7 @@ def is_decoder(video: Any) -> bool:
 
 
 def is_image(item: Any) -> bool:
-    """Return whether an item is a single image: a PIL image, an array of 2 or 3 axes, or the path of an image file.
+    """Return whether an item is a single image: a PIL image, an array of 2 or 3 axes, or an image file.
 
     An array of 3 axes whose first or last has 1, 3 or 4 entries is an image, as in transformers; of any other shape, it
     is a gray video (T, H, W).
@@ -141,8 +144,17 @@ def is_gray_video(array: np.ndarray | torch.Tensor) -> bool:
 
 
 def is_image_file(item: Any) -> bool:
-    """Return whether an item is the path of an image file, by its suffix."""
-    return isinstance(item, str | os.PathLike) and PurePath(os.fsdecode(item)).suffix.lower() in IMAGE_SUFFIXES
+    """Return whether an item is an image file: a path by its suffix, bytes or a file object by their first bytes."""
+    if isinstance(item, str | os.PathLike):
+        return PurePath(os.fsdecode(item)).suffix.lower() in IMAGE_SUFFIXES
+    if isinstance(item, bytes):
+        return image_demuxer(item[:HEAD_BYTES]) in IMAGE_DEMUXERS
+    if not (hasattr(item, "read") and hasattr(item, "seek")):
+        return False
+    item.seek(0)
+    head = item.read(HEAD_BYTES)
+    item.seek(0)
+    return isinstance(head, bytes) and image_demuxer(head) in IMAGE_DEMUXERS
 
 
 def as_frames(video: Any, settings: FrameSettings) -> torch.Tensor:
@@ -161,7 +173,7 @@ def as_frames(video: Any, settings: FrameSettings) -> torch.Tensor:
             raise ValueError("The frames of a video must be at least one, of one size and one dtype.")
         return torch.cat(frames)
     if is_image_file(video):
-        video = _open_image(os.fsdecode(video), settings)
+        video = _open_image(video, settings)
     if isinstance(video, PIL.Image.Image):
         if video.mode != "RGB" and not settings.do_convert_rgb:
             raise ValueError(f"With do_convert_rgb=False, an image must be RGB, got one of mode {video.mode!r}.")
@@ -225,9 +237,10 @@ def _fits(frames: torch.Tensor, counts: tuple[int, ...], input_data_format: str 
     return first, frames.shape[3] in counts and input_data_format != "channels_first"
 
 
-def _open_image(path: str, settings: FrameSettings) -> PIL.Image.Image:
+def _open_image(source: VideoSource, settings: FrameSettings) -> PIL.Image.Image:
+    path = source_name(source)
     try:
-        with PIL.Image.open(path) as image:
+        with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             num_frames = getattr(image, "n_frames", 1)
             if num_frames > 1:
                 raise VideoReadingError(f"Cannot read image {path!r}: it holds {num_frames} images, not one.")

@@ -48,10 +48,13 @@ class Orientation(NamedTuple):
 def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Return the orientation that the display matrix of a frame states, with angles rounded to quarter turns.
 
-    A matrix that maps the picture to a line or a point is ignored. Source: FFmpeg, display.h: the pixel (x, y) is shown
-    at (a x + c y, b x + d y), with y downwards.
+    A matrix that maps the picture to a line or a point is ignored. Beside EXIF, mirroring is not known. Source: FFmpeg,
+    display.h: the pixel (x, y) is shown at (a x + c y, b x + d y), with y downwards.
     """
-    side_data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        side_data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # of PyAV, where a frame has side data of a type that it does not know, such as EXIF
+        return Orientation(round(frame.rotation / 90) % 4)
     if side_data is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()

@@ -46,7 +46,8 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
       - an array or tensor (T, H, W, C) or (T, C, H, W), uint8 or floats in [0, 1], of 1, 3 or 4 colors, a gray one
         (T, H, W) where neither T nor W is 1, 3 or 4 (else it is an image), or `{"array", "video_metadata"}`;
       - a `torchcodec.decoders.VideoDecoder`;
-      - an image (PIL image, array of 2 or 3 axes, path of an image file), or a list of images: its frames.
+      - an image (PIL image, array of 2 or 3 axes, an image file's path, bytes or file object), or a list of images: its
+        frames.
 
     A list of videos, nested or not, or a 5-D array, is a batch. Each item is examined by itself. One frame in memory,
     however it is passed, is an image: it stays one frame and is not padded.

@@ -1,14 +1,16 @@
 """What counts as a video: images, arrays of any layout, dicts, decoders, lists of these, and what is refused."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import pytest
 import torch
 from transformers.video_utils import VideoMetadata
 
-from processing import TVTSv2VideoProcessor, VideoReadingError
+from processing import TVTSv2VideoProcessor, VideoReadingError, read_video
 from tests.support.video_files import draw_frame, write_video
 
 
@@ -53,6 +55,23 @@ def test_one_frame_in_memory_is_an_image_however_it_is_passed(tmp_path, preset):
         process([[image], video], preset="evaluation")
     unstacked = TVTSv2VideoProcessor(preset=preset)([[image], video])["pixel_values_videos"]
     assert torch.equal(unstacked[0], expected[0]) and torch.equal(unstacked[1], process(video, preset=preset)[0])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("orientation", [1, 2, 6])
+def test_an_image_file_is_one_image_as_path_as_bytes_and_as_file_object(tmp_path, suffix, orientation):
+    image, path = PIL.Image.fromarray(draw_frame(3, 64, 96)), tmp_path / f"image{suffix}"
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    data, expected = path.read_bytes(), process(path)
+    with open(path, "rb") as file:
+        for given in (data, io.BytesIO(data), file, {"path": None, "bytes": data}, [data], [[data]]):
+            assert torch.equal(process(given), expected)
+    if orientation == 6:  # of the reader itself, as for a file with another suffix
+        (frame,), metadata = read_video(data, lambda metadata: [0])
+        turned = PIL.ImageOps.exif_transpose(PIL.Image.open(path))
+        assert np.abs(frame.astype(int) - np.asarray(turned)).mean() < 20 and metadata.height == 96
 
 
 def test_lists_of_image_files_are_the_frames_of_a_video(tmp_path):

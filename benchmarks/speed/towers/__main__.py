@@ -118,7 +118,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
-    device, rows = torch.device(options.device), []
+    try:
+        device = torch.device(options.device)
+    except RuntimeError as error:
+        parser.error(str(error).splitlines()[0])
+    rows: list[dict] = []
     peaks = {name: matmul_peak(device, getattr(torch, name), clock=options.clock) for name in options.dtypes}
     tflops = {name: round(peak / 1e12, 3) for name, peak in peaks.items()}
     for row in measure_rows(options, peaks):
