@@ -8,6 +8,7 @@ import io
 import os
 import stat
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -181,6 +182,19 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
     with container:
         stream = _select_stream(container, name, limits)
         yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started, openable)
+
+
+def demux(video: OpenVideo) -> Iterator[av.Packet]:
+    """Yield the packets of the video's stream from the present position, and those of PyAV at the end.
+
+    A transport stream may change its program in the middle; PyAV raises for each packet of a stream that is new.
+    """
+    while True:
+        try:
+            yield from video.container.demux(video.stream)
+            return
+        except IndexError:
+            continue
 
 
 @contextmanager

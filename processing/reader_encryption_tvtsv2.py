@@ -32,10 +32,19 @@ PACK_START, PROGRAM_END = 0xBA, 0xB9
 SAMPLE_AES = b"\xdb\0\0\0"
 
 
-def check_packet_encryption(side_data_type: str, video: OpenVideo) -> None:
-    """Raise `VideoReadingError` where a packet's side data says that the packet is encrypted."""
-    if side_data_type == "encryption_info":
+def check_side_data(side_data: av.packet.PacketSideData, video: OpenVideo) -> str:
+    """Return the type of a packet's side data, "unknown" for those that PyAV does not name.
+
+    Raises:
+        VideoReadingError: It says that the packet is encrypted.
+    """
+    try:
+        data_type = side_data.data_type
+    except IndexError:
+        return "unknown"
+    if data_type == "encryption_info":
         raise video.error(f"{ENCRYPTED}.")
+    return data_type
 
 
 def check_file_encryption(video: OpenVideo) -> None:

@@ -26,8 +26,8 @@ from .format_headers_tvtsv2 import (
     read_vp9,
 )
 from .format_nal_tvtsv2 import H264Headers, HevcHeaders
-from .reader_container_tvtsv2 import OpenVideo
-from .reader_encryption_tvtsv2 import check_packet_encryption
+from .reader_container_tvtsv2 import OpenVideo, demux
+from .reader_encryption_tvtsv2 import check_side_data
 
 # The codecs that are read by packet table; all others, MPEG-1, 2 and 4 Part 2 among them, are decoded sequentially.
 HEADERS: dict[str, Any] = {
@@ -131,7 +131,7 @@ def _read_packets(video: OpenVideo, headers) -> tuple[np.ndarray, list[av.Packet
     """Return (N, 4) int64, a row (pts, dts, size, is_discard) per packet, and the packets."""
     rows, kept_bytes = array("q"), 0
     kept: list[av.Packet] | None = []
-    packets = video.container.demux(video.stream)
+    packets = demux(video)
     while True:
         if len(rows) % 1024 == 0:
             video.check_clock()
@@ -146,9 +146,9 @@ def _read_packets(video: OpenVideo, headers) -> tuple[np.ndarray, list[av.Packet
         if packet.pts is None or packet.is_corrupt:
             raise UncertainTable("a packet is corrupt or has no presentation time")
         for side_data in packet.iter_sidedata():
-            check_packet_encryption(side_data.data_type, video)
-            if side_data.data_type not in HARMLESS_SIDE_DATA:
-                raise UncertainTable(f"a packet has side data of the type {side_data.data_type}")
+            data_type = check_side_data(side_data, video)
+            if data_type not in HARMLESS_SIDE_DATA:
+                raise UncertainTable(f"a packet has side data of the type {data_type}")
         data = memoryview(packet)
         if not any(data[-min(ZERO_BYTES, max(1, packet.size // 2)) :]):
             raise UncertainTable("a packet ends in zeros, as in a file with holes")
@@ -230,7 +230,7 @@ class PacketReader:
         container.seek(int(table.dts[start]), stream=stream)
         stream.codec_context.reorder_depth = reorder_depth  # a seek flushes the stream's own decoder
         number = start
-        for packet in container.demux(stream):
+        for packet in demux(self.video):
             self.video.check_clock()
             if not packet.size:
                 continue

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import av
 import numpy as np
 
-from .reader_container_tvtsv2 import OpenVideo, is_cut_short, reading_errors
-from .reader_encryption_tvtsv2 import check_packet_encryption
+from .reader_container_tvtsv2 import OpenVideo, demux, is_cut_short, reading_errors
+from .reader_encryption_tvtsv2 import check_side_data
 from .reader_frames_tvtsv2 import ReadRequest, TakenFrames
 from .reader_metadata_tvtsv2 import VideoFileMetadata, describe
 from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, codec_of
@@ -78,7 +78,7 @@ def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[tuple[int 
 
 def _demux(video: OpenVideo, damage: Damage) -> Iterator[av.Packet | None]:
     """Yield all packets of the stream, and None at their end."""
-    packets = video.container.demux(video.stream)
+    packets = demux(video)
     while True:
         video.check_clock()
         with reading_errors(video.name):
@@ -91,7 +91,7 @@ def _demux(video: OpenVideo, damage: Damage) -> Iterator[av.Packet | None]:
             yield None
             return
         for side_data in packet.iter_sidedata():
-            check_packet_encryption(side_data.data_type, video)
+            check_side_data(side_data, video)
         damage.num_packets += packet.size > 0
         yield packet
 

@@ -124,6 +124,20 @@ def test_frames_that_the_decoder_flags_as_corrupt_are_errors_in_strict_reads(tmp
     assert (frames == np.stack(images)).all() and metadata.num_corrupt_frames > 0
 
 
+@pytest.mark.parametrize("seeks", [False, True])
+def test_a_program_that_begins_in_mid_file_is_another_video(tmp_path, monkeypatch, seeks):
+    if seeks:
+        monkeypatch.setattr(packet_table, "MAX_KEPT_BYTES", 0)
+    pids = {"mpegts_start_pid": "300", "mpegts_pmt_start_pid": "4010"}
+    parts = [
+        write_video(tmp_path / f"{number}.ts", fps=25, num_frames=36, container_options=options)
+        for number, options in enumerate(({}, pids))
+    ]
+    path = tmp_path / "video.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    check(path, decode_all(parts[0])[0])
+
+
 def test_videos_that_change_their_size_are_exact_or_errors(tmp_path):
     path = splice_sizes(tmp_path / "video.mkv")
     images, _ = decode_all(path)

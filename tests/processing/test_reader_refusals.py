@@ -14,6 +14,7 @@ import PIL.PngImagePlugin
 import pytest
 
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video
+from processing.reader_encryption_tvtsv2 import check_side_data
 from tests.support.odd_videos import write_odd_file
 from tests.support.video_files import decode_all, draw_frame, write_video
 
@@ -225,6 +226,15 @@ def test_heads_that_claim_more_than_a_file_holds_are_refused_before_they_are_ope
     monkeypatch.setattr(av, "open", None)
     with pytest.raises(VideoReadingError, match=message):
         read_video(data, everything)
+
+
+def test_side_data_that_has_no_name_is_unknown():
+    class SideData:
+        @property
+        def data_type(self):
+            return ()[40]  # as PyAV looks it up in its tuple of names
+
+    assert check_side_data(SideData(), None) == "unknown"
 
 
 def test_compressed_headers_are_looked_into(odd_file):
