@@ -184,14 +184,14 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
         yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started, openable)
 
 
-def demux(video: OpenVideo) -> Iterator[av.Packet]:
-    """Yield the packets of the video's stream from the present position, and those of PyAV at the end.
+def demux(video: OpenVideo, stream: av.stream.Stream) -> Iterator[av.Packet]:
+    """Yield the packets of a stream from the present position, and those of PyAV at the end.
 
     A transport stream may change its program in the middle; PyAV raises for each packet of a stream that is new.
     """
     while True:
         try:
-            yield from video.container.demux(video.stream)
+            yield from video.container.demux(stream)
             return
         except IndexError:
             continue

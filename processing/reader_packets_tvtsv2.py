@@ -131,7 +131,7 @@ def _read_packets(video: OpenVideo, headers) -> tuple[np.ndarray, list[av.Packet
     """Return (N, 4) int64, a row (pts, dts, size, is_discard) per packet, and the packets."""
     rows, kept_bytes = array("q"), 0
     kept: list[av.Packet] | None = []
-    packets = demux(video)
+    packets = demux(video, video.stream)
     while True:
         if len(rows) % 1024 == 0:
             video.check_clock()
@@ -230,7 +230,7 @@ class PacketReader:
         container.seek(int(table.dts[start]), stream=stream)
         stream.codec_context.reorder_depth = reorder_depth  # a seek flushes the stream's own decoder
         number = start
-        for packet in demux(self.video):
+        for packet in demux(self.video, stream):
             self.video.check_clock()
             if not packet.size:
                 continue

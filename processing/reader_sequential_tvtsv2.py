@@ -78,7 +78,7 @@ def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[tuple[int 
 
 def _demux(video: OpenVideo, damage: Damage) -> Iterator[av.Packet | None]:
     """Yield all packets of the stream, and None at their end."""
-    packets = demux(video)
+    packets = demux(video, video.stream)
     while True:
         video.check_clock()
         with reading_errors(video.name):

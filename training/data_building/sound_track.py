@@ -9,7 +9,7 @@ import numpy as np
 from av.stream import Discard
 
 from processing import VideoLimits
-from processing.reader_container_tvtsv2 import OpenVideo, open_video, reading_errors
+from processing.reader_container_tvtsv2 import OpenVideo, demux, open_video, reading_errors
 from processing.reader_frames_tvtsv2 import MAX_DAMAGED_RATIO
 
 PIECE_SECONDS = 30.0  # Whisper's window; other models take pieces of any length
@@ -107,7 +107,7 @@ def _read_samples(video: OpenVideo, sampling_rate: int, damage: SoundDamage) -> 
 
 
 def _decode(video: OpenVideo, stream: av.AudioStream, damage: SoundDamage) -> Iterator[av.AudioFrame]:
-    for packet in video.container.demux(stream):
+    for packet in demux(video, stream):
         damage.num_packets += packet.size > 0
         try:
             frames = packet.decode()
