@@ -190,7 +190,9 @@ def _check_values(frames: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"An array of frames of shape {tuple(frames.shape)} holds no pixels.")
     if frames.dtype == torch.uint8:
         return frames
-    if not frames.is_floating_point() or not (frames.min() >= 0 and frames.max() <= 1):
+    if not frames.is_floating_point():
+        raise ValueError(f"Pixels must be uint8 (0 to 255) or floats in [0, 1], got {frames.dtype}.")
+    if not (frames.min() >= 0 and frames.max() <= 1):
         raise ValueError(
             f"Pixels must be uint8 (0 to 255) or floats in [0, 1], got {frames.dtype} "
             f"from {frames.min().item()} to {frames.max().item()}."

@@ -229,6 +229,7 @@ def test_floats_in_the_unit_interval_equal_uint8_frames():
         (np.zeros((0, 40, 40), np.uint8), "no pixels"),
         (np.full((4, 40, 40, 3), 255.0), "floats in"),
         (np.zeros((4, 40, 40, 3), np.int64), "uint8"),
+        (np.zeros((4, 40, 40, 3), np.uint16), "uint16"),
         ([np.zeros((40, 40, 3), np.uint8), np.zeros((4, 40, 40, 3), np.uint8)], "mixes"),
         ("https://example.org/video.mp4", "URLs"),
         (3, "int"),
