@@ -58,9 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"Serving needs {error.name}: pip install 'tvtsv2[serve]'") from error
     from tvtsv2.models.model_loading import load_config, load_processor
-    from tvtsv2.reading.reading_processes import ReadingProcesses, prepare
+    from tvtsv2.reading.reading_processes import ReadingProcesses
 
-    prepare()
     load_config(arguments.model, revision=arguments.revision)
     processor = load_processor(arguments.model, revision=arguments.revision)
     limits = Limits(arguments.max_inputs, arguments.max_waiting, arguments.max_megabytes * 2**20)

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -172,12 +173,15 @@ def test_wrong_arguments(place, capsys):
     assert main(["serve", str(place / "model"), "--batch_size", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err
     assert main(["serve", str(place / "none")]) == 1
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["serve", str(place / "model"), "--port", str(taken.getsockname()[1])]) == 1
+    assert "already in use" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_the_command_and_its_processes(server, address):
     os.killpg(server.pid, signal.SIGINT)
-    _, error = server.communicate(timeout=60)
-    assert server.returncode == 0 and "Traceback" not in error, error
+    output, error = server.communicate(timeout=60)
+    assert server.returncode == 0 and "Traceback" not in output + error, output + error
     deadline = time.monotonic() + 60
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < deadline:

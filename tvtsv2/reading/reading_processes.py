@@ -25,7 +25,9 @@ def prepare() -> None:
         from multiprocessing import forkserver
 
         _context()
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as it inherits it: Ctrl-C is for this process
         forkserver.ensure_running()
+        signal.signal(signal.SIGINT, handler)
 
 
 def _context() -> multiprocessing.context.BaseContext:

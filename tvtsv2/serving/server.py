@@ -2,6 +2,8 @@
 
 import contextlib
 import signal
+import socket
+import sys
 import time
 
 import litserve
@@ -12,6 +14,7 @@ from fastapi.responses import JSONResponse
 from litserve.utils import wrap_litserve_start
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from tvtsv2.reading.reading_processes import prepare
 from tvtsv2.serving.embedding_spec import Limits
 from tvtsv2.serving.model_worker import ModelWorker
 
@@ -20,20 +23,24 @@ def run_server(worker: ModelWorker, limits: Limits, *, workers_per_device: int, 
     """Serve until Ctrl-C; return the exit code.
 
     Raises:
-        OSError: a worker was killed while it loaded the model.
+        OSError: the port is taken, or a worker was killed while it loaded the model.
     """
+    litserve.configure_logging("INFO", stream=sys.stderr)  # a worker's end and its replacement
     server = _make_server(worker, limits, workers_per_device)
-    config = uvicorn.Config(server.app, host, port, log_level="warning", access_log=False)
-    socket = config.bind_socket()
+    config = uvicorn.Config(server.app, log_level="warning", access_log=False)
+    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    prepare()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as workers inherit it: Ctrl-C is for this process
     with wrap_litserve_start(server, worker_monitor=True):
         signal.signal(signal.SIGINT, handler)
-        if not _wait_for_workers(server):
-            return 1
-        socket.listen()
-        print(f"POST http://{host}:{socket.getsockname()[1]}/v1/embeddings; Ctrl-C ends", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[socket])
+        try:
+            if not _wait_for_workers(server):
+                return 1
+            print(f"POST http://{host}:{listening.getsockname()[1]}/v1/embeddings; Ctrl-C ends", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                uvicorn.Server(config).run(sockets=[listening])
+        finally:
+            litserve.configure_logging("CRITICAL")  # its monitor may look once more for a manager that has ended
     return 0
 
 
