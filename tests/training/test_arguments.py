@@ -36,7 +36,7 @@ def error_of(capsys, command_line):
 
 def test_without_arguments_the_tiny_recipe():
     model, data, args, _ = parse_arguments([])
-    assert (model.preset, data.mask_ratio, args.per_device_train_batch_size) == ("tiny", 0.5, 32)
+    assert (model.preset, data.mask_ratio, args.per_device_train_batch_size) == ("tiny", 0, 32)
     assert args.parameter_rules[0] == {"match": "text_model.encoder.layers.0.*", "frozen": True}
     assert args.report_to == ["tensorboard"]
     assert (args.eval_strategy, args.eval_steps, args.save_steps) == ("steps", 200, 200)

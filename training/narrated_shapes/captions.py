@@ -18,7 +18,7 @@ ATTRIBUTES = {
     "motion": MOTIONS,
     "speed": SPEEDS,
 }
-EVERYTHING_RATIO, ACTION_RATIO = 0.7, 0.2  # share of captions that name everything; shape and motion at most
+EVERYTHING_RATIO, ACTION_RATIO = 0.5, 0.4  # share of captions that name everything; shape and motion at most
 
 ADVERBS = {"slow": ("slowly",), "fast": ("quickly", "fast")}
 NOUNS = ("thing", "shape", "object")  # for a shape that is not named

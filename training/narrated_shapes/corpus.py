@@ -43,7 +43,7 @@ from training.narrated_shapes.scripts import (
 from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.worker_processes import worker_context
 
-FORMAT_VERSION = 4  # raised with every change that makes other videos or words from the same parameters
+FORMAT_VERSION = 5  # raised with every change that makes other videos or words from the same parameters
 KEYFRAME_SECONDS = 6.0
 
 

@@ -39,7 +39,9 @@ SCENES: dict[str, tuple[int, int, int]] = {
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "spin", "bounce", "blink")
 SPEEDS = ("slow", "fast")
 
-RADIUS_RANGE = (0.24, 0.30)
+PLACE_RANGE = (0.48, 0.52)  # of the middle of a shape's way, along each axis
+RADIUS_RANGE = (0.28, 0.30)
+MAX_TILT = 0.1  # radians
 OUTLINE_RATIO = 0.06  # width of the dark line around every shape
 OUTLINE_LEVEL = 12  # its brightness, of 255
 TRAVEL_RATIO = {"slow": 0.12, "fast": 0.26}  # distance from the middle at which a moving shape starts and ends
@@ -197,9 +199,9 @@ def _trajectory(event: Event, elapsed: np.ndarray, rng: np.random.Generator) -> 
     """Return x, y, radius (ratios), angle (radians) and opacity of a shape, float32 (T,) each, at `elapsed` seconds."""
     motion, speed = event.motion, event.speed
     one, phase = np.ones_like(elapsed), elapsed / (event.end_seconds - event.start_seconds)
-    x, y = (one * rng.uniform(0.44, 0.56) for _ in range(2))
+    x, y = (one * rng.uniform(*PLACE_RANGE) for _ in range(2))
     radius = one * rng.uniform(*RADIUS_RANGE)
-    angle = one * rng.uniform(-0.25, 0.25)
+    angle = one * rng.uniform(-MAX_TILT, MAX_TILT)
     visible = one
     away = TRAVEL_RATIO[speed] * (2 * phase - 1)  # from one side to the other
     if motion in ("left", "right"):

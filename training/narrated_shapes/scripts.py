@@ -19,7 +19,7 @@ NUM_CLIPS_PER_ROUND = sum(map(len, ATTRIBUTES.values()))  # held-out clips in on
 class CorpusConfig:
     """Everything that decides the content of a corpus.
 
-    image_size: height and width of all videos in pixels, even; 80 leaves a border for crops of 64.
+    image_size: height and width of all videos in pixels, even; 72 leaves a border for crops of 64.
     fps: frames per second; low, because reading frames is a large part of a small model's training time.
     """
 
@@ -28,7 +28,7 @@ class CorpusConfig:
     num_heldout_videos: int = 256
     num_train_captions: int = 1500
     num_heldout_captions: int = 560
-    image_size: int = 80
+    image_size: int = 72
     fps: int = 4
 
     def __post_init__(self):

@@ -34,7 +34,7 @@ def kept_by_a_real_step(model: TVTSv2ForPreTraining, num_masked: int, num_tokens
     return totals[1] - totals[0]
 
 
-@pytest.mark.parametrize("num_masked", [0, 12])
+@pytest.mark.parametrize("num_masked", [0, 3])
 @pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 def test_activations_are_those_of_a_real_step(rules, num_masked):
     config = TVTSv2Config.from_preset("tiny")

@@ -33,11 +33,11 @@ def test_steps_and_samples_by_hand():
 
 def test_work_of_the_default_run():
     plan = plan_of("--peak_tflops", "0.1", "--plan_mfu", "0.5")
-    assert "1 + 12 frames x 8 of 16 patches = 97 after masking 0.5" in plan
+    assert "1 + 12 frames x 4 of 4 patches = 49 after masking 0" in plan
     flop = re.search(r"a step of generated videos: ([\d.]+) TFLOP", plan)
-    # Roughly 6 operations a weight and token: 32 clips of 97 tokens through 1.05 million weights of video blocks, and
+    # Roughly 6 operations a weight and token: 32 clips of 49 tokens through 1.05 million weights of video blocks, and
     # of 4 x 77 tokens through 0.59 million weights of text blocks.
-    assert float(flop[1]) == pytest.approx(6 * 32 * (97 * 1.05e6 + 308 * 0.59e6) / 1e12, rel=0.2)
+    assert float(flop[1]) == pytest.approx(6 * 32 * (49 * 1.05e6 + 308 * 0.59e6) / 1e12, rel=0.2)
     hours, samples = re.search(r"hours: ([\d.,]+) on 1 .*; ([\d,]+) samples/s", plan).groups()
     steps = number(plan, "steps in all")
     assert float(hours) == pytest.approx(steps * 32 / float(samples.replace(",", "")) / 3600, abs=0.06)

@@ -58,7 +58,7 @@ def test_layout_is_the_published_one(corpus):
     assert len(table) == 1 and table[0]["caption"] and table[0]["group"] == "color0"
     assert all(table[0][name] in values for name, values in ATTRIBUTES.items())
     frames = read_frames(corpus.caption_root / table[0]["path"])
-    assert 3 <= len(frames) / SMALL.fps <= 5 + 1 / SMALL.fps and frames.shape[1:] == (80, 80, 3)
+    assert 3 <= len(frames) / SMALL.fps <= 5 + 1 / SMALL.fps and frames.shape[1:] == (72, 72, 3)
 
 
 def test_files_show_what_the_script_says(corpus):
