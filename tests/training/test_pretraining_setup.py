@@ -188,7 +188,7 @@ def test_training_data_takes_turns_by_weight(files, processor, tmp_path):
     assert [len(source) for source in samples.sources] == [4, 4]
     assert [key.source for key in sampler][:12] == [0, 0, 0, 0, 1, 1] * 2
     sample = samples[next(iter(sampler))]
-    assert sample["bool_masked_pos"].shape == (16,) and sample["bool_masked_pos"].sum() == 8
+    assert sample["bool_masked_pos"].shape == (4,) and sample["bool_masked_pos"].sum() == 2
     assert samples.seed == sampler.seed == 5 and samples.broken_videos_file.parent == tmp_path
 
 
