@@ -20,7 +20,7 @@ from .reader_container_tvtsv2 import VideoReadingError, VideoSource, source_name
 from .reader_head_tvtsv2 import HEAD_BYTES, image_demuxer
 
 COLOR_COUNTS = (1, 3, 4)
-IMAGE_DEMUXERS = ("jpeg_pipe", "png_pipe", "webp_pipe")
+NO_IMAGE = (None, "apng")  # of `image_demuxer`: an animated PNG is a video
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -148,13 +148,13 @@ def is_image_file(item: Any) -> bool:
     if isinstance(item, str | os.PathLike):
         return PurePath(os.fsdecode(item)).suffix.lower() in IMAGE_SUFFIXES
     if isinstance(item, bytes):
-        return image_demuxer(item[:HEAD_BYTES]) in IMAGE_DEMUXERS
+        return image_demuxer(item[:HEAD_BYTES]) not in NO_IMAGE
     if not (hasattr(item, "read") and hasattr(item, "seek")):
         return False
     item.seek(0)
     head = item.read(HEAD_BYTES)
     item.seek(0)
-    return isinstance(head, bytes) and image_demuxer(head) in IMAGE_DEMUXERS
+    return isinstance(head, bytes) and image_demuxer(head) not in NO_IMAGE
 
 
 def as_frames(video: Any, settings: FrameSettings) -> torch.Tensor:

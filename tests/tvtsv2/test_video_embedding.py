@@ -9,18 +9,12 @@ import torch
 
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2VideoProcessor
-from tests.support.small_folder import write_small_folder
 from tests.support.video_files import write_video
 from tvtsv2.embed import describe_limit
 from tvtsv2.models.backends import torch_backend
 from tvtsv2.models.video_embedding import VideoEmbedder
 from tvtsv2.reading.segment_reading import Segment
 from tvtsv2.reading.video_list import VideoEntry
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    return write_small_folder(tmp_path_factory.mktemp("embed") / "model")
 
 
 @pytest.mark.parametrize("settings", [{}, {"do_pad": False}, {"do_normalize": False}])
