@@ -74,6 +74,13 @@ def test_an_image_file_is_one_image_as_path_as_bytes_and_as_file_object(tmp_path
         assert np.abs(frame.astype(int) - np.asarray(turned)).mean() < 20 and metadata.height == 96
 
 
+def test_an_animated_png_is_a_video(tmp_path):
+    path = write_video(tmp_path / "animated", num_frames=5, codec="apng", pix_fmt="rgb24", container_format="apng")
+    frames, _ = read_video(path, lambda metadata: range(metadata.total_num_frames))
+    assert np.array_equal(frames, [draw_frame(index, 64, 96) for index in range(5)])
+    assert np.array_equal(process(path.read_bytes()), process(frames))
+
+
 def test_lists_of_image_files_are_the_frames_of_a_video(tmp_path):
     frames = [draw_frame(index, 40, 60) for index in range(5)]
     paths = [tmp_path / f"{index}.png" for index in range(5)]
