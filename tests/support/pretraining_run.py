@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import yaml
@@ -60,14 +59,6 @@ def finish(config: Path, log: Path, num_processes: int = 1) -> None:
     """Run to the end; an error is a failed test that shows what was said."""
     codes = exit_codes(start(config, log, num_processes), TIMEOUT_SECONDS)
     assert codes == [0] * num_processes, log.read_text(encoding="utf-8")[-5000:]
-
-
-def wait_for(file: Path, process: multiprocessing.Process) -> None:
-    """Return as soon as `file` is there; a process that ended before is a failed test."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not file.is_file():
-        assert process.exitcode is None and time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def finished_run(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,16 @@ def _work(rank: int, number: int, port: int, log: Path | None, function: Callabl
     function(*arguments)
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def wait_for_checkpoint(checkpoint: Path, processes: list[multiprocessing.Process], timeout_seconds: float) -> None:
+    """Return as soon as a checkpoint's save has ended; a process that ended before is a failed test."""
+    from training.runtime.checkpoint_files import is_complete
+
+    end = time.monotonic() + timeout_seconds
+    while not is_complete(checkpoint):
+        assert all(process.exitcode is None for process in processes) and time.monotonic() < end
+        time.sleep(0.005)
 
 
 def exit_codes(processes: list[multiprocessing.Process], timeout_seconds: float) -> list[int]:

@@ -17,14 +17,14 @@ from processing import TVTSv2Processor
 from tests.support.pretraining_run import (
     NUM_STEPS,
     SAVE_STEPS,
+    TIMEOUT_SECONDS,
     finish,
     finished_run,
     read_json,
     start,
-    wait_for,
     write_config,
 )
-from tests.support.processes import kill
+from tests.support.processes import kill, wait_for_checkpoint
 from training.narrated_shapes.captions import ATTRIBUTES
 from training.run_pretrain import main
 
@@ -233,12 +233,12 @@ def test_killed_in_its_second_epoch_and_started_again_it_ends_with_the_same_bits
     killed = folder / f"killed{num_processes}"
     config, log = write_config(folder, killed.name, per_device_train_batch_size=4 // num_processes), folder / "log"
     processes = start(config, log, num_processes)
-    wait_for(killed / f"checkpoint-{SAVE_STEPS}" / "trainer_state.json", processes[0])
+    checkpoint = killed / f"checkpoint-{SAVE_STEPS}"
+    wait_for_checkpoint(checkpoint, processes, TIMEOUT_SECONDS)
     for process in processes:
         kill(process)
     assert [process.exitcode for process in processes] == [-9] * num_processes
     assert not (killed / "model.safetensors").exists()
-    checkpoint = killed / f"checkpoint-{SAVE_STEPS}"
     assert 1 < read_json(checkpoint / "trainer_state.json")["epoch"] < 2
     written = (checkpoint / "model.safetensors").stat().st_mtime_ns
 

@@ -1,10 +1,8 @@
 """Fine-tuning in two real processes (gloo on CPU), killed with SIGKILL and gone on with: equal to one process alone."""
 
 import json
-import multiprocessing
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from tests.support.processes import exit_codes, start_processes
+from tests.support.processes import exit_codes, start_processes, wait_for_checkpoint
 from tests.support.small_folder import write_small_folder
 from tests.support.video_files import write_video
 from training.run_finetune import main
@@ -65,19 +63,12 @@ def finetune_half(place: Path, task: str, name: str) -> None:
     assert dist.get_world_size() == 2
 
 
-def wait_for(file: Path, processes: list[multiprocessing.Process]) -> None:
-    end = time.monotonic() + TIMEOUT_SECONDS
-    while not file.exists():
-        assert all(process.exitcode is None for process in processes) and time.monotonic() < end
-        time.sleep(0.002)
-
-
 @pytest.mark.parametrize("task", RUNS)
 def test_two_processes_killed_and_gone_on_with_end_where_one_does(place, task):
     finetune(place, task, f"{task}_alone", 4)
     processes = start_processes(2, finetune_half, place, task, f"{task}_together")
     folder = place / f"{task}_together"
-    wait_for(folder / "checkpoint-3" / "trainer_state.json", processes)  # in the second epoch of two steps
+    wait_for_checkpoint(folder / "checkpoint-3", processes, TIMEOUT_SECONDS)  # in the second epoch of two steps
     for process in processes:
         os.kill(process.pid, signal.SIGKILL)
         process.join()
