@@ -1,1 +1,0 @@
-"""What is killed or damaged, and what is left."""
