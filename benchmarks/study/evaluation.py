@@ -1,6 +1,8 @@
-"""What a model of the study is evaluated in: language per style, drift of its texts, and time.
+"""What a model of the study is evaluated in: time, and plain retrieval.
 
-Every function returns metrics by name. Test sentences are the same for every model of a seed.
+Test sentences are the same for every model of a seed.
+
+Axes: V clips, D width of embeddings.
 """
 
 from collections.abc import Callable
@@ -10,23 +12,16 @@ import torch
 from torch.nn.functional import normalize
 from transformers import CLIPModel, PreTrainedTokenizerFast
 
-from benchmarks.study.metrics import (
-    linear_cka,
-    linear_probe,
-    mean_cosine,
-    neighbors_kept,
-    recall_at_1,
-    recognition,
-    share_above,
-)
-from benchmarks.study.sentences import SPOKEN, STYLES, UNSEEN, Attributes
-from benchmarks.study.synthetic_videos import CLASSES, NUM_TRANSCRIPTS, Clips, SyntheticVideos
+from benchmarks.study.sentences import SPOKEN, STYLES, Attributes
+from benchmarks.study.synthetic_videos import NUM_TRANSCRIPTS, Clips, SyntheticVideos
 from benchmarks.study.training_loop import to_pixels, tokenize
 from modeling_tvtsv2 import TVTSv2ForPreTraining
+from training.evaluation import retrieval_ranks
+from training.linear_classifier import LinearClassifier
 
 BATCH_SIZE = 144
 TEXT_SEED = 12345
-RECOGNIZED = ("color", "shape", "motion")
+PROBE_PENALTY = 1e-2
 OPPOSITES = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 
@@ -79,51 +74,9 @@ def sentences(attributes: list[Attributes], style: str) -> list[str]:
     return [STYLES[style](each, rng) for each in attributes]
 
 
-def evaluate_language(embedder: Embedder, synthetic: SyntheticVideos) -> dict[str, float]:
-    """Zero-shot retrieval and recognition per style and their means over unseen ones, and linear probes.
-
-    Retrieval asks for the held-out combinations; a class to recognize is the mean of a sentence for each combination.
-    """
-    videos, train = embedder.clips(synthetic.test), embedder.clips(synthetic.probe)
-    metrics = {}
-    every = [*synthetic.test_attributes, *synthetic.train_attributes]
-    asked = _in_order_of_clips(synthetic)
-    for style in STYLES:
-        texts = embedder.texts(sentences(every, style))
-        metrics[f"retrieval/{style}"] = recall_at_1(texts[asked], videos)
-        for attribute in RECOGNIZED:
-            labels = np.array([CLASSES[attribute].index(getattr(each, attribute)) for each in every])
-            metrics[f"{attribute}/{style}"] = recognition(videos, synthetic.test.labels(attribute), texts, labels)
-    for kind in ("retrieval", *RECOGNIZED):
-        metrics[f"{kind}/unseen"] = float(np.mean([metrics[f"{kind}/{style}"] for style in UNSEEN]))
-    for attribute in RECOGNIZED:
-        metrics[f"probe/{attribute}"] = linear_probe(
-            train, synthetic.probe.labels(attribute), videos, synthetic.test.labels(attribute)
-        )
-    return metrics
-
-
 def _in_order_of_clips(synthetic: SyntheticVideos) -> np.ndarray:
     """int (V,): where the attributes of each test clip stand among the held-out combinations."""
     return np.array([synthetic.test_attributes.index(attributes) for (attributes,) in synthetic.test.events])
-
-
-def evaluate_drift(embedder: Embedder, start: Embedder, synthetic: SyntheticVideos) -> dict[str, float]:
-    """How far the embeddings of held-out sentences moved from the start's, per style.
-
-    `cosine`: mean between a sentence's embeddings before and after (1: the same direction). `cka`: linear centered
-    kernel alignment of both sets (1: the same up to a rotation and a scale). `neighbors`: share of a sentence's 10
-    nearest among the style's sentences that are still among its 10 nearest.
-    """
-    metrics = {}
-    functions = {"cosine": mean_cosine, "cka": linear_cka, "neighbors": neighbors_kept}
-    for style in STYLES:
-        texts = sentences(synthetic.test_attributes, style)
-        now, before = embedder.texts(texts), start.texts(texts)
-        metrics |= {f"{name}/{style}": function(now, before) for name, function in functions.items()}
-    for name in functions:
-        metrics[f"{name}/unseen"] = float(np.mean([metrics[f"{name}/{style}"] for style in UNSEEN]))
-    return metrics
 
 
 def evaluate_time(embedder: Embedder, synthetic: SyntheticVideos) -> dict[str, float]:
@@ -193,3 +146,23 @@ def sorting_accuracy(embedder: Embedder, clips: Clips) -> float:
         logits = model(pixel_values_videos=pixels, input_ids=ids[own].to(model.device)).sorting_logits
         right.append((logits.argmax(dim=-1).cpu() == torch.arange(ids.shape[1])).float())
     return 100 * float(torch.cat(right).mean())
+
+
+def recall_at_1(texts: np.ndarray, videos: np.ndarray) -> float:
+    """Text to video: text i belongs to video i; embeddings (V, D)."""
+    similarities = texts.astype(np.float64) @ videos.T.astype(np.float64)
+    return 100 * float(np.mean(retrieval_ranks(similarities) <= 1))
+
+
+def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
+    """Top-1 of a linear classifier on frozen embeddings."""
+    features = torch.from_numpy(train)
+    classifier = LinearClassifier(features, int(labels.max()) + 1)
+    classifier.fit(features, torch.from_numpy(labels), PROBE_PENALTY)
+    return 100 * float((classifier.scores(torch.from_numpy(test)).argmax(dim=1).numpy() == test_labels).mean())
+
+
+def share_above(videos: np.ndarray, right: np.ndarray, wrong: np.ndarray) -> float:
+    """Percent of clips nearer to their right text than to their wrong one, all (V, D); a tie counts half."""
+    ahead, behind = (videos * right).sum(axis=1), (videos * wrong).sum(axis=1)
+    return 100 * float(np.mean((ahead > behind) + 0.5 * (ahead == behind)))

@@ -2,7 +2,7 @@
 
 In the study's folder:
 
-    runs/<claim>/<arm>-seed<seed>-<digest>.json    a run; the digest is of all settings that decide it
+    runs/sorting/<arm>-seed<seed>-<digest>.json    a run; the digest is of all settings that decide it
     clips/seed<seed>-<digest>/                      a mini-CLIP and its tokenizer; every run of a seed starts from it
 """
 
@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +21,7 @@ import torch
 from transformers import AutoTokenizer, CLIPModel
 
 from benchmarks.records import describe_device, write_record
-from benchmarks.study.evaluation import Embedder
+from benchmarks.study.evaluation import Embedder, evaluate_time, sorting_accuracy
 from benchmarks.study.models import NUM_TEXT_POSITIONS, make_clip, parameter_rules, start_from_clip
 from benchmarks.study.sentences import WRITTEN
 from benchmarks.study.settings import SOURCES, Arm, Study
@@ -35,9 +34,8 @@ VOCAB_SIZE = 1000  # enough for every word of the study to stay whole
 
 @dataclass(frozen=True)
 class Run:
-    """One arm of a claim with one seed."""
+    """One arm with one seed."""
 
-    claim: str
     arm: Arm
     seed: int
 
@@ -89,8 +87,8 @@ class StudyFolder:
         shared = {name: study[name] for name in ("videos", "model", "clip", "post")}
         arm = dataclasses.asdict(run.arm)
         name = re.sub(r"\W+", "-", arm.pop("name")).strip("-")
-        digest = _digest([run.claim, arm, run.seed, study["claims"][run.claim]["num_steps"], shared])
-        return self.folder / "runs" / run.claim / f"{name}-seed{run.seed}-{digest}.json"
+        digest = _digest(["sorting", arm, run.seed, study["num_steps"], shared])
+        return self.folder / "runs" / "sorting" / f"{name}-seed{run.seed}-{digest}.json"
 
 
 def make_trainer(study_folder: StudyFolder, seed: int, arm: Arm) -> tuple[StudyTrainer, Embedder]:
@@ -126,16 +124,11 @@ def make_sources(study_folder: StudyFolder, seed: int, arm: Arm, embedder: Embed
     ]
 
 
-def execute_run(run: Run, study_folder: StudyFolder, evaluate: Callable[[StudyFolder, int, Arm], dict]) -> None:
-    """Train and evaluate a run and write its record, whole or not at all.
-
-    Args:
-        evaluate: trains and evaluates; returns `metrics` and whatever else belongs in the record.
-    """
+def execute_run(run: Run, study_folder: StudyFolder) -> None:
+    """Train and evaluate a run and write its record, whole or not at all."""
     start = time.process_time()
-    content = evaluate(study_folder, run.seed, run.arm)
+    content = evaluate_arm(study_folder, run.seed, run.arm)
     record = {
-        "claim": run.claim,
         "arm": dataclasses.asdict(run.arm),
         "seed": run.seed,
         "cpu_seconds": round(time.process_time() - start, 2),
@@ -143,6 +136,19 @@ def execute_run(run: Run, study_folder: StudyFolder, evaluate: Callable[[StudyFo
         **content,
     }
     write_record(study_folder.run_file(run), record)
+
+
+def evaluate_arm(study_folder: StudyFolder, seed: int, arm: Arm) -> dict:
+    """Return an arm's `metrics` (order, direction of motion, plain retrieval, the sorter's) after its `training`."""
+    synthetic = study_folder.videos(seed)
+    if not arm.trains:
+        return {"metrics": evaluate_time(study_folder.start(study_folder.clip(seed)), synthetic)}
+    trainer, embedder = make_trainer(study_folder, seed, arm)
+    training = trainer.train(study_folder.study.num_steps)
+    metrics = evaluate_time(embedder, synthetic)
+    if arm.sorts:
+        metrics["sorter"] = sorting_accuracy(embedder, synthetic.test_narrated)
+    return {"metrics": metrics, "training": training}
 
 
 def read_run(run: Run, study_folder: StudyFolder) -> dict | None:

@@ -166,7 +166,6 @@ STYLES: dict[str, Callable[[Attributes, np.random.Generator], str]] = {
     "paraphrase": _paraphrase,
 }
 WRITTEN = tuple(style for style in STYLES if style != SPOKEN)  # what mini-CLIP is trained on
-UNSEEN = ("alt_text", "label", "passive", "paraphrase")  # what post-pretraining never sees
 
 
 def say_order(first: Attributes, second: Attributes, rng: np.random.Generator) -> tuple[str, str]:

@@ -102,27 +102,8 @@ class Arm:
 
 @strict
 @dataclass
-class Claim:
-    """What is compared. num_steps: of post-pretraining. comparisons: name -> arms, the reference first."""
-
-    num_steps: int
-    arms: list[Arm]
-    comparisons: dict[str, list[str]]
-
-    def __post_init__(self):
-        names = [arm.name for arm in self.arms]
-        if len(set(names)) < len(names):
-            raise ValueError(f"Two arms have one name: {names}.")
-        for comparison, shown in self.comparisons.items():
-            unknown = [name for name in shown if name not in names]
-            if unknown or not shown:
-                raise ValueError(f"Comparison {comparison!r} shows arms {unknown or shown}, there are {names}.")
-
-
-@strict
-@dataclass
 class Study:
-    """A whole study."""
+    """A whole study. num_steps: of post-pretraining. arms: what is compared, the reference first."""
 
     name: str
     seeds: list[int]
@@ -130,7 +111,13 @@ class Study:
     model: ModelSettings
     clip: ClipSettings
     post: PostSettings
-    claims: dict[str, Claim]
+    num_steps: int
+    arms: list[Arm]
+
+    def __post_init__(self):
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) < len(names) or not names:
+            raise ValueError(f"A study needs arms, each with a name of its own, got {names}.")
 
 
 PARTS = {"videos": VideoSettings, "model": ModelSettings, "clip": ClipSettings, "post": PostSettings}
@@ -145,10 +132,6 @@ def read_study(path: str | Path) -> Study:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         parts = {name: kind(**content[name]) for name, kind in PARTS.items()}
-        claims = {
-            name: Claim(**claim | {"arms": [Arm(**arm) for arm in claim["arms"]]})
-            for name, claim in content["claims"].items()
-        }
-        return Study(**content | parts | {"claims": claims})
+        return Study(**content | parts | {"arms": [Arm(**arm) for arm in content["arms"]]})
     except (AttributeError, KeyError, TypeError, ValueError, StrictDataclassError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -1,10 +1,9 @@
 """Means over seeds with 95 % intervals (Student's t), differences paired by seed, and Markdown tables of them."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t as students_t
+from scipy import stats
 
 COVERAGE = 0.95
 
@@ -16,8 +15,7 @@ def summarize(values: list[float]) -> dict:
         raise ValueError("There is nothing to take a mean of.")
     half_width = None
     if len(values) > 1:
-        error = values.std(ddof=1) / math.sqrt(len(values))
-        half_width = round(float(students_t.ppf((1 + COVERAGE) / 2, len(values) - 1) * error), 4)
+        half_width = round(float(stats.t.ppf((1 + COVERAGE) / 2, len(values) - 1) * stats.sem(values)), 4)
     return {"mean": round(float(values.mean()), 4), "half_width": half_width, "seeds": len(values)}
 
 
@@ -54,9 +52,7 @@ def _difference(values: dict[int, float], base: dict[int, float] | None, is_base
     return {} if difference is None else {"difference": difference}
 
 
-def markdown(
-    summary: dict[str, dict], columns: Sequence[tuple[str, str]], decimals: int = 1, *, differences: bool = False
-) -> str:
+def markdown(summary: dict[str, dict], columns: Sequence[tuple[str, str]], *, differences: bool = False) -> str:
     """A table with a line an arm: mean ± half width of the 95 % interval.
 
     Args:
@@ -68,12 +64,12 @@ def markdown(
         shown = [metrics.get(name) for _, name in columns]
         if differences:
             shown = [number and number.get("difference") for number in shown]
-        lines.append(f"| {arm} | " + " | ".join(_show(number, decimals, differences) for number in shown) + " |")
+        lines.append(f"| {arm} | " + " | ".join(_show(number, differences) for number in shown) + " |")
     return "\n".join(lines)
 
 
-def _show(number: dict | None, decimals: int, signed: bool) -> str:
+def _show(number: dict | None, signed: bool) -> str:
     if number is None:
         return "-"
-    half_width = "" if number["half_width"] is None else f" ± {number['half_width']:.{decimals}f}"
-    return f"{number['mean']:{'+' if signed else ''}.{decimals}f}{half_width}"
+    half_width = "" if number["half_width"] is None else f" ± {number['half_width']:.1f}"
+    return f"{number['mean']:{'+' if signed else ''}.1f}{half_width}"

@@ -1,4 +1,4 @@
-"""What is measured of embeddings: metrics beside an oracle, drift, and intervals over seeds."""
+"""What is measured of embeddings: metrics beside an oracle, and intervals over seeds."""
 
 import dataclasses
 import re
@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.study.drawing import DIRECTIONS
-from benchmarks.study.evaluation import direction_accuracy, order_accuracy, probe_order, sentences
-from benchmarks.study.metrics import linear_cka, neighbors_kept, recall_at_1, recognition
+from benchmarks.study.evaluation import direction_accuracy, order_accuracy, probe_order, recall_at_1, sentences
 from benchmarks.study.sentences import SHAPE_NAMES, Attributes
 from benchmarks.study.summary import summarize, summarize_differences
 from benchmarks.study.synthetic_videos import CLASSES
@@ -78,42 +77,14 @@ def test_an_oracle_knows_directions_and_who_sees_none_does_not(synthetic):
     assert direction_accuracy(Blind(), synthetic.test) == 50
 
 
-def test_an_oracle_retrieves_and_recognizes_everything(synthetic):
+def test_an_oracle_retrieves_everything_and_a_constant_model_nothing(synthetic):
     oracle = Oracle()
     videos = oracle.clips(synthetic.test)
     texts = oracle.texts(sentences([attributes for (attributes,) in synthetic.test.events], "caption"))
     assert recall_at_1(texts, videos) == 100
     assert recall_at_1(texts[::-1], videos) < 5
-    labels = synthetic.test.labels("shape")
-    assert recognition(videos, labels, texts, labels) == 100
-    assert recognition(videos, (labels + 1) % 6, texts, labels) == 0
-
-
-def test_a_constant_model_gets_nothing_right(synthetic):
     same = np.ones((144, 4)) / 2
-    labels = synthetic.test.labels("shape")
-    assert recall_at_1(same, same) == recognition(same, labels, same, labels) == 0
-
-
-def test_drift_does_not_see_rotations_where_it_should_not():
-    rng = np.random.default_rng(0)
-    before = rng.normal(size=(40, 6))
-    before /= np.linalg.norm(before, axis=1, keepdims=True)
-    rotated = before @ np.linalg.qr(rng.normal(size=(6, 6)))[0]
-    assert linear_cka(3 * rotated, before) == pytest.approx(1)
-    assert neighbors_kept(rotated, before) == 1
-    other = rng.normal(size=(40, 6))
-    assert linear_cka(other, before) < 0.4
-    assert neighbors_kept(other, before) < 0.5
-
-
-def test_linear_cka_is_the_centered_kernels_cosine():
-    rng = np.random.default_rng(1)
-    one, other = rng.normal(size=(2, 7, 3))
-    center = np.eye(7) - 1 / 7
-    kernels = [center @ each @ each.T @ center for each in (one, other)]
-    expected = np.sum(kernels[0] * kernels[1]) / np.linalg.norm(kernels[0]) / np.linalg.norm(kernels[1])
-    assert linear_cka(one, other) == pytest.approx(expected)
+    assert recall_at_1(same, same) == 0
 
 
 def test_averaged_frames_stand_for_a_clip_of_mini_clip(study_folder, synthetic):

@@ -13,11 +13,8 @@ from tests.benchmarks.study.conftest import SMALLEST
         ({"post": None}, "PostSettings.* must be a mapping"),
         ({"sedes": [1]}, "unexpected keyword argument 'sedes'"),
         ({"seeds": [0, "one"]}, "index 1 in list 'seeds'"),
-        ({"claims": {"language": {"num_steps": 1, "arms": [{"name": "a"}], "comparisons": {"drift": ["b"]}}}}, "'b'"),
-        (
-            {"claims": {"language": {"num_steps": 1, "arms": [{"name": "a", "sources": ["x"]}], "comparisons": {}}}},
-            "'x'",
-        ),
+        ({"arms": [{"name": "a", "sources": ["x"]}]}, "'x'"),
+        ({"arms": [{"name": "a"}, {"name": "a", "sorts": False}]}, "each with a name of its own, got .'a', 'a'."),
     ],
 )
 def test_settings_say_what_is_wrong(tmp_path, change, message):
