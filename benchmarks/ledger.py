@@ -28,7 +28,7 @@ from benchmarks.evaluation.paper_tables import (
     is_cell,
     read_rows,
 )
-from benchmarks.records import COMPLETE, read_records, top_metric
+from benchmarks.records import COMPLETE, markdown_table, read_records, top_metric
 from training.runtime.command_errors import OneLineParser, one_line_errors
 
 DEFAULT_FOLDERS = (Path(__file__).parent / "records", Path("outputs/benchmarks"))
@@ -101,17 +101,16 @@ def make_ledger(records: list[dict]) -> str:
     """Return the tables as Markdown."""
     lines = [LEGEND]
     for number, table in TABLES.items():
-        lines += [f"## {table}", "", *_table_head(_HEADER)]
-        lines += [_cell_line(records, row, column) for row, column in list_cells(number)]
-        lines.append("")
+        rows = [_cell_row(records, row, column) for row, column in list_cells(number)]
+        lines += [f"## {table}", "", markdown_table(_HEADER, rows), ""]
     others = [record for record in records if not record.get("paper_row")]
     if others:
         head = ("model", "protocol", "data", "metric", "state", "videos", "record")
-        lines += ["## Other runs", "", *_table_head(head), *map(_other_line, others)]
+        lines += ["## Other runs", "", markdown_table(head, map(_other_row, others))]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _cell_line(records: list[dict], row: Row, column: Column) -> str:
+def _cell_row(records: list[dict], row: Row, column: Column) -> tuple[str, ...]:
     record = choose_record(records, row, column)
     metrics = RETRIEVAL_METRICS if column.protocol == "retrieval" else ("top_1",)
     paper = [row.numbers.get(column.key, {}).get(metric) for metric in metrics]
@@ -122,7 +121,7 @@ def _cell_line(records: list[dict], row: Row, column: Column) -> str:
     state = NOT_RUN if record is None else cell_state(record, column)
     title = row.title + "".join(_SIGNS[mark] for mark in row.marks) + (", dual softmax" if row.dual_softmax else "")
     fields = (title, column.title, _numbers(paper), _numbers(ours), _numbers(differences, "+.1f"), state)
-    return _line((*fields, _videos(record), record["file"] if record else ""))
+    return (*fields, _videos(record), record["file"] if record else "")
 
 
 def _own_number(record: dict, row: Row, metric: str) -> float:
@@ -134,12 +133,12 @@ def _own_number(record: dict, row: Row, metric: str) -> float:
     return value if "rank" in metric else 100 * value
 
 
-def _other_line(record: dict) -> str:
+def _other_row(record: dict) -> tuple[str, ...]:
     name = "R@1" if record["protocol"] == "retrieval" else "top_1"
     figure = f"{name} {100 * top_metric(record, name):.1f}"
     state = RUN if record["state"] == COMPLETE else PARTIAL
     fields = (record["model"]["name"], record["protocol"], record["data"], figure, state)
-    return _line((*fields, _videos(record), record["file"]))
+    return (*fields, _videos(record), record["file"])
 
 
 def _videos(record: dict | None) -> str:
@@ -153,14 +152,6 @@ def _videos(record: dict | None) -> str:
 def _numbers(values: list[float | None], pattern: str = ".1f") -> str:
     shown = ["-" if value is None else format(value, pattern) for value in values]
     return "-" if set(shown) == {"-"} else " / ".join(shown)
-
-
-def _table_head(names: tuple[str, ...]) -> list[str]:
-    return [_line(names), "|" + " --- |" * len(names)]
-
-
-def _line(fields: tuple) -> str:
-    return "| " + " | ".join(str(field).replace("|", "\\|").replace("\n", " ") for field in fields) + " |"
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,6 +70,13 @@ def write_record(path: Path, record: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(path, text)
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """Return a Markdown table; what would break a cell is escaped."""
+    lines = (" | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in line) for line in (head, *rows))
+    head_line, *row_lines = (f"| {line} |" for line in lines)
+    return "\n".join([head_line, "|" + " --- |" * len(head), *row_lines])
 
 
 def count_videos(num_in_annotations: int, expected: int, videos) -> dict:

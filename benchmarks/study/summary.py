@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from benchmarks.records import markdown_table
+
 COVERAGE = 0.95
 
 
@@ -59,13 +61,13 @@ def markdown(summary: dict[str, dict], columns: Sequence[tuple[str, str]], *, di
         columns: (head, name of the number); arms without it get a dash.
         differences: from the first arm instead, in signs; the first arm has no line.
     """
-    lines = ["| | " + " | ".join(head for head, _ in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    rows = []
     for arm, metrics in list(summary.items())[1 if differences else 0 :]:
         shown = [metrics.get(name) for _, name in columns]
         if differences:
             shown = [number and number.get("difference") for number in shown]
-        lines.append(f"| {arm} | " + " | ".join(_show(number, differences) for number in shown) + " |")
-    return "\n".join(lines)
+        rows.append([arm, *(_show(number, differences) for number in shown)])
+    return markdown_table(["", *(head for head, _ in columns)], rows)
 
 
 def _show(number: dict | None, signed: bool) -> str:

@@ -16,14 +16,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.records import make_record, write_record
-from benchmarks.speed.reading.reference import SAME_MEAN_LEVELS
+from benchmarks.records import make_record, markdown_table, write_record
 from benchmarks.speed.reading.rivals import READERS, find_readers, list_runs
 from processing import interval_midpoint_indices
 from tests.support.conformance_videos import WRITERS
 from tests.support.video_files import decode_all
 from training.runtime.command_errors import OneLineParser, one_line_errors
 
+# Readers round colors differently; the next frame is further away than this.
+SAME_MEAN_LEVELS = 2.0
 OUTCOMES = ("right", "wrong", "refused")
 
 
@@ -53,17 +54,17 @@ def judge_file(path: Path, runs: dict[str, tuple[str, int]]) -> dict[str, str]:
 def format_table(record: dict) -> str:
     """Return the record as Markdown: counts per reader, then a row per file."""
     files, names = record["files"], record["runs"]
+    counts = [
+        [f"**{outcome}**, of {len(files)}", *(sum(row[name] == outcome for row in files.values()) for name in names)]
+        for outcome in OUTCOMES
+    ]
+    rows = ([file, *(row[name] for name in names)] for file, row in files.items())
     lines = [
         "12 midpoints of each file, compared with a full sequential decode; a reader that raises has refused the file.",
         "Readers: " + ", ".join(f"{name} ({note})" for name, note in record["readers"].items()) + ".",
         "",
-        "| | " + " | ".join(names) + " |",
-        "|---" * (len(names) + 1) + "|",
+        markdown_table(["", *names], [*counts, *rows]),
     ]
-    for outcome in OUTCOMES:
-        counts = [sum(row[name] == outcome for row in files.values()) for name in names]
-        lines.append(f"| **{outcome}**, of {len(files)} | " + " | ".join(map(str, counts)) + " |")
-    lines += [f"| {file} | " + " | ".join(row[name] for name in names) + " |" for file, row in files.items()]
     return "\n".join(lines) + "\n"
 
 

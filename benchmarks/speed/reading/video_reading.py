@@ -1,121 +1,96 @@
-"""Time to take 12 frames from a video file: this project's reader beside others, in alternation, frames compared.
+"""Time that readers take for 12 frames of a video file, in turns, and which of them return the right frames.
 
+    python -m benchmarks.speed.reading.video_reading                              # one made file per codec
     python -m benchmarks.speed.reading.video_reading --clips my_videos
-    python -m benchmarks.speed.reading.video_reading --heights 1080 --seconds 600
+    python -m benchmarks.speed.reading.video_reading --height 360 --seconds 600   # made files of another size
 
-Making the files and the frames to compare with takes many minutes; both are kept under --cache_dir. Measured files are
-kept in the record and skipped when the command is run again, so that it may be filled in pieces. Readers that are not
-installed (`pip install tvtsv2[bench]`) or cannot load are left out and named in the record. Beside the record, a table
-of the same name ending in `.md` is written.
-
-A frame is "same" when it differs from the reference, a full sequential decode, by less than 2 levels on average.
+Made files are kept under --cache_dir. Right are the frames of a full sequential decode. Readers that are not installed
+(`pip install tvtsv2[bench]`) are named in the record. Beside it, a table of the same name ending in `.md` is written.
 """
 
 import argparse
-import itertools
-import json
-import os
-import random
-import statistics
-import time
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from benchmarks.records import make_record, write_record
-from benchmarks.speed.reading.reference import count_same, find_reference
-from benchmarks.speed.reading.rivals import READERS, find_readers, list_runs
-from benchmarks.speed.reading.tables import write_tables
+from benchmarks.records import make_record, markdown_table, write_record
+from benchmarks.speed.reading.conformance import judge
+from benchmarks.speed.reading.rivals import NUM_FRAMES, READERS, find_readers, list_runs
 from benchmarks.speed.reading.video_files import ENCODERS, make_file
+from benchmarks.speed.towers.timing import time_alternately
+from processing import interval_midpoint_indices
 from processing.video_files import find_videos
 from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 
-MAX_REPEATS = 15
-SECONDS_PER_READER = 2.0  # repeats stop here; every reader runs at least once
 
-
-def measure_file(path: Path, runs: dict[str, tuple[str, int]], reference: np.ndarray) -> dict:
-    """Median milliseconds of each run (reader and threads) on one file, in alternation, and what its frames were.
-
-    Beside the time passed stands that of all processor cores, which other work on the machine disturbs less.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    core_seconds: dict[str, list[float]] = {name: [] for name in runs}
-    results: dict[str, dict] = {}
-    active = list(runs)
-    path.read_bytes()  # whoever comes first would otherwise pay for bringing the file into memory
-    order = random.Random(path.name)  # nobody is always first, behind what another one left in the caches
-    while active:
-        for name in order.sample(active, len(active)):
-            reader, num_threads = runs[name]
-            started, cores_started = time.perf_counter(), time.process_time()
-            try:
-                frames = READERS[reader](str(path), num_threads)
-            except Exception as error:
-                results[name] = {"error": f"{type(error).__name__}: {str(error).strip()[:100]}"}
-                active.remove(name)
-                continue
-            seconds[name].append(time.perf_counter() - started)
-            core_seconds[name].append(time.process_time() - cores_started)
-            results.setdefault(name, count_same(frames, reference))
-            del frames
-            if len(seconds[name]) >= MAX_REPEATS or sum(seconds[name]) >= SECONDS_PER_READER:
-                active.remove(name)
-    for name, times in seconds.items():
-        if times and "error" not in results[name]:
-            cores_ms = round(1000 * statistics.median(core_seconds[name]), 1)
-            results[name] |= {"median_ms": round(1000 * statistics.median(times), 1), "cores_ms": cores_ms}
-            results[name]["repeats"] = len(times)
+def measure_file(path: Path, runs: dict[str, tuple[str, int]], repeats: int) -> dict[str, dict]:
+    """Return of each run (reader and threads) on a file whether its frames are right, and its times."""
+    readers = {name: functools.partial(READERS[reader], str(path), threads) for name, (reader, threads) in runs.items()}
+    expected = decode_midpoints(path)
+    results = {name: {"outcome": judge(read, expected)} for name, read in readers.items()}
+    timed = {name: read for name, read in readers.items() if results[name]["outcome"] != "refused"}
+    for name, timing in time_alternately(timed, torch.device("cpu"), repeats).items():
+        results[name] |= timing.record()
     return results
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = OneLineParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=Path, help="a folder of real files to read besides the made ones")
-    parser.add_argument("--codecs", nargs="*", default=list(ENCODERS), choices=list(ENCODERS))
-    parser.add_argument("--heights", nargs="+", type=at_least(1), default=[360, 1080])
-    parser.add_argument("--gop_sizes", nargs="+", type=at_least(1), default=[30, 250])
-    parser.add_argument("--seconds", nargs="+", type=at_least(1), default=[10, 60, 600])
-    parser.add_argument("--threads", nargs="+", type=at_least(1), default=[1, 2])
-    parser.add_argument("--readers", nargs="*", default=list(READERS), choices=list(READERS))
-    parser.add_argument("--cache_dir", type=Path, default=Path("outputs/video_reading_benchmark"))
-    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/video_reading_speed.json"))
-    parser.add_argument("--note", default="", help="what a reader of the record should know about this run")
-    return parser.parse_args()
+def decode_midpoints(path: Path) -> list[np.ndarray]:
+    """Return the frames that readers should return, (H, W, 3) each, from a full sequential decode."""
+    wanted = set(interval_midpoint_indices(sum(1 for _ in _decode(path)), NUM_FRAMES).tolist())
+    frames = (frame for index, frame in enumerate(_decode(path)) if index in wanted)
+    return [np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90) for frame in frames]
 
 
-def open_record(arguments: argparse.Namespace, notes: dict[str, str]) -> dict:
-    """Return the record so far, which may be filled in several runs, each of some of the files."""
-    old = json.loads(arguments.record.read_text(encoding="utf-8")) if arguments.record.exists() else {}
-    note = arguments.note or old.get("note", "")
-    record = make_record("benchmarks.speed.reading.video_reading", readers=notes, note=note, rows=old.get("rows", {}))
-    record["commands"] = [*old.get("commands", []), record.pop("command")]
-    return record
+def _decode(path: Path) -> Iterator[av.VideoFrame]:
+    with av.open(str(path), metadata_errors="ignore") as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1  # threads make the concealment of damage vary
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.FFmpegError:
+                continue
+
+
+def format_table(files: dict[str, dict[str, dict]], names: list[str]) -> str:
+    """Return the median milliseconds per file as Markdown, and which frames are wrong or refused."""
+
+    def cell(result: dict) -> str:
+        time = f"{result['median_ms']:,.0f}" if "median_ms" in result else ""
+        return ", ".join(filter(None, (time, result["outcome"] if result["outcome"] != "right" else "")))
+
+    rows = [[file, *(cell(row[name]) for name in names)] for file, row in files.items()]
+    return markdown_table([f"ms for {NUM_FRAMES} frames", *names], rows)
 
 
 @one_line_errors(OSError, ValueError)
 def main() -> None:
-    arguments = parse_arguments()
-    readers, notes = find_readers(arguments.readers)
-    record = open_record(arguments, notes)
-    runs = list_runs(readers, arguments.threads)
-    clips = [arguments.clips / name for name in find_videos(arguments.clips).names] if arguments.clips else []
-    made = itertools.product(arguments.codecs, arguments.heights, arguments.gop_sizes, arguments.seconds)
-    for source in tqdm([*clips, *made], desc="files"):
-        path = source if isinstance(source, Path) else make_file(arguments.cache_dir, *source)
-        if path.name in record["rows"]:
-            continue
-        reference = find_reference(path, arguments.cache_dir)
-        record["rows"][path.name] = {
-            "megabytes": round(path.stat().st_size / 1e6, 1),
-            "load_before": round(os.getloadavg()[0], 2),
-            "readers": measure_file(path, runs, reference),
-        }
-        write_record(arguments.record, record)
-        write_tables(record, arguments.record.with_suffix(".md"))
+    """Run, print and write the record."""
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, help="a folder of files to read instead of made ones")
+    parser.add_argument("--height", type=at_least(2), default=1080, help="pixels of made files (%(default)s)")
+    parser.add_argument("--seconds", type=at_least(1), default=60, help="length of made files (%(default)s)")
+    parser.add_argument("--repeats", type=at_least(1), default=5, help="timed reads per reader (%(default)s)")
+    parser.add_argument("--cache_dir", type=Path, default=Path("outputs/video_reading"), help="of made files")
+    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/video_reading.json"))
+    options = parser.parse_args()
+    readers, notes = find_readers(list(READERS))
+    runs = list_runs(readers, [1, 2])
+    if options.clips:
+        paths = [options.clips / name for name in find_videos(options.clips).names]
+    else:
+        paths = [make_file(options.cache_dir, codec, options.height, 250, options.seconds) for codec in ENCODERS]
+    files = {path.name: measure_file(path, runs, options.repeats) for path in tqdm(paths, desc="files")}
+    write_record(options.record, make_record("benchmarks.speed.reading.video_reading", readers=notes, files=files))
+    table = format_table(files, list(runs))
+    options.record.with_suffix(".md").write_text(table + "\n", encoding="utf-8")
+    print(table)
 
 
 if __name__ == "__main__":

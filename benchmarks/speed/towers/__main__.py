@@ -14,13 +14,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.records import make_record, write_record
-from benchmarks.speed.towers.timing import CLOCKS, matmul_peak, time_alternately
+from benchmarks.records import make_record, markdown_table, write_record
+from benchmarks.speed.towers.timing import CLOCKS, matmul_peak
 from benchmarks.speed.towers.workloads import (
     OURS,
     REFERENCE,
     Workload,
     assert_equal,
+    compare,
     make_model,
     text_forward,
     training_step,
@@ -37,7 +38,7 @@ def make_workload(part: str, preset: str, dtype: torch.dtype, batch_size: int, o
     """Return what a row times."""
     model = make_model(preset, torch.device(options.device), options.num_layers)
     if part == "video":
-        return video_forward(model, batch_size, dtype, options.compile)
+        return video_forward(model, batch_size, dtype)
     if part == "text":
         return text_forward(model, 8 * batch_size, dtype)
     return training_step(model, preset, batch_size, dtype)
@@ -55,32 +56,20 @@ def measure_rows(options: argparse.Namespace, peaks: dict[str, float]) -> Iterat
         for dtype in options.dtypes:
             workload = make_workload(part, preset, getattr(torch, dtype), batch_size, options)
             distances = assert_equal(workload, exact, dtype)
-            timings = time_alternately(workload.contenders, device, options.repeats, options.clock)
-            results = {
-                name: timing.record()
-                | {
-                    "mfu": round(workload.flops / timing.median / peaks[dtype], 3),
-                    "speedup": round(timings[REFERENCE].median / timing.median, 2),
-                }
-                for name, timing in timings.items()
-            }
+            results = compare(workload, device, options.repeats, peaks[dtype], options.clock)
             row = {"part": part, "preset": preset, "dtype": dtype, "batch_size": batch_size}
             yield row | {"gflop": round(workload.flops / 1e9, 1), "distances": distances, "results": results}
 
 
 def format_table(rows: list[dict]) -> str:
-    """Return the rows as Markdown, a line per contender beside the reference."""
-    lines = [
-        "| | size | dtype | batch | the release's way | TVTSv2 | times as fast | peak memory | MFU |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    """Return the rows as Markdown."""
+    head = ("", "size", "dtype", "batch", "the release's way", "TVTSv2", "times as fast", "peak memory", "MFU")
+    lines = []
     for row in rows:
-        slow = row["results"][REFERENCE]
-        for name, ours in row["results"].items():
-            if name == REFERENCE:
-                continue
-            cells = (
-                PARTS[row["part"]] + ("" if name == OURS else f", {name.removeprefix(OURS).strip(' ,')}"),
+        slow, ours = row["results"][REFERENCE], row["results"][OURS]
+        lines.append(
+            (
+                PARTS[row["part"]],
                 row["preset"],
                 row["dtype"],
                 row["batch_size"],
@@ -90,8 +79,8 @@ def format_table(rows: list[dict]) -> str:
                 f"{ours['peak_mib'] / max(slow['peak_mib'], 1e-9):.0%}",
                 f"{ours['mfu']:.0%}",
             )
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+        )
+    return markdown_table(head, lines)
 
 
 @one_line_errors(OSError, ValueError)
@@ -113,7 +102,6 @@ def main() -> None:
         "--clock", default="wall", choices=list(CLOCKS), help="process: where others compute too; with --num_threads 1"
     )
     parser.add_argument("--num_layers", type=at_least(1), help="of the video tower, where the whole one takes too long")
-    parser.add_argument("--compile", action="store_true", help="enter the tower under torch.compile as well")
     parser.add_argument("--record", type=Path, help="JSON file; default: benchmarks/records/tower_speed/<device>.json")
     options = parser.parse_args()
     if options.num_threads is not None:

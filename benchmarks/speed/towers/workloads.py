@@ -15,13 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from benchmarks.speed.towers.release_style import NUM_TEXT_POSITIONS, ReleaseStyleModel
+from benchmarks.speed.towers.timing import time_alternately
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from modeling_tvtsv2.fast_linear import use_fast_linear
 from training.flops import count_step_flops
 from training.masking import count_masked_patches, draw_tube_mask
 from training.parameter_rules import ParameterPlan
 
-OURS, COMPILED, REFERENCE = "TVTSv2", "TVTSv2, compiled", "the release's way"
+OURS, REFERENCE = "TVTSv2", "the release's way"
 RECIPES = Path(__file__).parents[3] / "training" / "configs"
 NUM_TRANSCRIPT_TOKENS = 24  # 12 seconds of speech a transcript at most; the processor pads to the longest of a batch
 
@@ -54,6 +55,21 @@ def assert_equal(workload: Workload, exact: torch.Tensor, dtype: str) -> dict[st
     return {name: float(f"{value:.2g}") for name, value in distances.items()}
 
 
+def compare(
+    workload: Workload, device: torch.device, repeats: int, peak: float, clock: str = "wall"
+) -> dict[str, dict]:
+    """Return each contender's times and memory, `mfu` (its share of `peak` FLOP/s) and `speedup` over the reference."""
+    timings = time_alternately(workload.contenders, device, repeats, clock)
+    return {
+        name: timing.record()
+        | {
+            "mfu": round(workload.flops / timing.median / peak, 3),
+            "speedup": round(timings[REFERENCE].median / timing.median, 2),
+        }
+        for name, timing in timings.items()
+    }
+
+
 def distance(output: torch.Tensor, exact: torch.Tensor) -> float:
     """Return the length of the difference relative to the length of `exact`."""
     return ((output - exact).norm() / exact.norm()).item()
@@ -73,10 +89,8 @@ def make_model(preset: str, device: torch.device, num_layers: int | None = None)
     return use_fast_linear(model.eval())
 
 
-def video_forward(
-    model: TVTSv2ForPreTraining, batch_size: int, dtype: torch.dtype, with_compiled: bool = False
-) -> Workload:
-    """Return the embedding of `batch_size` videos; `with_compiled` enters the tower a second time, compiled."""
+def video_forward(model: TVTSv2ForPreTraining, batch_size: int, dtype: torch.dtype) -> Workload:
+    """Return the embedding of `batch_size` videos."""
     vision, device = model.config.vision_config, model.device
     model = copy.deepcopy(model).to(dtype)
     reference = ReleaseStyleModel(model)
@@ -86,9 +100,6 @@ def video_forward(
         REFERENCE: torch.no_grad()(lambda: reference.embed_video(videos)),
         OURS: torch.no_grad()(lambda: model.get_video_features(videos, class_token_only=True).pooler_output),
     }
-    if with_compiled:
-        compiled = torch.compile(copy.deepcopy(model).get_video_features)
-        contenders[COMPILED] = torch.no_grad()(lambda: compiled(videos, class_token_only=True).pooler_output)
     flops = count_flops(weightless_twin(model).vision_model, torch.empty(shape, device="meta"))
     return Workload(contenders, contenders, flops)
 
