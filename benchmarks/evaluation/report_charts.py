@@ -1,10 +1,9 @@
-"""The drawings and pictures of reports, each as the HTML of an image that holds its own data.
+"""The charts and pictures of reports, each as the data URL of an image.
 
 Axes: N videos, M texts, C classes.
 """
 
 import base64
-import html
 import io
 from collections.abc import Callable
 
@@ -45,7 +44,7 @@ def rank_curve(ranks: dict[str, np.ndarray], num_candidates: dict[str, int]) -> 
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.legend(frameon=False, loc="lower right")
 
-    return _chart(draw, "share of queries over rank")
+    return _chart(draw)
 
 
 def similarity_histogram(own: np.ndarray, others: np.ndarray, own_name: str, other_name: str, axis: str) -> str:
@@ -58,7 +57,7 @@ def similarity_histogram(own: np.ndarray, others: np.ndarray, own_name: str, oth
         axes.set(xlabel=axis, ylabel="density", yticks=[])
         axes.legend(frameon=False)
 
-    return _chart(draw, f"histogram of {axis}")
+    return _chart(draw)
 
 
 def confusion_chart(scores: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> str:
@@ -75,16 +74,16 @@ def confusion_chart(scores: np.ndarray, labels: np.ndarray, classes: tuple[str, 
             axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=size)
             axes.set_yticks(range(len(classes)), classes, fontsize=size)
 
-    return _chart(draw, "confusion matrix", (7.5, 6.5))
+    return _chart(draw, (7.5, 6.5))
 
 
-def _chart(draw: Callable, description: str, size: tuple[float, float] = (7.5, 3.4)) -> str:
+def _chart(draw: Callable, size: tuple[float, float] = (7.5, 3.4)) -> str:
     with matplotlib.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.subplots())
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg")
-    return f'<img class="chart" alt="{html.escape(description)}" src="{_data_url(buffer, "svg+xml")}">'
+    return _data_url(buffer, "svg+xml")
 
 
 class Thumbnails:
@@ -93,14 +92,12 @@ class Thumbnails:
     def __init__(self, videos: VideoEmbeddings):
         self.videos, self.urls = videos, {}
 
-    def card(self, video: int, caption: str, is_right: bool = False) -> str:
-        """A picture with the name of a video and a caption."""
+    def card(self, video: int, caption: str, is_right: bool = False) -> dict:
+        """Return the picture (None without one), the name and the caption of a video."""
         name = self.videos.names[video]
-        if video not in self.urls:
-            self.urls[video] = self._read(name)
-        picture = f'<img alt="" src="{self.urls[video]}">' if self.urls[video] else '<div class="no-picture"></div>'
-        text = f"{html.escape(name)}<br>{html.escape(caption)}"
-        return f'<figure class="{"right" if is_right else "other"}">{picture}<figcaption>{text}</figcaption></figure>'
+        if name not in self.urls:
+            self.urls[name] = self._read(name)
+        return {"picture": self.urls[name], "name": name, "caption": caption, "is_right": is_right}
 
     def _read(self, name: str) -> str | None:
         if name not in self.videos.paths:
