@@ -1,7 +1,5 @@
 """The default corpus: generated videos of moving shapes with narration or captions, in the real datasets' formats.
 
-    python -m training.narrated_shapes.corpus --folder outputs/narrated_shapes
-
 A narrated video is a chain of events (`scene_drawing.py`) and what a narrator says about each (`narration.py`), in a
 random order, so that only the frames tell which transcript belongs to which moment. A captioned clip shows one event;
 its caption (`captions.py`) may leave attributes out. In the folder:
@@ -17,7 +15,6 @@ Held-out clips with one `group` differ in a single attribute. Every video is a f
 An interrupted run is continued; a folder made with other parameters is refused.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -40,7 +37,6 @@ from training.narrated_shapes.scripts import (
     plan_caption_clip,
     plan_narrated_video,
 )
-from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.worker_processes import worker_context
 
 FORMAT_VERSION = 5  # raised with every change that makes other videos or words from the same parameters
@@ -228,35 +224,3 @@ def _write_table(path: Path, rows: list[list[str]], delimiter: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter=delimiter, lineterminator="\n").writerows(rows)
-
-
-def _parse_arguments() -> argparse.Namespace:
-    parser = OneLineParser(
-        description="Make a corpus of narrated videos of moving shapes (H.264 mp4, YT-Temporal and WebVid formats)."
-    )
-    parser.add_argument("--folder", type=Path, required=True, help="where; empty, new, or holding part of this corpus")
-    help_texts = {
-        "seed": "another seed is another corpus",
-        "num_train_videos": "narrated videos to train on",
-        "num_heldout_videos": "narrated videos to evaluate on",
-        "num_train_captions": "captioned clips to train on",
-        "num_heldout_captions": "captioned clips to evaluate on",
-        "image_size": "height and width in pixels",
-        "fps": "frames per second",
-    }
-    for name, text in help_texts.items():
-        parser.add_argument(f"--{name}", type=int, default=getattr(CorpusConfig, name), help=text)
-    parser.add_argument("--num_workers", type=int, help="processes; all cores unless given")
-    return parser.parse_args()
-
-
-@one_line_errors(ValueError, OSError)
-def main() -> None:
-    arguments = vars(_parse_arguments())
-    folder, num_workers = arguments.pop("folder"), arguments.pop("num_workers")
-    corpus = build_corpus(folder, CorpusConfig(**arguments), num_workers)
-    print(f"{corpus.folder}: {corpus.list_file('train').name}, {corpus.list_file('heldout').name}, webvid/")
-
-
-if __name__ == "__main__":
-    main()
