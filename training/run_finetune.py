@@ -55,7 +55,7 @@ def _train_and_save(trainer, checkpoint: str | None, run: RunFolder) -> None:
     results = {
         "optimizer_steps": trainer.state.global_step,
         "step_of_weights": step_of_weights(trainer),
-        "num_broken": len(trainer.train_dataset.broken_videos),
+        "num_broken": trainer.train_dataset.num_broken,
         **{name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")},
         "chance": _chance(trainer) if metrics else {},
     }
@@ -92,9 +92,11 @@ def _say(args: FinetuningTrainingArguments, text: str) -> None:
 def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
     """Return the trainer. Nothing is written to the output folder."""
     from processing import TVTSv2Processor
-    from training.finetuning.labelled_videos import EvaluationVideos, FinetuningCollator, ShuffledVideos, TrainingVideos
+    from training.finetuning.labelled_videos import EvaluationVideos, FinetuningCollator
     from training.finetuning.models import load_pretrained, prepare_model
     from training.finetuning.trainer import FinetuningTrainer, RetrievalTrainer, classification_metrics, pair_metrics
+    from training.sources.clip_dataset import ClipDataset
+    from training.sources.mixed_sources import MixedSources, TurnSampler
 
     set_seed(args.seed)
     use_all_cores(args)
@@ -103,9 +105,8 @@ def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
     # Over several processes, accelerate fills up the last batches with samples that are in them already: pairs would be
     # their own negatives.
     needs_whole_steps = not is_classifier and args.world_size > 1
-    sampler = ShuffledVideos(
-        len(videos), args.seed, args.train_batch_size * args.world_size if needs_whole_steps else 1
-    )
+    samples_per_step = args.train_batch_size * args.world_size if needs_whole_steps else 1
+    sampler = TurnSampler([len(videos)], [1], samples_per_step, args.seed)
     processor = TVTSv2Processor.from_pretrained(tuning.model)
     model = prepare_model(load_pretrained(tuning, labels), tuning)
     reader = processor.video_processor
@@ -113,8 +114,10 @@ def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
     return trainer_class(
         model,
         args,
-        train_dataset=TrainingVideos(
-            videos, reader, seed=args.seed, broken_videos_file=Path(args.output_dir) / BROKEN_VIDEOS_FILE
+        train_dataset=MixedSources(
+            [ClipDataset(videos, reader, seed=args.seed)],
+            seed=args.seed,
+            broken_videos_file=Path(args.output_dir) / BROKEN_VIDEOS_FILE,
         ),
         eval_dataset=EvaluationVideos(heldout, reader) if heldout else None,
         data_collator=FinetuningCollator(processor, labels),
@@ -135,7 +138,7 @@ def _find_data(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
     labels = find_labels(videos) if is_classifier else None
     heldout = find_videos(tuning.eval_data, column) if tuning.eval_data else None
     if labels is not None and heldout is not None:
-        unknown = sorted({video.text for video in heldout} - set(labels))
+        unknown = sorted({video.caption for video in heldout} - set(labels))
         if unknown:
             raise ValueError(f"{tuning.eval_data} has classes that {tuning.data} has not: {', '.join(unknown[:5])}.")
     if labels is not None and len(labels) <= 5:

@@ -12,12 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
-from tests.support.small_folder import small_processor, write_small_folder
+from tests.support.small_folder import write_small_folder
 from tests.support.video_files import write_video
-from training.finetuning.labelled_videos import LabelledVideo, ShuffledVideos, TrainingVideos, find_videos
+from training.finetuning.labelled_videos import find_videos
 from training.finetuning.trainer import classification_metrics, pair_metrics
 from training.run_finetune import main
-from training.sources.clip_dataset import ClipKey
 
 CLASSES = ["running", "still standing"]
 
@@ -153,33 +152,14 @@ def test_a_finished_run_is_shown_and_other_settings_are_refused(place, lora_run,
         finetune(place, "lora", "videos", *options, "--lora_rank", 4)
 
 
-def test_clips_depend_on_seed_epoch_and_index_and_broken_videos_are_written_down(place, tmp_path):
-    videos = find_videos(place / "videos", "label")
-    broken = tmp_path / "broken.mp4"
-    broken.write_bytes(b"nothing")
-    reader = small_processor().video_processor
-    samples = TrainingVideos(
-        [LabelledVideo(broken, "x"), *videos], reader, seed=1, broken_videos_file=tmp_path / "broken.jsonl"
-    )
-    first = samples[ClipKey(0, 1)]["frames"]
-    assert torch.equal(first, samples[ClipKey(0, 1)]["frames"])
-    assert not torch.equal(first, samples[ClipKey(1, 1)]["frames"])
-    replaced = samples[ClipKey(0, 0)]
-    samples[ClipKey(1, 0)]  # met again: one line all the same
-    assert replaced["num_broken"] == 1 and replaced["text"] == videos[0].text
-    (line,) = (tmp_path / "broken.jsonl").read_text().splitlines()
-    assert json.loads(line)["path"] == str(broken)
-
-
-def test_the_order_is_another_in_each_epoch_and_ends_with_a_whole_step():
-    sampler = ShuffledVideos(10, seed=3, samples_per_step=4)
-    first, again = list(sampler), list(sampler)
-    sampler.set_epoch(1)
-    second = list(sampler)
-    assert first == again and [key.index for key in first] != [key.index for key in second]
-    assert len(sampler) == len(set(first)) == 8 and {key.epoch for key in second} == {1}
-    with pytest.raises(ValueError, match="12 videos over all processes, but there are 10"):
-        ShuffledVideos(10, seed=3, samples_per_step=12)
+def test_a_broken_video_is_replaced_and_written_down(place, capsys):
+    (place / "broken.mp4").write_bytes(b"nothing")
+    table = (place / "labels.csv").read_text()
+    (place / "some_broken.csv").write_text(table + f"broken.mp4,{CLASSES[0]}\n")
+    finetune(place, "some_broken", "some_broken.csv", "--method", "linear")
+    (line,) = (place / "some_broken" / "broken_videos.jsonl").read_text().splitlines()
+    assert str(place / "broken.mp4") in json.loads(line)["error"]
+    assert "3 steps, 1 broken videos" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -259,5 +239,5 @@ def test_files_of_macos_and_dangling_links_are_no_videos_and_told(tmp_path, capl
         (tmp_path / "one" / name).write_bytes(b"x")
     (tmp_path / "one" / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
     (video,) = find_videos(tmp_path, "label")
-    assert video == LabelledVideo(tmp_path / "one" / "clip.mp4", "one")
+    assert (video.file, video.caption) == (tmp_path / "one" / "clip.mp4", "one")
     assert "1 dangling link (one/gone.mp4); 1 hidden (one/._clip.mp4)" in caplog.text

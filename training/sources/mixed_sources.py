@@ -36,17 +36,17 @@ class MixedSources(Dataset):
     """Samples ready for the collator, by `SampleKey`.
 
     sources: as `ClipDataset`: items by `ClipKey`, with `frames`, `transcripts` and `video_id`.
-    num_patches: N, patches of a frame.
-    mask_ratio: of tube masks, 0 for none.
     seed: of masks and of the order in which transcripts are handed over.
     broken_videos_file: file that gets a JSON line for each video of a source's round (epoch) that could not be used.
+    num_patches: N, patches of a frame.
+    mask_ratio: of tube masks, 0 for none.
     """
 
     sources: Sequence[Dataset]
-    num_patches: int
-    mask_ratio: float
     seed: int
     broken_videos_file: Path
+    num_patches: int = 1
+    mask_ratio: float = 0.0
 
     def __post_init__(self):
         empty = [number for number, source in enumerate(self.sources) if len(source) == 0]
