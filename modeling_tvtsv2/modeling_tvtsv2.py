@@ -10,11 +10,17 @@ Unlike CLIP in transformers:
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_tvtsv2 import TVTSv2Config
-from .outputs_tvtsv2 import TVTSv2ForPreTrainingOutput, TVTSv2Output, contrastive_loss, sorting_loss
+from .outputs_tvtsv2 import (
+    TVTSv2ForPreTrainingOutput,
+    TVTSv2ForVideoClassificationOutput,
+    TVTSv2Output,
+    contrastive_loss,
+    sorting_loss,
+)
 from .towers_tvtsv2 import TVTSv2PreTrainedModel, TVTSv2TextModel, TVTSv2VisionModel
 from .transcript_sorter_tvtsv2 import TVTSv2TranscriptSorter
 
@@ -243,7 +249,7 @@ class TVTSv2ForVideoClassification(TVTSv2PreTrainedModel):
         labels: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         **kwargs,
-    ) -> ImageClassifierOutput:
+    ) -> TVTSv2ForVideoClassificationOutput:
         """Return `logits` (B, num_labels), and `loss` if there are labels.
 
         Args:
@@ -264,8 +270,12 @@ class TVTSv2ForVideoClassification(TVTSv2PreTrainedModel):
         )
         logits = self.classifier(self.visual_projection(video.pooler_output))
         loss = None if labels is None else self.loss_function(labels, logits.float(), self.config)
-        return ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=video.hidden_states, attentions=video.attentions
+        return TVTSv2ForVideoClassificationOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=video.hidden_states,
+            attentions=video.attentions,
+            temporal_attentions=video.temporal_attentions,
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.utils import ModelOutput
 
 
@@ -22,6 +22,17 @@ class TVTSv2VisionModelOutput(BaseModelOutputWithPooling):
     attentions (with `output_attentions=True`): the weights of each block's space attention, each
         (B, heads, 1 + T*N, 1 + T*N), zero between tokens that do not attend to each other.
     temporal_attentions (likewise): the weights of each block's time attention.
+    """
+
+    temporal_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class TVTSv2ForVideoClassificationOutput(ImageClassifierOutput):
+    """Output of `TVTSv2ForVideoClassification`.
+
+    loss (scalar, with labels) and logits (B, num_labels).
+    hidden_states, attentions, temporal_attentions: as in `TVTSv2VisionModelOutput`.
     """
 
     temporal_attentions: tuple[torch.Tensor, ...] | None = None

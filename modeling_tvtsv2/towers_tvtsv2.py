@@ -90,6 +90,13 @@ class TVTSv2PreTrainedModel(CLIPPreTrainedModel):
                 f"{', '.join(known)}."
             )
 
+    def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
+        """Enable it as transformers does, reentrant also for adapters in blocks behind frozen embeddings of videos."""
+        super().activation_checkpointing_enable(activation_checkpointing_kwargs, **kwargs)
+        # transformers does this for models whose main input is text.
+        if self.main_input_name != "input_ids" and (activation_checkpointing_kwargs or {}).get("use_reentrant"):
+            self.enable_input_require_grads()
+
     def save_pretrained(self, *args, **kwargs):
         """Save as transformers does, and enter every Auto class and pipeline that can load the folder."""
         # transformers enters only the class that is saved; yet a pre-training checkpoint is also a TVTSv2Model.

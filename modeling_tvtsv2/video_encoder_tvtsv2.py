@@ -132,6 +132,11 @@ class TVTSv2DividedAttention(CLIPAttention):
 class TVTSv2MLP(CLIPMLP):
     """CLIP's MLP, computed so that the widest tensor of the model is written and read as rarely as possible."""
 
+    def __init__(self, config: TVTSv2VisionConfig):
+        super().__init__(config)
+        if config.hidden_act == "quick_gelu":
+            self.activation_fn = TVTSv2QuickGELU()
+
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return the output (..., D) for hidden states (..., D)."""
         if _is_traced() or torch.is_grad_enabled() or hidden_states.device.type != "cpu":
@@ -142,22 +147,25 @@ class TVTSv2MLP(CLIPMLP):
 
     def _forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         hidden_states = self.fc1(hidden_states)
-        if self.config.hidden_act == "quick_gelu":
-            if self.fc1._forward_hooks:  # which may have kept what would be overwritten
-                hidden_states = hidden_states.clone()
-            return self.fc2(quick_gelu_(hidden_states))
+        if self.fc1._forward_hooks:  # which may have kept what would be overwritten
+            hidden_states = hidden_states.clone()
         return self.fc2(self.activation_fn(hidden_states))
 
 
-def quick_gelu_(hidden_states: torch.Tensor) -> torch.Tensor:
-    """Return x * sigmoid(1.702 x), overwriting x.
+class TVTSv2QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), overwriting x.
 
     Computed as SiLU(1.702 x) / 1.702: two of its three steps work in place (all three without gradients), and the
     backward pass keeps one tensor where the product of two would keep two.
     """
-    scaled = hidden_states.mul_(1.702)
-    in_place = not (_is_traced() or torch.is_grad_enabled())
-    return nn.functional.silu(scaled, inplace=in_place).mul_(1 / 1.702)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return the activations of hidden states of any shape."""
+        if self._forward_hooks or self._forward_pre_hooks:  # as in `TVTSv2MLP`
+            hidden_states = hidden_states.clone()
+        scaled = hidden_states.mul_(1.702)
+        in_place = not (_is_traced() or torch.is_grad_enabled())
+        return nn.functional.silu(scaled, inplace=in_place).mul_(1 / 1.702)
 
 
 def _is_traced() -> bool:

@@ -95,12 +95,13 @@ def embedding_modules(model) -> dict[str, nn.Module]:
     }
 
 
-def test_every_embedding_runs_as_a_module(tiny_model, tiny_batch):
+def test_every_module_runs_as_a_module(tiny_model, tiny_batch):
     calls = []
-    for name, module in embedding_modules(tiny_model).items():
+    modules = {name: module for name, module in tiny_model.named_modules() if not isinstance(module, nn.ModuleList)}
+    for name, module in modules.items():
         module.register_forward_hook(lambda *_, name=name: calls.append(name))
     tiny_model(**tiny_batch)
-    assert sorted(calls) == sorted(embedding_modules(tiny_model)) and len(calls) == len(EMBEDDINGS)
+    assert sorted(calls) == sorted([*modules, "visual_projection"])  # of the embedding, and of all tokens
 
 
 def test_replaced_embeddings_are_used(tiny_model, tiny_batch):
@@ -139,6 +140,16 @@ def test_what_a_hook_keeps_is_not_overwritten():
     assert any(name.endswith("mlp.fc1") for name in kept)
 
 
+@torch.no_grad()
+def test_what_a_hook_of_the_activation_alone_keeps_is_not_overwritten():
+    model, inputs = make_model(TVTSv2VisionModel)
+    expected, kept = model(**inputs).pooler_output, []
+    activation = model.encoder.layers[0].mlp.activation_fn
+    activation.register_forward_hook(lambda module, inputs, output: kept.extend([inputs[0], output]))
+    torch.testing.assert_close(model(**inputs).pooler_output, expected)
+    torch.testing.assert_close(kept[0] * torch.sigmoid(1.702 * kept[0]), kept[1])
+
+
 # --- PEFT --------------------------------------------------------------------------------------------------------
 
 
@@ -168,10 +179,9 @@ def test_checkpointing_trains_every_adapter(model_class, use_reentrant):
         inputs["return_loss"] = True
     if model_class is TVTSv2ForVideoClassification:
         inputs["labels"] = torch.tensor([0, 2])
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": use_reentrant})
     adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False)).train()
-    if use_reentrant:
-        adapted.enable_input_require_grads()
+    # In this order, as by Trainer.
+    adapted.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": use_reentrant})
     adapted(**inputs).loss.backward()
     adapters = {name: p.grad for name, p in adapted.named_parameters() if "lora_" in name}
     silent = [name for name, gradient in adapters.items() if gradient is None or gradient.abs().max() == 0]

@@ -89,9 +89,11 @@ def test_hidden_states_and_attentions_have_one_shape_each(model_class, implement
     for tower in towers:
         assert len(tower.hidden_states) == 3 and len({states.shape for states in tower.hidden_states}) == 1
         length = tower.hidden_states[0].shape[1]
-        has_weights = implementation == "eager" or "temporal_attentions" in tower or "logits" in tower
-        assert len(tower.attentions) == (2 if has_weights else 0)
-        assert all(weights.shape[-2:] == (length, length) for weights in tower.attentions)
+        is_of_videos = model_class is not TVTSv2TextModel and tower is not outputs.get("text_model_output")
+        attentions = [tower.attentions, *([tower.temporal_attentions] if is_of_videos else [])]
+        for weights in attentions:
+            assert len(weights) == (2 if implementation == "eager" or is_of_videos else 0)
+            assert all(layer.shape[-2:] == (length, length) for layer in weights)
 
 
 @every_class
