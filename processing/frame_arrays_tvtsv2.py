@@ -68,10 +68,10 @@ def list_images(images: Any) -> list[list]:
     Arrays are (B, H, W, C), (B, C, H, W), or (B, H, W) where neither B nor W can be a number of colors.
 
     Raises:
-        ValueError: The list is empty.
+        ValueError: The list is empty, or a dict holds no file.
         TypeError: An item is no image.
     """
-    images = as_list(images)
+    images, _ = split_metadata(as_list(images))
     if isinstance(images, np.ndarray | torch.Tensor) and (images.ndim == 4 or is_gray_video(images)):
         images = list(images)
     if not isinstance(images, list | tuple):
@@ -128,11 +128,12 @@ def is_decoder(video: Any) -> bool:
 
 
 def is_image(item: Any) -> bool:
-    """Return whether an item is a single image: a PIL image, an array of 2 or 3 axes, or an image file.
+    """Return whether an item is a single image: a PIL image, an array of 2 or 3 axes, or an image file, also in a dict.
 
     An array of 3 axes whose first or last has 1, 3 or 4 entries is an image, as in transformers; of any other shape, it
     is a gray video (T, H, W).
     """
+    item, _ = split_metadata(item)
     if isinstance(item, np.ndarray | torch.Tensor):
         return item.ndim in (2, 3) and not is_gray_video(item)
     return isinstance(item, PIL.Image.Image) or is_image_file(item)
@@ -172,6 +173,7 @@ def as_frames(video: Any, settings: FrameSettings) -> torch.Tensor:
         if not frames or len({(frame.shape[1:], frame.dtype) for frame in frames}) > 1:
             raise ValueError("The frames of a video must be at least one, of one size and one dtype.")
         return torch.cat(frames)
+    video, _ = split_metadata(video)
     if is_image_file(video):
         video = _open_image(video, settings)
     if isinstance(video, PIL.Image.Image):

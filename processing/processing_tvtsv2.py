@@ -5,7 +5,7 @@ Axis legend: B videos, K transcripts of a video, L tokens.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,15 @@ from .video_processing_tvtsv2 import limit_threads_after_fork
 # A tokenizer without a limit has a huge number instead.
 LARGEST_MODEL_MAX_LENGTH = 10**6
 
-NESTED_ARGUMENTS = ("text_kwargs", "videos_kwargs", "images_kwargs", "audio_kwargs", "common_kwargs")
+# Arguments in dicts, and their names there; those of sound are ignored.
+NESTED_ARGUMENTS = {
+    "text_kwargs": TextKwargs.__annotations__,
+    "videos_kwargs": SETTING_NAMES,
+    "images_kwargs": SETTING_NAMES,
+    "common_kwargs": ("return_tensors",),
+    "audio_kwargs": None,
+}
+ARGUMENTS = {"videos", "text", *NESTED_ARGUMENTS, *SETTING_NAMES, *TextKwargs.__annotations__}
 
 # Arguments of tokenizers that have a meaning here. Others are accepted as None, as False, or as what holds anyway.
 TEXT_ARGUMENTS = (
@@ -260,17 +268,15 @@ def _shape_rows(encoded: dict[str, list], shape: tuple[int, ...], return_tensors
     return BatchFeature(encoded, tensor_type=return_tensors)
 
 
-def _check_arguments(arguments: Mapping) -> None:
+def _check_arguments(arguments: Mapping, owner: str = "TVTSv2Processor", known: Collection[str] = ARGUMENTS) -> None:
     """Raise for a name that is no argument of videos or texts, nested or not, and for one without a meaning here."""
-    check_names(
-        arguments, "TVTSv2Processor", {"videos", "text", *NESTED_ARGUMENTS, *SETTING_NAMES, *TextKwargs.__annotations__}
-    )
+    check_names(arguments, owner, known)
     for name, value in arguments.items():
         if name in NESTED_ARGUMENTS:
             if not isinstance(value, Mapping):
                 raise TypeError(f"`{name}` must be a dict, got {type(value).__name__}.")
-            if name != "audio_kwargs":
-                _check_arguments(value)
+            if (known_there := NESTED_ARGUMENTS[name]) is not None:
+                _check_arguments(value, f"`{name}` of TVTSv2Processor", known_there)
         elif name not in (*SETTING_NAMES, *TEXT_ARGUMENTS) and value not in (None, False, WITHOUT_EFFECT.get(name)):
             raise ValueError(f"TVTSv2Processor does not support {name}={value!r}; leave it out.")
 

@@ -3,6 +3,7 @@
 Axis legend: B videos, T frames, H height, W width; results are channels-first, `(B, T, 3, H, W)`.
 """
 
+import difflib
 import json
 import os
 from collections.abc import Sequence
@@ -84,7 +85,11 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs):
-        """Return a processor of a saved configuration, with a warning for keys that this version does not have."""
+        """Return a processor of a saved configuration, with a warning for keys that this version does not have.
+
+        Other parts of a model are loaded with the same `kwargs`: of unknown names, only near ones are errors.
+        """
+        check_names(name for name in kwargs if difflib.get_close_matches(name, SETTING_NAMES, n=1, cutoff=0.85))
         known = SETTING_NAMES | WRITTEN_BY_LIBRARY
         unknown = sorted(video_processor_dict.keys() - known)
         if unknown:

@@ -89,6 +89,7 @@ def test_lists_of_image_files_are_the_frames_of_a_video(tmp_path):
     expected = process(np.stack(frames))
     assert torch.equal(process(paths), expected)
     assert torch.equal(process([list(map(str, paths))] * 2), expected.repeat(2, 1, 1, 1, 1))
+    assert torch.equal(process([{"path": None, "bytes": path.read_bytes()} for path in paths]), expected)
     paths[1].unlink()  # only those sampled are opened
     assert torch.equal(process(paths, num_frames=2), process(np.stack(frames), num_frames=2))
 

@@ -1,6 +1,7 @@
 """Axis legend: B videos, K transcripts, L tokens."""
 
 import functools
+import io
 import json
 import os
 import pickle
@@ -115,6 +116,9 @@ def test_tokenizers_without_end_or_limit_are_refused():
         ({"text": "now", "padding_side": "left"}, ValueError, "padding_side"),
         ({"text": "now", "padding": True, "text_kwargs": {"padding": False}}, ValueError, "two times"),
         ({"text": "now", "num_frame": 3}, TypeError, "num_frames"),
+        ({"text": "now", "text_kwargs": {"num_frames": 3}}, TypeError, "`text_kwargs` of TVTSv2Processor has no"),
+        ({"videos": VIDEO, "videos_kwargs": {"padding": True}}, TypeError, "`videos_kwargs` .* no argument 'padding'"),
+        ({"text": "now", "common_kwargs": {"padding": True}}, TypeError, "`common_kwargs` .* no argument 'padding'"),
         ({"text": ""}, ValueError, "empty"),
         ({"text": [["now", " "]]}, ValueError, "place 1"),
         ({"text": []}, ValueError, "no texts"),
@@ -204,8 +208,16 @@ def test_images_are_videos_of_one_frame_positional_or_by_name():
     processor = make_processor()
     expected = processor(videos=[[VIDEO[0]], [VIDEO[1]]], return_tensors="pt")["pixel_values_videos"]
     assert expected.shape == (2, 1, 3, 32, 32)
-    image = PIL.Image.fromarray(VIDEO[0])
-    for images in ([image, VIDEO[1]], [[image], [VIDEO[1]]], VIDEO[:2], torch.from_numpy(VIDEO[:2])):
+    image, file = PIL.Image.fromarray(VIDEO[0]), io.BytesIO()
+    image.save(file, "png")
+    undecoded = {"path": None, "bytes": file.getvalue()}  # of `datasets.Image(decode=False)`
+    for images in (
+        [image, VIDEO[1]],
+        [[image], [VIDEO[1]]],
+        VIDEO[:2],
+        torch.from_numpy(VIDEO[:2]),
+        [undecoded, VIDEO[1]],
+    ):
         assert torch.equal(processor(images, return_tensors="pt")["pixel_values_videos"], expected)
         assert torch.equal(processor(images=images, return_tensors="pt")["pixel_values_videos"], expected)
     both = processor(image, "now", images_kwargs={"preset": "feature_extraction"}, return_tensors="pt")

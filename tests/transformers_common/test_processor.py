@@ -46,6 +46,9 @@ def test_settings_of_from_pretrained_reach_the_parts(tmp_path):
     small_processor().save_pretrained(tmp_path)
     loaded = TVTSv2Processor.from_pretrained(tmp_path, cls_token="(CLS)", do_normalize=False)
     assert loaded.tokenizer.cls_token == "(CLS)" and loaded.video_processor.do_normalize is False
+    for processor_class in (TVTSv2Processor, TVTSv2VideoProcessor):
+        with pytest.raises(TypeError, match="'num_frame'; did you mean 'num_frames'"):
+            processor_class.from_pretrained(tmp_path, num_frame=3)
 
 
 def test_a_video_processor_survives_json_and_keeps_an_explicit_none(tmp_path):
