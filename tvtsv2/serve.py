@@ -1,6 +1,7 @@
 """`tvtsv2 serve`: embeddings of texts and videos over HTTP."""
 
 import argparse
+import os
 
 from tvtsv2.errors import ArgumentError, check_revision
 
@@ -49,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("batch_size", "workers_per_device", "num_readers", "max_inputs", "max_waiting", "max_megabytes"):
         if getattr(arguments, name) < 1:
             raise ArgumentError(f"--{name} must be at least 1, got {getattr(arguments, name)}.")
+    if arguments.videos is not None and not os.path.isdir(arguments.videos):
+        raise ArgumentError(f"--videos must name a folder, got {arguments.videos}.")
     if not 0 <= arguments.port < 2**16:
         raise ArgumentError(f"--port must be between 0 and 65535, got {arguments.port}.")
     try:
@@ -60,11 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
     from tvtsv2.models.model_loading import load_config, load_processor
     from tvtsv2.reading.reading_processes import ReadingProcesses
 
-    load_config(arguments.model, revision=arguments.revision)
+    config = load_config(arguments.model, revision=arguments.revision)
     processor = load_processor(arguments.model, revision=arguments.revision)
     limits = Limits(arguments.max_inputs, arguments.max_waiting, arguments.max_megabytes * 2**20)
     with ReadingProcesses(processor.video_processor, arguments.num_readers) as readers:
-        spec = EmbeddingSpec(readers, arguments.model, arguments.videos, limits)
+        spec = EmbeddingSpec(readers, arguments.model, config.projection_dim, arguments.videos, limits)
         worker = ModelWorker(
             arguments.model, arguments.revision, dtype=arguments.dtype, batch_size=arguments.batch_size, spec=spec
         )

@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +18,9 @@ import torch
 
 from benchmarks.speed.serving import measure
 from modeling_tvtsv2 import TVTSv2Model
+from tests.support.docs_commands import run_and_exit
 from tests.support.paths import ROOT
+from tests.support.processes import kill, start_processes
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
 from tvtsv2.main import main
@@ -48,26 +48,19 @@ def model(place):
 def server(place):
     """The command, running, with its limits lowered; ended by Ctrl-C, as its group of processes gets it."""
     limits = ["--max_inputs", "4", "--max_waiting", "40", "--max_megabytes", "1", "--num_readers", "1"]
-    command = [sys.executable, "-m", "tvtsv2", "serve", str(place / "model"), "--port", "0", *limits]
-    process = subprocess.Popen(
-        [*command, "--videos", str(place / "videos")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        start_new_session=True,
-    )
+    command = ["serve", str(place / "model"), "--port", "0", *limits, "--batch_size", "2"]
+    command += ["--videos", str(place / "videos")]
+    (process,) = start_processes(1, run_and_exit, str(ROOT), "tvtsv2.main", command, log=place / "log")
     yield process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    kill(process)
 
 
 @pytest.fixture(scope="module")
-def address(server):
-    first_line = server.stdout.readline()
-    assert "/v1/embeddings" in first_line, server.stderr.read()
-    return first_line.split()[1].removesuffix("/v1/embeddings;")
+def address(server, place):
+    while "/v1/embeddings" not in (log := (place / "log").read_text() if (place / "log").exists() else ""):
+        assert server.is_alive(), log
+        time.sleep(0.05)
+    return log.split("POST ")[1].split("/v1/embeddings;")[0]
 
 
 def post(address: str, body: bytes, content_type: str = "application/json") -> tuple[int, dict]:
@@ -99,7 +92,7 @@ def expected(model, **inputs) -> np.ndarray:
 def test_texts_in_openai_s_form(address, model):
     wanted = expected(model, text=["red circle", "star"])
     assert np.allclose(embed(address, ["red circle", "star"]), wanted, atol=1e-5)
-    (row,) = embed(address, "star", encoding_format="base64")
+    (row,) = embed(address, "star", encoding_format="base64", dimensions=20)
     assert np.allclose(np.frombuffer(base64.b64decode(row), "<f4"), wanted[1], atol=1e-5)
 
 
@@ -107,10 +100,10 @@ def test_videos_by_path_base64_and_upload(address, model, place):
     video = place / "videos" / "one.mp4"
     content, wanted = video.read_bytes(), expected(model, videos=str(video))[0]
     encoded = base64.b64encode(content).decode()
-    inputs = [{"video_path": "one.mp4"}, {"video": encoded}, {"video": f"data:video/mp4;base64,{encoded}"}, "star"]
-    rows = embed(address, inputs)
-    assert np.allclose(rows[:3], [wanted] * 3, atol=1e-5)
-    assert np.allclose(rows[3], expected(model, text=["star"])[0], atol=1e-5)
+    rows = embed(address, [{"video_path": "one.mp4"}, "star", {"video": encoded}, {"text": "red"}])
+    assert np.allclose(rows[::2], [wanted] * 2, atol=1e-5)
+    assert np.allclose(rows[1::2], expected(model, text=["star", "red"]), atol=1e-5)
+    assert np.allclose(embed(address, {"video": f"data:video/mp4;base64,{encoded}"}), wanted, atol=1e-5)
     boundary = uuid.uuid4().hex
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
     status, answer = post(
@@ -131,9 +124,11 @@ def test_videos_by_path_base64_and_upload(address, model, place):
         (b'{"input": ["a", "a", "a", "a", "a"]}', 400, "1 to 4 inputs"),
         (b'{"input": [1, 2]}', 400, "token ids"),
         (b'{"input": ""}', 400, "not empty"),
+        (b'{"input": ["red", " "]}', 400, "not empty"),
         (b'{"input": "half \\ud800"}', 400, "Unicode"),
         (b'{"input": "' + b"a" * 100_001 + b'"}', 400, "at most 100000 characters"),
         (b'{"input": "a", "encoding_format": "hex"}', 400, "encoding_format"),
+        (b'{"input": "a", "dimensions": 8}', 400, "dimensions must be 20"),
         (b'{"input": {"video": "???"}}', 400, "base64"),
         (b'{"input": {"video": "AAAA"}}', 400, "cannot be read"),
         (b'{"input": {"video_path": "none.mp4"}}', 404, "no video"),
@@ -172,16 +167,19 @@ def test_many_requests_at_a_time_are_all_answered_or_told_to_wait(address, model
 def test_wrong_arguments(place, capsys):
     assert main(["serve", str(place / "model"), "--batch_size", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err
+    assert main(["serve", str(place / "model"), "--videos", str(place / "none")]) == 2
+    assert "must name a folder" in capsys.readouterr().err
     assert main(["serve", str(place / "none")]) == 1
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["serve", str(place / "model"), "--port", str(taken.getsockname()[1])]) == 1
     assert "already in use" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_the_command_and_its_processes(server, address):
+def test_ctrl_c_ends_the_command_and_its_processes(server, address, place):
     os.killpg(server.pid, signal.SIGINT)
-    output, error = server.communicate(timeout=60)
-    assert server.returncode == 0 and "Traceback" not in output + error, output + error
+    server.join(60)
+    log = (place / "log").read_text()
+    assert server.exitcode == 0 and "Traceback" not in log, log
     deadline = time.monotonic() + 60
     with contextlib.suppress(ProcessLookupError):
         while time.monotonic() < deadline:

@@ -34,27 +34,20 @@ class Limits:
     max_bytes: int = 200 * 2**20
 
 
-@dataclass(frozen=True)
-class Input:
-    """A text, or a video as bytes or as a path that has been checked."""
-
-    kind: str
-    value: Any
-
-
 class EmbeddingSpec(LitSpec):
-    """Answers requests: reads videos, and gives each input of a request to the workers, which gather them in batches.
+    """Answers requests: reads videos, and gives the texts of a request and each video to the workers.
 
     Args:
         readers: processes that read videos.
         name: the model's, for answers.
+        dimension: P, of its embeddings.
         videos: folder whose files may be named by path; None: no paths.
         limits: what requests may cost.
     """
 
-    def __init__(self, readers: ReadingProcesses, name: str, videos: str | Path | None, limits: Limits):
+    def __init__(self, readers: ReadingProcesses, name: str, dimension: int, videos: str | Path | None, limits: Limits):
         super().__init__()
-        self.readers, self.name, self.limits = readers, name, limits
+        self.readers, self.name, self.dimension, self.limits = readers, name, dimension, limits
         self.videos = None if videos is None else Path(videos).resolve()
         self.num_waiting = 0
         self.api_path = "/v1/embeddings"
@@ -72,7 +65,7 @@ class EmbeddingSpec(LitSpec):
             raise HTTPException(429, f"{self.num_waiting} inputs are waiting; try again later.", {"Retry-After": "1"})
         self.num_waiting += len(inputs)
         try:
-            rows = await asyncio.gather(*map(self._embed, inputs))
+            rows = await self._embed(inputs)
         finally:
             self.num_waiting -= len(inputs)
         data = [
@@ -86,18 +79,25 @@ class EmbeddingSpec(LitSpec):
         """Answer GET /v1/models."""
         return JSONResponse({"object": "list", "data": [{"id": self.name, "object": "model"}]})
 
-    async def _embed(self, item: Input) -> np.ndarray:
-        if item.kind == "text":
-            return await self._run_model(item.value)
-        future = self.readers.submit(read_frames, item.value)
+    async def _embed(self, inputs: list[str | bytes | Path]) -> np.ndarray:
+        """Return the embeddings (number, P): texts go to a worker together, each video as soon as it is read."""
+        is_video = [not isinstance(item, str) for item in inputs]
+        texts = [item for item in inputs if isinstance(item, str)]
+        runs = [self._run_model(texts)] if texts else []
+        runs += [self._embed_video(item) for item in inputs if not isinstance(item, str)]
+        rows = np.concatenate(await asyncio.gather(*runs))
+        return rows[np.argsort(np.argsort(is_video, kind="stable"))]
+
+    async def _embed_video(self, video: bytes | Path) -> np.ndarray:
+        future = self.readers.submit(read_frames, video)
         await asyncio.wait([asyncio.wrap_future(future)])
         try:
             return await self._run_model(result_of(future))
         except ReadingFailed as error:
             raise HTTPException(400, f"The video cannot be read: {error}") from None
 
-    async def _run_model(self, content: str | np.ndarray) -> np.ndarray:
-        """Return the embedding (P,) float32 of a text or of frames (T, H, W, 3), from a worker."""
+    async def _run_model(self, content: list[str] | np.ndarray) -> np.ndarray:
+        """Return the embeddings (number, P) float32 of texts, or (1, P) of frames (T, H, W, 3), from a worker."""
         key, answer = uuid.uuid4().hex, ResponseBufferItem(asyncio.Event())
         self.response_buffer[key] = answer
         try:
@@ -105,22 +105,22 @@ class EmbeddingSpec(LitSpec):
             await answer.event.wait()
         finally:
             del self.response_buffer[key]
-        row, status = answer.response
+        rows, status = answer.response
         if status != LitAPIStatus.OK:
             raise HTTPException(500, "The model has failed; the server's log has the reason.")
-        return row
+        return rows
 
-    async def _read(self, request: Request) -> tuple[list[Input], str]:
-        """Return inputs and encoding of a request."""
+    async def _read(self, request: Request) -> tuple[list[str | bytes | Path], str]:
+        """Return inputs and encoding of a request: a text, or a video as bytes or as a path that has been checked."""
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with request.form(max_files=self.limits.max_inputs) as form:
                 files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-                inputs = [Input("video", await file.read()) for file in files]
-                encoding = form.get("encoding_format", "float")
+                inputs = [await file.read() for file in files]
+                fields: Any = dict(form)
         else:
             try:
-                content = json.loads(await request.body())
-                wanted, encoding = content["input"], content.get("encoding_format", "float")
+                fields = json.loads(await request.body())
+                wanted, _ = fields["input"], fields.keys()
             except ClientDisconnect:
                 raise HTTPException(400, "The client has gone.") from None
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -130,26 +130,27 @@ class EmbeddingSpec(LitSpec):
             inputs = [self._parse(item) for item in (wanted if isinstance(wanted, list) else [wanted])]
         if not 1 <= len(inputs) <= self.limits.max_inputs:
             raise HTTPException(400, f"A request takes 1 to {self.limits.max_inputs} inputs, got {len(inputs)}.")
+        encoding, dimensions = fields.get("encoding_format", "float"), fields.get("dimensions")
         if encoding not in ENCODINGS:
             raise HTTPException(400, f"encoding_format must be one of {', '.join(ENCODINGS)}, got {encoding!r}.")
-        return inputs, str(encoding)
+        if dimensions is not None and str(dimensions) != str(self.dimension):
+            raise HTTPException(400, f"dimensions must be {self.dimension}, the model's own, got {dimensions!r}.")
+        return inputs, encoding
 
-    def _parse(self, item: Any) -> Input:
+    def _parse(self, item: Any) -> str | bytes | Path:
         if isinstance(item, str):
             item = {"text": item}
         if isinstance(item, dict) and len(item) == 1:
             ((kind, value),) = item.items()
-            if kind in ("text", "video", "video_path") and isinstance(value, str) and value:
-                return (
-                    Input(kind, _check_text(value)) if kind == "text" else Input("video", self._video_of(kind, value))
-                )
+            if kind in ("text", "video", "video_path") and isinstance(value, str) and value.strip():
+                return _check_text(value) if kind == "text" else self._video_of(kind, value)
         raise HTTPException(
             400,
             'An input is a text that is not empty, {"text": …}, {"video": base64} or {"video_path": path}; token ids '
             "are not accepted.",
         )
 
-    def _video_of(self, kind: str, value: str) -> bytes | str:
+    def _video_of(self, kind: str, value: str) -> bytes | Path:
         if kind == "video":
             try:
                 return base64.b64decode(value.partition("base64,")[2] or value, validate=True)
@@ -160,7 +161,7 @@ class EmbeddingSpec(LitSpec):
         try:
             path = (self.videos / value).resolve()
             if path.is_relative_to(self.videos) and path.is_file():
-                return str(path)
+                return path
         except (OSError, ValueError):  # a name that no file can have
             pass
         raise HTTPException(404, f"There is no video {value[:200]!r}.")

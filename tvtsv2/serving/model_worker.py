@@ -1,15 +1,16 @@
 """What a worker of LitServe, a process of its own, does: the model on batches of inputs of concurrent requests."""
 
+import contextlib
 import sys
-import time
-from multiprocessing import current_process, managers, parent_process
-from multiprocessing.connection import Client
+from multiprocessing import parent_process
 
 import litserve
 import numpy as np
+import psutil
 import torch
 from litserve.loops.simple_loops import BatchedLoop
 from litserve.specs.base import LitSpec
+from litserve.utils import LitAPIStatus, LoopResponseType
 
 from modeling_tvtsv2.fast_linear import use_fast_linear
 from tvtsv2.errors import in_one_sentence
@@ -18,26 +19,33 @@ from tvtsv2.models.model_loading import load_model, load_processor
 from tvtsv2.models.video_embedding import VideoEmbedder
 from tvtsv2.reading.segment_reading import Segment
 
-MAX_DELAY_SECONDS = 0.005  # that an input waits for others
-POLL_SECONDS = 0.003  # between looks at an empty queue
+CHECK_SECONDS = 1.0  # between looks, while there are no inputs, at whether the server lives
 
 
 class PatientLoop(BatchedLoop):
-    """LitServe's loop, but the CPU rests while there are no inputs, and the worker ends with a killed server."""
+    """LitServe's loop, but a batch is what waits when the model is free: no input waits for others, none is polled for.
+
+    The worker ends with a killed server, and so do LitServe's other processes, which would outlive it, too.
+    """
 
     def get_batch_requests(self, lit_api, request_queue, transport) -> tuple[list, list]:
         """Return the inputs of the next batch; see the base class."""
-        while request_queue.empty():
-            time.sleep(POLL_SECONDS)
-            if not parent_process().is_alive():  # LitServe's manager would outlive it, too
-                with Client(request_queue._token.address, authkey=current_process().authkey) as manager:
-                    managers.dispatch(manager, None, "shutdown")  # type: ignore[attr-defined]
+        while (item := self.get_request(request_queue, timeout=CHECK_SECONDS)) is None:
+            if not parent_process().is_alive():
+                for process in lit_api.siblings:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.terminate()
                 sys.exit(1)
-        return super().get_batch_requests(lit_api, request_queue, transport)
+        batch = [item]
+        while len(batch) < lit_api.max_batch_size and (item := self.get_request(request_queue, block=False)):
+            batch.append(item)
+        for queue_id, key, _, _ in batch:  # says which worker has it
+            self.put_response(transport, queue_id, key, (), LitAPIStatus.START, LoopResponseType.REGULAR)
+        return [(queue_id, key, content) for queue_id, key, _, content in batch], []
 
 
 class ModelWorker(litserve.LitAPI):
-    """Embeds texts (str) and the frames of videos (T, H, W, 3) uint8; embeddings (P,) float32 have length 1.
+    """Embeds lists of texts and the frames of videos (T, H, W, 3) uint8; embeddings (P,) float32 have length 1.
 
     Args:
         model, revision, dtype: as `load_model` takes them.
@@ -46,11 +54,12 @@ class ModelWorker(litserve.LitAPI):
     """
 
     def __init__(self, model: str, revision: str | None, *, dtype: str, batch_size: int, spec: LitSpec):
-        super().__init__(batch_size, MAX_DELAY_SECONDS, spec=spec, loop=PatientLoop())
+        super().__init__(batch_size, spec=spec, loop=PatientLoop())
         self.name, self.revision, self.dtype = model, revision, dtype
 
     def setup(self, device: str) -> None:
         """Load the model onto a device."""
+        self.siblings = psutil.Process(parent_process().pid).children()
         litserve.configure_logging("CRITICAL", stream=sys.stderr)  # below, one sentence says it
         try:
             model = load_model(self.name, revision=self.revision, dtype=self.dtype)
@@ -64,21 +73,24 @@ class ModelWorker(litserve.LitAPI):
             torch_backend(self.model), self.processor.video_processor, device=self.model.device, normalize=True
         )
 
-    def decode_request(self, request: str | np.ndarray) -> str | Segment:
+    def decode_request(self, request: list[str] | np.ndarray) -> list[str] | Segment:
         """Return an input of the model."""
-        return request if isinstance(request, str) else Segment(None, request)
+        return request if isinstance(request, list) else Segment(None, request)
 
     @torch.no_grad()
-    def predict(self, items: list[str | Segment]) -> list:
-        """Return the embeddings of a batch."""
-        segments = [item for item in items if isinstance(item, Segment)]
-        self.embedder.embed_segments(segments)
-        texts = [item for item in items if isinstance(item, str)]
-        rows = iter(self._embed_texts(texts) if texts else [])
-        return [item.embedding if isinstance(item, Segment) else next(rows) for item in items]
+    def predict(self, items: list[list[str] | Segment]) -> list[np.ndarray]:
+        """Return the embeddings (number of texts, P), or (1, P) of a video, of each item."""
+        self.embedder.embed_segments([item for item in items if isinstance(item, Segment)])
+        texts = [text for item in items if isinstance(item, list) for text in item]
+        starts = range(0, len(texts), self.max_batch_size)
+        rows = iter([row for start in starts for row in self._embed_texts(texts[start : start + self.max_batch_size])])
+        return [
+            item.embedding[None] if isinstance(item, Segment) else np.stack([next(rows) for _ in item])
+            for item in items
+        ]
 
     def encode_response(self, output: np.ndarray) -> np.ndarray:
-        """Return an embedding as it is."""
+        """Return embeddings as they are."""
         return output
 
     def _embed_texts(self, texts: list[str]) -> np.ndarray:

@@ -25,10 +25,11 @@ def run_server(worker: ModelWorker, limits: Limits, *, workers_per_device: int, 
     Raises:
         OSError: the port is taken, or a worker was killed while it loaded the model.
     """
+    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     litserve.configure_logging("INFO", stream=sys.stderr)  # a worker's end and its replacement
     server = _make_server(worker, limits, workers_per_device)
-    config = uvicorn.Config(server.app, log_level="warning", access_log=False)
-    listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # Its own configuration of logging would close the handlers of all other libraries.
+    config = uvicorn.Config(server.app, log_config=None, log_level="warning", access_log=False)
     prepare()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as workers inherit it: Ctrl-C is for this process
     with wrap_litserve_start(server, worker_monitor=True):
