@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import select
 import sys
 import warnings
 
@@ -53,12 +54,21 @@ def main(command_line: list[str] | None = None) -> int:
         after = "the same command continues" if arguments.command == "embed" else "nothing incomplete is left behind"
         print(f"interrupted; {after}.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        sys.stderr.close()
-        return 0
     except (ValueError, OSError, ModuleNotFoundError) as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            return 0
         print(f"error: {in_one_sentence(error)}", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
+
+
+def _output_is_closed() -> bool:
+    """Return whether the reader of our output, such as `head`, has seen enough; the rest is then dropped."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not poll.poll(0):  # neither an error nor a hang-up: another pipe broke
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered is written at exit
+    return True
 
 
 def quiet_libraries() -> None:

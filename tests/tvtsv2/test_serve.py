@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -164,7 +165,8 @@ def test_many_requests_at_a_time_are_all_answered_or_told_to_wait(address, model
     assert embed(address, "star")
 
 
-def test_wrong_arguments(place, capsys):
+def test_wrong_arguments(place, capsys, tmp_path):
+    others = logging.FileHandler(tmp_path / "log")  # uvicorn's own set-up of logging would close it
     assert main(["serve", str(place / "model"), "--batch_size", "0"]) == 2
     assert "at least 1" in capsys.readouterr().err
     assert main(["serve", str(place / "model"), "--videos", str(place / "none")]) == 2
@@ -173,6 +175,8 @@ def test_wrong_arguments(place, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["serve", str(place / "model"), "--port", str(taken.getsockname()[1])]) == 1
     assert "already in use" in capsys.readouterr().err
+    assert others.stream is not None
+    others.close()
 
 
 def test_ctrl_c_ends_the_command_and_its_processes(server, address, place):

@@ -1,0 +1,29 @@
+"""How the command line ends when a pipe breaks: its own output's, which `head` closes, or another."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from tvtsv2 import main
+
+
+def run(arguments):
+    print("line", flush=True)
+    raise BrokenPipeError(32, "Broken pipe", "a reading process")
+
+
+@pytest.mark.parametrize(("has_reader", "code", "message"), [(False, 0, ""), (True, 1, "a reading process")])
+def test_a_broken_pipe(has_reader, code, message, monkeypatch, capsys):
+    command = SimpleNamespace(add_parser=lambda subparsers: subparsers.add_parser("command").set_defaults(run=run))
+    reading, writing = os.pipe()
+    if not has_reader:
+        os.close(reading)
+    monkeypatch.setattr(main, "COMMANDS", (command,))
+    with open(writing, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        assert main.main(["command"]) == code
+        print("what comes after is dropped")
+    assert message in capsys.readouterr().err
+    if has_reader:
+        os.close(reading)
