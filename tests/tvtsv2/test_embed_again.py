@@ -1,9 +1,9 @@
 """`tvtsv2 embed` into a store that is there: after a kill, with other processes, after changes of the videos."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,26 +16,28 @@ from tests.support.processes import exit_codes, start_processes
 from tests.support.stores import embed, read_failures, read_rows, read_store
 from tests.support.video_files import write_video
 from tests.tvtsv2.conftest import NUM_VIDEOS
+from tvtsv2.main import main
 from tvtsv2.models.video_embedding import VideoEmbedder
 from tvtsv2.reading.video_list import VideoEntry
-from tvtsv2.store.embedding_store import EmbeddingStore
+from tvtsv2.store import embedding_store
+from tvtsv2.store.embedding_store import EmbeddingStore, StoreWriter
 from tvtsv2.store.work_queue import WorkQueue
 
-KILLED = """
-import multiprocessing, os, signal, sys
-import tvtsv2.store.embedding_store as module
-from tvtsv2.main import main
-module.MAX_UNWRITTEN_ROWS = 2
-add, calls = module.StoreWriter.add_video, []
-def add_or_die(self, *arguments):
-    calls.append(arguments)
-    if len(calls) == 4:
-        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return add(self, *arguments)
-module.StoreWriter.add_video = add_or_die
-main(["embed", *sys.argv[1:], "--batch_size", "1"])
-"""
+
+def embed_until_killed(arguments: list[str], readers: Path) -> None:
+    """In a process of its own: embed until the fourth video is to be written; list its readers, and be killed."""
+    add, calls = StoreWriter.add_video, []
+
+    def add_or_die(self, *values):
+        calls.append(values)
+        if len(calls) == 4:
+            readers.write_text(" ".join(str(child.pid) for child in multiprocessing.active_children()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return add(self, *values)
+
+    embedding_store.MAX_UNWRITTEN_ROWS = 2
+    StoreWriter.add_video = add_or_die
+    main(["embed", *arguments, "--batch_size", "1"])
 
 
 def is_running(pid: int) -> bool:
@@ -50,12 +52,9 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
     """No video is lost, and none embedded twice."""
     store = tmp_path / "store"
     arguments = [str(model_folder), str(videos), str(store)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    readers = [int(pid) for pid in killed.stdout.split()]
+    killed = start_processes(1, embed_until_killed, arguments, tmp_path / "readers", log=tmp_path / "killed.log")
+    assert exit_codes(killed, timeout_seconds=300) == [-signal.SIGKILL], (tmp_path / "killed.log").read_text()
+    readers = [int(pid) for pid in (tmp_path / "readers").read_text().split()]
     assert readers
     if sys.platform == "linux":
         deadline = time.monotonic() + 10
