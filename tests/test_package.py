@@ -37,7 +37,7 @@ def test_the_wheel_holds_every_module_and_data_file(wheel):
         modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*.py")}
         assert modules <= names
     recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "training" / "configs").rglob("*.yaml")}
-    assert recipes | {"tvtsv2/model_card.md", "tvtsv2/py.typed"} <= names
+    assert recipes | {"benchmarks/evaluation/report.html", "tvtsv2/model_card.md", "tvtsv2/py.typed"} <= names
     assert not [name for name in names if name.startswith(("tests/", "demo/"))]
 
 
