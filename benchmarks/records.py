@@ -3,22 +3,19 @@
 import json
 import math
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from processing.atomic_files import write_whole
-from training.runtime.machine import device_name
+from training.runtime.machine import device_name, library_versions
 
 FORMAT_VERSION = 2  # 1 held percent under "figures"
 COMPLETE, PARTIAL = "complete", "partial"
-_LIBRARIES = ("torch", "triton", "torchvision", "transformers", "accelerate", "av", "numpy", "safetensors")
 
 
 def make_record(
@@ -40,19 +37,8 @@ def make_record(
         **content,
         "device": describe_device(device),
         "load": round(os.getloadavg()[0], 2),
-        "versions": {"python": platform.python_version(), **library_versions()},
+        "versions": library_versions(),
     }
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide about numbers, where they are installed."""
-    found = {}
-    for library in _LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def describe_device(device: torch.device | str) -> str:

@@ -43,6 +43,7 @@ from benchmarks.evaluation.protocols.retrieval import run_retrieval
 from benchmarks.evaluation.report import write_report
 from benchmarks.records import count_videos, make_record, run_state, write_record
 from training.runtime.command_errors import one_line_errors
+from training.runtime.number_types import at_least
 from tvtsv2.errors import ArgumentError, OneLineParser
 
 DATA = {
@@ -67,11 +68,13 @@ def make_parser() -> argparse.ArgumentParser:
         if protocol == "recognition":
             command.add_argument("--templates", nargs="+", default=list(DEFAULT_TEMPLATES), help="prompts, {} = class")
         if protocol in ("recognition", "linear_probe"):
-            command.add_argument("--split", type=int, default=1, help="HMDB-51 and UCF-101 have splits 1, 2 and 3")
+            command.add_argument(
+                "--split", type=at_least(1), default=1, help="HMDB-51 and UCF-101 have splits 1, 2 and 3"
+            )
         if protocol == "linear_probe":
             command.add_argument("--train_annotations", type=Path, help="k400, ssv2: the list of the training part")
             command.add_argument(
-                "--num_seeds", type=int, default=3, help="validation parts that the penalty is chosen on"
+                "--num_seeds", type=at_least(1), default=3, help="validation parts that the penalty is chosen on"
             )
     return parser
 
@@ -82,29 +85,24 @@ def _add_common(command: argparse.ArgumentParser, data: list[str]) -> None:
     command.add_argument("--videos", type=Path, help="folder of the videos, sub-folders included")
     command.add_argument("--model", required=True, help="folder, hub name, or .safetensors file of embeddings")
     command.add_argument("--revision", help="of a model on the hub")
-    command.add_argument("--num_frames", type=int, help="frames a video; the model's own number if not given")
+    command.add_argument("--num_frames", type=at_least(1), help="frames a video; the model's own number if not given")
     command.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"], help="of the model")
     command.add_argument("--device", help="cuda if there is one, else cpu, if not given")
-    command.add_argument("--batch_size", type=int, default=16, help="videos that the model sees at a time")
-    command.add_argument("--num_workers", type=int, default=2, help="processes that read videos")
+    command.add_argument("--batch_size", type=at_least(1), default=16, help="videos that the model sees at a time")
+    command.add_argument("--num_workers", type=at_least(1), default=2, help="processes that read videos")
     command.add_argument("--cache_dir", type=Path, default=Path("outputs/embeddings"), help="embeddings, made once")
     command.add_argument("--output_dir", type=Path, help="outputs/benchmarks/<protocol>-<data>-<model> if not given")
     command.add_argument("--allow_missing", action="store_true", help="go on without missing and broken videos")
-    command.add_argument("--max_videos", type=int, help="only the first ones, to try things out; the run is partial")
+    command.add_argument(
+        "--max_videos", type=at_least(1), help="only the first ones, to try things out; the run is partial"
+    )
     command.add_argument("--paper_row", choices=row_titles(), metavar="TITLE", help="the ledger's row that this is")
-    command.add_argument("--seed", type=int, default=0, help="of the bootstrap and of validation parts")
+    command.add_argument("--seed", type=at_least(0), default=0, help="of the bootstrap and of validation parts")
     command.add_argument("--write_inputs", type=Path, help="only write the videos and texts that are needed, as JSON")
-
-
-LEAST = {"batch_size": 1, "num_workers": 1, "num_frames": 1, "max_videos": 1, "num_seeds": 1, "split": 1, "seed": 0}
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     """Raise an `ArgumentError` for arguments that no run can be made of."""
-    for name, least in LEAST.items():
-        value = getattr(arguments, name, None)
-        if value is not None and value < least:
-            raise ArgumentError(f"--{name} must be at least {least}, got {value}.")
     temperature = getattr(arguments, "dual_softmax_temperature", None)
     if temperature is not None and not 0 < temperature < float("inf"):
         raise ArgumentError(f"--dual_softmax_temperature must be more than 0 and finite, got {temperature}.")
@@ -136,8 +134,6 @@ def cut_split(split, max_videos: int | None):
     """A split with its first videos only."""
     if max_videos is None or max_videos >= len(split.videos):
         return split
-    if max_videos < 1:
-        raise ArgumentError(f"--max_videos must be at least 1, got {max_videos}.")
     changes = {"videos": split.videos[:max_videos]}
     if hasattr(split, "texts"):
         kept = [number for number, owner in enumerate(split.video_of_text) if owner < max_videos]

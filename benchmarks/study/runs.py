@@ -9,9 +9,7 @@ In the study's folder:
 import dataclasses
 import hashlib
 import json
-import os
 import re
-import shutil
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +25,7 @@ from benchmarks.study.sentences import WRITTEN
 from benchmarks.study.settings import SOURCES, Arm, Study
 from benchmarks.study.synthetic_videos import SyntheticVideos
 from benchmarks.study.training_loop import Source, StudyTrainer, train_clip
+from processing.atomic_files import whole_folder
 from training.train_tokenizer import train_tokenizer
 
 VOCAB_SIZE = 1000  # enough for every word of the study to stay whole
@@ -60,26 +59,23 @@ class StudyFolder:
         return folder
 
     def _train_clip(self, folder: Path, seed: int) -> None:
-        partial = folder.with_name(f"{folder.name}.part{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
         synthetic = self.videos(seed)
         texts = [text for style in WRITTEN for (text,) in synthetic.stills.say(style, seed)]
         texts += [text for each in synthetic.narrated.narrate(seed, self.study.videos.chatter_ratio) for text in each]
         texts += [text for pair in synthetic.ordered.say_order(seed) for text in pair]
-        tokenizer = train_tokenizer(texts, partial, vocab_size=VOCAB_SIZE, max_length=NUM_TEXT_POSITIONS)
-        torch.manual_seed(seed)
-        model = make_clip(self.study, len(tokenizer)).to(self.device)
-        start = time.process_time()
-        losses = train_clip(model, synthetic.stills, tokenizer, self.study.clip, seed)
-        model.save_pretrained(partial)
-        log = {"losses": losses, "cpu_seconds": time.process_time() - start}
-        (partial / "training.json").write_text(json.dumps(log), encoding="utf-8")
         try:
-            partial.rename(folder)
+            with whole_folder(folder) as partial:
+                tokenizer = train_tokenizer(texts, partial, vocab_size=VOCAB_SIZE, max_length=NUM_TEXT_POSITIONS)
+                torch.manual_seed(seed)
+                model = make_clip(self.study, len(tokenizer)).to(self.device)
+                start = time.process_time()
+                losses = train_clip(model, synthetic.stills, tokenizer, self.study.clip, seed)
+                model.save_pretrained(partial)
+                log = {"losses": losses, "cpu_seconds": time.process_time() - start}
+                (partial / "training.json").write_text(json.dumps(log), encoding="utf-8")
         except OSError:
-            if not folder.exists():
+            if not folder.exists():  # else another process was faster
                 raise
-            shutil.rmtree(partial)  # another process was faster
 
     def run_file(self, run: Run) -> Path:
         """Where a run's record lies, done or not."""

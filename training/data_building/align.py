@@ -24,7 +24,7 @@ from processing.atomic_files import whole_folder
 from training.data_building.dataset_files import count_left_out, write_rows
 from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
-from training.sources.built_dataset import BuiltDataset
+from training.sources.built_dataset import BuiltDataset, find_splits
 from training.sources.clip_sampling import TranscriptError, choose_span
 from training.transcripts.words import TimedWord, join_words, split_sentences
 
@@ -153,10 +153,9 @@ def align_dataset(
     compare = ModelSimilarity(model, PartialState().device)
     report = {"model": model, "num_sentences": 0, "num_left_out": 0, "num_shifted": 0}
     report |= {"accepted": {}, "rejected": {}, "speech_left_out": {}}
-    splits = sorted({file.name.split("-")[0] for file in (dataset / "data").glob("*.parquet")}) or ["train"]
     with whole_folder(output) as folder:
         (folder / "data").mkdir()
-        for split in splits:
+        for split in find_splits(dataset):
             source = BuiltDataset(dataset, videos, split)
             rows = _aligned_rows(source, compare, report, num_clips, min_words)
             file = folder / "data" / f"{split}-00000-of-00001.parquet"

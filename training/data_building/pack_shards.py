@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from processing.atomic_files import whole_file
 from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
+from training.sources.built_dataset import find_splits
 from training.sources.table_files import resolve_inside
-
-SPLITS = ("train", "heldout")
 
 
 def pack_shards(
@@ -56,7 +56,7 @@ def pack_shards(
     if shard_megabytes < 1:
         raise ValueError(f"shard_megabytes must be at least 1, got {shard_megabytes}")
     videos = videos.resolve()
-    rows = _load_rows(dataset)
+    rows = {split: datasets.Dataset.from_parquet(files) for split, files in find_splits(dataset).items()}
     _claim_folder(output, rows, {"shard_format": "tar", "shard_megabytes": shard_megabytes, "seed": seed})
     for split, split_rows in rows.items():
         order = np.random.default_rng(seed).permutation(len(split_rows))
@@ -65,23 +65,12 @@ def pack_shards(
         for number, indices in enumerate(tqdm(shards, desc=f"packing {split}", unit="shard")):
             shard = output / f"{split}-{number:05d}.tar"
             if not shard.exists():
-                part = shard.with_suffix(".part")
-                _write_tar(part, _samples(split_rows, indices, videos))
-                part.replace(shard)
+                with whole_file(shard) as path:
+                    _write_tar(path, _samples(split_rows, indices, videos))
             index += [{"shard": number, **places} for places in _read_tar(shard)]
-        _write_index(output / f"{split}.parquet", index)
+        with whole_file(output / f"{split}.parquet") as path:
+            pq.write_table(pa.Table.from_pylist(index), path)
     return {split: len(split_rows) for split, split_rows in rows.items()}
-
-
-def _load_rows(dataset: Path) -> dict[str, datasets.Dataset]:
-    rows = {}
-    for split in SPLITS:
-        files = sorted(map(str, (dataset / "data").glob(f"{split}-*.parquet")))
-        if files:
-            rows[split] = datasets.load_dataset("parquet", data_files={split: files}, split=split)
-    if not rows:
-        raise FileNotFoundError(f"{dataset} holds no data/*.parquet; make it by training.data_building.build_dataset")
-    return rows
 
 
 def _claim_folder(output: Path, rows: dict[str, datasets.Dataset], settings: dict) -> None:
@@ -153,12 +142,6 @@ def _read_tar(shard: Path) -> list[dict[str, int]]:
             key, _, kind = member.name.partition(".")
             places.setdefault(key, {}).update({f"{kind}_offset": member.offset_data, f"{kind}_size": member.size})
     return list(places.values())
-
-
-def _write_index(file: Path, places: list[dict[str, int]]) -> None:
-    part = file.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist(places), part)
-    part.replace(file)
 
 
 @one_line_errors(ValueError, OSError)

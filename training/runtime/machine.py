@@ -1,16 +1,17 @@
 """The machine: where a result comes from, and how many cores and threads there are."""
 
+import contextlib
 import os
 import platform
 import shlex
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
 
-PACKAGES = ("torch", "transformers", "accelerate", "av")
+PACKAGES = ("torch", "triton", "torchvision", "transformers", "accelerate", "av", "numpy", "safetensors")
 
 
 def describe_run(device: torch.device) -> dict:
@@ -18,9 +19,17 @@ def describe_run(device: torch.device) -> dict:
     return {
         "command": shlex.join(["accelerate", "launch", *sys.argv]),
         "device": device_name(device),
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **library_versions(),
     }
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that decide about numbers, where they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def device_name(device: torch.device) -> str:

@@ -8,6 +8,8 @@ from training.sources.source_video import SourceVideo
 from training.sources.table_files import resolve_inside
 from training.transcripts.words import TimedWord
 
+SPLITS = ("train", "heldout")
+
 
 class BuiltDataset:
     """Narrated videos of a built dataset, from its Parquet files.
@@ -47,6 +49,20 @@ class BuiltDataset:
         return SourceVideo(self.path(row["video"]), row["video"], place, words, row["duration"])
 
 
+def find_splits(dataset: Path) -> dict[str, list[str]]:
+    """Return the Parquet files of each split that has videos.
+
+    Raises:
+        FileNotFoundError: there is no built dataset.
+    """
+    files = {split: sorted(map(str, (dataset / "data").glob(f"{split}-*.parquet"))) for split in SPLITS}
+    if not any(files.values()):
+        raise FileNotFoundError(
+            f"{dataset} holds no data/*.parquet; make it with python -m training.data_building.build_dataset"
+        )
+    return {split: own for split, own in files.items() if own}
+
+
 def split_files(dataset: Path, split: str) -> list[str]:
     """Return the Parquet files of a split.
 
@@ -54,12 +70,8 @@ def split_files(dataset: Path, split: str) -> list[str]:
         FileNotFoundError: there is no built dataset.
         ValueError: it has no videos of this split.
     """
-    if not any((dataset / "data").glob("*.parquet")):
-        raise FileNotFoundError(
-            f"{dataset} holds no data/*.parquet; make it with python -m training.data_building.build_dataset"
-        )
-    files = sorted(map(str, (dataset / "data").glob(f"{split}-*.parquet")))
-    if not files:
+    files = find_splits(dataset).get(split)
+    if files is None:
         raise ValueError(f"{dataset} has no videos of the split {split!r}; {no_split_help(split)}")
     return files
 

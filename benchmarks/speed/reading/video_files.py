@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from processing.atomic_files import whole_file
+
 FPS = 30
 MAX_SECONDS_ENCODED = 60
 
@@ -49,9 +51,8 @@ def make_file(folder: Path, codec: str, height: int, gop_size: int, seconds: int
 
 def _encode(path: Path, encoder: str, options: dict, height: int, gop_size: int, seconds: int) -> None:
     width = height * 16 // 9
-    partial = path.with_name("partial_" + path.name)
     texture = _texture(height + 200, width + 700)
-    with av.open(str(partial), "w") as output:
+    with whole_file(path) as partial, av.open(str(partial), "w") as output:
         stream = output.add_stream(encoder, rate=FPS, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.gop_size = gop_size
@@ -61,7 +62,6 @@ def _encode(path: Path, encoder: str, options: dict, height: int, gop_size: int,
             frame.pts, frame.time_base = index, Fraction(1, FPS)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
-    partial.rename(path)
 
 
 def _texture(height: int, width: int) -> np.ndarray:
@@ -82,8 +82,7 @@ def _draw(texture: np.ndarray, index: int, height: int, width: int) -> np.ndarra
 
 
 def _repeat(source: Path, path: Path, repeats: int) -> None:
-    partial = path.with_name("partial_" + path.name)
-    with av.open(str(partial), "w") as output:
+    with whole_file(path) as partial, av.open(str(partial), "w") as output:
         target = None
         for repeat in range(repeats):
             with av.open(str(source)) as container:
@@ -97,4 +96,3 @@ def _repeat(source: Path, path: Path, repeats: int) -> None:
                     packet.dts += offset
                     packet.stream = target
                     output.mux(packet)
-    partial.rename(path)

@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from training.runtime.machine import PACKAGES, describe_run
+from training.runtime.machine import describe_run
 
 
 def test_names_command_device_and_versions(monkeypatch):
@@ -13,4 +13,4 @@ def test_names_command_device_and_versions(monkeypatch):
     assert described["command"] == "accelerate launch training/run_pretrain.py --output_dir 'my runs/1'"
     assert described["device"].endswith("cores")
     assert torch.__version__.startswith(described["torch"].split("+")[0])
-    assert set(PACKAGES) < set(described)
+    assert {"python", "transformers", "accelerate", "av"} < set(described)
