@@ -5,8 +5,6 @@ import io
 import json
 import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pandas
@@ -19,8 +17,8 @@ from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoProcessor, AutoTokenizer, AutoVideoProcessor, CLIPTokenizer, PreTrainedTokenizerFast
 
-from processing import TVTSv2Processor, TVTSv2VideoProcessor
-from tests.support.paths import ROOT
+from processing import TVTSv2Processor, TVTSv2VideoProcessor, video_processing_tvtsv2
+from tests.support.processes import exit_codes, start_processes
 
 WORDS = [
     "<pad>",
@@ -281,35 +279,31 @@ def test_pushing_to_the_hub_uploads_all_files_saved(tmp_path, monkeypatch):
     assert {"modules.json", "sentence_bert_config.json"} <= {path.name for path in (tmp_path / "name").iterdir()}
 
 
-AFTER_FORK = """
-import numpy as np, torch
-from datasets import Dataset
-from processing import TVTSv2VideoProcessor
-from tests.processing.test_processing import make_processor
+def embed_after_a_fork() -> None:
+    """In a process of its own: map a dataset in two processes, forked when torch's threads exist, which they lack."""
+    video_processing_tvtsv2.IMPORTING_PROCESS = os.getpid()
+    torch.set_num_threads(2)
+    processor, weights = make_processor(), torch.rand(2000, 2000)
+    processor.video_processor = TVTSv2VideoProcessor(preset="feature_extraction")
 
-torch.set_num_threads(2)
-processor, weights = make_processor(), torch.rand(2000, 2000)
-processor.video_processor = TVTSv2VideoProcessor(preset="feature_extraction")
+    def embed_video(row):
+        pixels = processor(videos=np.full((12, 300, 400, 3), row["x"], np.uint8), return_tensors="pt")
+        return {"mean": pixels["pixel_values_videos"].mean().item()}
 
-def embed_video(row):
-    pixels = processor(videos=np.full((12, 300, 400, 3), row["x"], np.uint8), return_tensors="pt")
-    return {"mean": pixels["pixel_values_videos"].mean().item()}
+    def embed_text(row):
+        ids = processor(text="now", return_tensors="pt")["input_ids"]
+        return {"mean": (ids.sum() * weights.exp()).mean().item()}
 
-def embed_text(row):
-    return {"mean": (processor(text="now", return_tensors="pt")["input_ids"].sum() * weights.exp()).mean().item()}
-
-for embed in (embed_video, embed_text):
-    embed({"x": 3})  # torch's threads now exist, and a forked process does not have them
-    mapped = Dataset.from_dict({"x": list(range(4))}).map(embed, num_proc=2)
-    assert len(mapped["mean"]) == 4 and torch.get_num_threads() == 2
-"""
+    for embed in (embed_video, embed_text):
+        embed({"x": 3})
+        mapped = Dataset.from_dict({"x": list(range(4))}).map(embed, num_proc=2)
+        assert len(mapped["mean"]) == 4 and torch.get_num_threads() == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes start by spawning here")
 def test_processes_forked_after_the_parent_used_the_processor_do_not_hang(tmp_path):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-c", AFTER_FORK]
-    subprocess.run(command, env=environment, cwd=tmp_path, timeout=300, check=True)
+    log = tmp_path / "log"
+    assert exit_codes(start_processes(1, embed_after_a_fork, log=log), 120) == [0], log.read_text()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes start by spawning here")
