@@ -205,6 +205,11 @@ class TVTSv2Config(PreTrainedConfig):
         """The largest number of frames of a video without interpolation; read by transformers' video pipelines."""
         return self.vision_config.num_frames
 
+    @num_frames.setter
+    def num_frames(self, value: int) -> None:
+        # For what loads a processor by way of the configuration: AutoProcessor.from_pretrained(folder, num_frames=8).
+        self.vision_config.num_frames = value
+
     @classmethod
     def from_preset(cls, name: str, **overrides) -> "TVTSv2Config":
         """Return the configuration of one of the published sizes, or of the small model of the default run.

@@ -1,8 +1,6 @@
 """A saved folder in sentence-transformers: the model's own embeddings, in every form of input; saved again, trained."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import PIL.Image
@@ -11,7 +9,6 @@ import torch
 from torch.nn.functional import normalize
 
 from modeling_tvtsv2 import TVTSv2Model
-from tests.support.paths import ROOT
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import draw_frame, write_video
 
@@ -116,20 +113,3 @@ def test_its_trainer_takes_a_step(folder, video, tmp_path):
     trainer.train()
     moved = {name for name, parameter in host.named_parameters() if not torch.equal(parameter, before[name])}
     assert any("text_model" in name for name in moved) and any("vision_model" in name for name in moved)
-
-
-STRANGER = """
-import sys
-for name in ("modeling_tvtsv2", "processing", "training", "tvtsv2"):
-    sys.modules[name] = None
-from sentence_transformers import SentenceTransformer
-folder, video = sys.argv[1:]
-print(SentenceTransformer(folder, trust_remote_code=True, device="cpu").encode([video]).shape)
-"""
-
-
-def test_where_the_project_is_not_installed(folder, video, tmp_path):
-    command = [sys.executable, "-c", STRANGER, str(folder), video]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.strip() == "(1, 20)" and str(ROOT) not in finished.stdout

@@ -98,6 +98,11 @@ for kind, auto_class, name in (
     assert type(part).__name__ == name and not any(report.values()), (kind, report)
     results[f"{kind} of a stranger"] = dict(part.state_dict())
 
+try:
+    from sentence_transformers import SentenceTransformer
+    results["sentence-transformers"] = torch.tensor(SentenceTransformer(folder, device="cpu", **trust).encode([video]))
+except ModuleNotFoundError as error:
+    assert error.name == "sentence_transformers", error
 extract = pipeline("video-feature-extraction", model=folder, device="cpu", **trust)
 assert type(extract).__module__.startswith("transformers_modules."), type(extract).__module__
 extract.save_pretrained("saved")
@@ -262,6 +267,12 @@ def test_pipelines_of_a_folder_serve_strangers(second_stranger, folder, video):
     ):
         assert [score["label"] for score in actual] == [score["label"] for score in wanted]
         assert [score["score"] for score in actual] == pytest.approx([score["score"] for score in wanted], abs=1e-5)
+
+
+def test_sentence_transformers_serve_strangers(second_stranger, folder, video):
+    pytest.importorskip("sentence_transformers")
+    expected = torch.nn.functional.normalize(embed(folder, video)["video"], dim=-1)
+    torch.testing.assert_close(second_stranger["sentence-transformers"], expected, rtol=0, atol=1e-5)
 
 
 def test_without_trust_nothing_of_the_folder_is_run(second_stranger):

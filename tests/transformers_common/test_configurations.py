@@ -31,6 +31,7 @@ def test_a_tower_s_configuration_loads_from_the_whole(config_class, tmp_path):
     whole = TVTSv2Config.from_preset("tiny")
     whole.save_pretrained(tmp_path)
     tower = config_class.from_pretrained(tmp_path)
+    assert TVTSv2Config.from_pretrained(tmp_path, num_frames=3).vision_config.num_frames == 3
     assert tower.to_diff_dict() == getattr(whole, config_class.base_config_key).to_diff_dict()
 
 

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoProcessor, AutoTokenizer, AutoVideoProcessor
 
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
+from tests.conftest import make_tiny_config
 from tests.support.small_folder import small_processor
 
 TEXT = "red circle"
@@ -46,6 +47,8 @@ def test_settings_of_from_pretrained_reach_the_parts(tmp_path):
     small_processor().save_pretrained(tmp_path)
     loaded = TVTSv2Processor.from_pretrained(tmp_path, cls_token="(CLS)", do_normalize=False)
     assert loaded.tokenizer.cls_token == "(CLS)" and loaded.video_processor.do_normalize is False
+    make_tiny_config().save_pretrained(tmp_path)
+    assert AutoProcessor.from_pretrained(tmp_path, num_frames=2).video_processor.num_frames == 2
     for processor_class in (TVTSv2Processor, TVTSv2VideoProcessor):
         with pytest.raises(TypeError, match="'num_frame'; did you mean 'num_frames'"):
             processor_class.from_pretrained(tmp_path, num_frame=3)
