@@ -132,6 +132,17 @@ class ParameterPlan:
         if all(group.rule.frozen for group in self.groups):
             raise ValueError("The parameter rules freeze every parameter, so there is nothing to train.")
 
+    @classmethod
+    def from_arguments(cls, model: nn.Module, args) -> "ParameterPlan":
+        """Return the plan of a run; `args` are its `PreTrainingArguments`."""
+        return cls(
+            model,
+            args.parameter_rules,
+            learning_rate=args.learning_rate,
+            weight_decay=args.weight_decay,
+            no_weight_decay=args.no_weight_decay,
+        )
+
     def apply(self, model: nn.Module) -> list[dict]:
         """Set `requires_grad` of every parameter, True or False, and returns the optimizer's groups."""
         parameters = dict(model.named_parameters())

@@ -46,13 +46,7 @@ def check_arguments(model_args: ModelArguments, data: DataArguments, args: PreTr
         model = TVTSv2ForPreTraining._from_config(
             read_preset(model_args), attn_implementation=model_args.attn_implementation
         )
-    ParameterPlan(
-        model,
-        args.parameter_rules,
-        learning_rate=args.learning_rate,
-        weight_decay=args.weight_decay,
-        no_weight_decay=args.no_weight_decay,
-    )
+    ParameterPlan.from_arguments(model, args)
     names = [name for name, _ in model.named_parameters()]
     for glob in args.no_weight_decay:
         if not fnmatch.filter(names, glob):

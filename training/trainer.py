@@ -54,13 +54,7 @@ class TVTSv2Trainer(VideoTrainer):
         super().__init__(model=model, args=args, callbacks=[self.progress, *(callbacks or [])], **kwargs)
         if args.sorting_loss_weight is not None:
             self.model.config.sorting_loss_weight = args.sorting_loss_weight
-        self.plan = ParameterPlan(
-            self.model,
-            args.parameter_rules,
-            learning_rate=args.learning_rate,
-            weight_decay=args.weight_decay,
-            no_weight_decay=args.no_weight_decay,
-        )
+        self.plan = ParameterPlan.from_arguments(self.model, args)
         # Before anything wraps the model: engines look at requires_grad when they do.
         self.plan.apply(self.model)
         self.add_callback(PlanFile(self.plan))

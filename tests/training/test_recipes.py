@@ -28,13 +28,7 @@ def recipe(request):
     model_args, data_args, args, _ = parse_arguments([str(CONFIGS / f"{name}.yaml"), "--use_cpu", "True"])
     with torch.device("meta"):
         model = TVTSv2ForPreTraining(TVTSv2Config.from_preset(model_args.preset))
-    plan = ParameterPlan(
-        model,
-        args.parameter_rules,
-        learning_rate=args.learning_rate,
-        weight_decay=args.weight_decay,
-        no_weight_decay=args.no_weight_decay,
-    )
+    plan = ParameterPlan.from_arguments(model, args)
     return name, model, (model_args, data_args, args), plan
 
 

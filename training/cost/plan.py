@@ -42,13 +42,7 @@ def describe_plan(
     config = TVTSv2Config.from_preset(model_args.preset)
     with torch.device("meta"):
         model = TVTSv2ForPreTraining._from_config(config, attn_implementation="memory_estimate")
-    rules = ParameterPlan(
-        model,
-        args.parameter_rules,
-        learning_rate=args.learning_rate,
-        weight_decay=args.weight_decay,
-        no_weight_decay=args.no_weight_decay,
-    )
+    rules = ParameterPlan.from_arguments(model, args)
     rules.apply(model)
     sources = plan_sources(data, config)
     num_processes = plan.plan_processes or args.world_size
