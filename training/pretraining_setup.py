@@ -47,6 +47,10 @@ def check_arguments(model_args: ModelArguments, data: DataArguments, args: PreTr
             read_preset(model_args), attn_implementation=model_args.attn_implementation
         )
     ParameterPlan.from_arguments(model, args)
+    for name in ("learning_rate", "weight_decay"):
+        is_given = getattr(args, name) != getattr(PreTrainingArguments, name)
+        if is_given and all(rule.get("frozen") or rule.get(name) is not None for rule in args.parameter_rules):
+            raise ValueError(f"{name} has no effect: every parameter rule that trains has its own.")
     names = [name for name, _ in model.named_parameters()]
     for glob in args.no_weight_decay:
         if not fnmatch.filter(names, glob):
@@ -60,10 +64,8 @@ def check_arguments(model_args: ModelArguments, data: DataArguments, args: PreTr
     _check_sources(data)
     if data.sources and not (model_args.tokenizer or model_args.clip_checkpoint):
         raise ValueError("Give --tokenizer or --clip_checkpoint: these sources come without a tokenizer.")
-    if data.sources and data.eval_source is None and (args.eval_strategy != "no" or args.eval_on_start):
-        raise ValueError(
-            "There are no held-out videos: name some as eval_source in the YAML, or set eval_strategy: no."
-        )
+    has_heldout = not data.sources or data.eval_source is not None
+    args.check_evaluation(has_heldout, "name some as eval_source in the YAML")
 
 
 def _check_sources(data: DataArguments) -> None:
@@ -92,8 +94,8 @@ def _check_sources(data: DataArguments) -> None:
 def _resolved(source: dict, split: str) -> dict:
     """Return a source without its weight, with its split and with absolute paths."""
     source = ({"split": split} if has_splits(source) else {}) | source
-    values = {key: str(value) for key, value in source.items() if key != "weight"}
-    return {key: value if "://" in value else str(Path(value).resolve()) for key, value in values.items()}
+    values = {key: str(value).removeprefix("file://") for key, value in source.items() if key != "weight"}
+    return {key: value.rstrip("/") if "://" in value else str(Path(value).resolve()) for key, value in values.items()}
 
 
 def corpus_config(data: DataArguments, seed: int) -> CorpusConfig:
@@ -246,3 +248,14 @@ def build_heldout_data(
         source = {"split": "heldout", **source}
     settings = {"num_clips": config.num_transcripts, "min_words": data.min_words, "deterministic": True}
     return ClipDataset(open_source(source), video_processor, **settings)
+
+
+def check_heldout(samples: MixedSources, heldout: ClipDataset | None) -> None:
+    """Raise a ValueError where a held-out video is also trained on, as far as sources name their videos."""
+    names = set() if heldout is None else set(heldout.videos.names())
+    shared = {name for source in samples.sources for name in source.videos.names() if name in names}
+    if shared:
+        raise ValueError(
+            f"{len(shared)} of {len(names)} held-out videos are trained on, too, such as {min(shared)}. Take them out "
+            "of the sources or of eval_source."
+        )

@@ -18,7 +18,7 @@ from transformers import set_seed
 from training.finetuning.arguments import FinetuningArguments, FinetuningTrainingArguments, parse_arguments
 from training.run_errors import check_finished, errors_in_one_line, step_of_weights
 from training.runtime.command_errors import one_line_errors
-from training.runtime.machine import use_all_cores
+from training.runtime.machine import describe_run, use_all_cores
 from training.runtime.run_folder import BROKEN_VIDEOS_FILE, RESULTS_FILE, RunFolder, write_json
 
 
@@ -51,11 +51,16 @@ def _train_and_save(trainer, checkpoint: str | None, run: RunFolder) -> None:
         check_finished(trainer)
         metrics = {} if trainer.eval_dataset is None else trainer.evaluate()
         if trainer.is_world_process_zero():
-            save_tuned(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, run.path)
+            save_tuned(
+                trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False),
+                trainer.processing_class,
+                run.path,
+            )
     results = {
         "optimizer_steps": trainer.state.global_step,
         "step_of_weights": step_of_weights(trainer),
         "num_broken": trainer.train_dataset.num_broken,
+        **describe_run(trainer.args),
         **{name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")},
         "chance": _chance(trainer) if metrics else {},
     }
@@ -130,13 +135,15 @@ def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
 
 def _find_data(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
     """Return the videos to train on, those to evaluate on or None, and the classes, or None for retrieval."""
-    from training.finetuning.labelled_videos import find_labels, find_videos
+    from training.finetuning.labelled_videos import check_heldout, find_labels, find_videos
 
     is_classifier = tuning.task == "classification"
     column = "label" if is_classifier else "caption"
     videos = find_videos(tuning.data, column)
     labels = find_labels(videos) if is_classifier else None
     heldout = find_videos(tuning.eval_data, column) if tuning.eval_data else None
+    if heldout is not None:
+        check_heldout(heldout, videos)
     if labels is not None and heldout is not None:
         unknown = sorted({video.caption for video in heldout} - set(labels))
         if unknown:

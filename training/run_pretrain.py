@@ -84,6 +84,7 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
         build_model,
         build_processor,
         build_training_data,
+        check_heldout,
         locate_data,
         uses_all_parameters,
     )
@@ -103,6 +104,7 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
             processor = build_processor(model_args, model.config, files.tokenizer_texts, Path(folder))
     samples, sampler = build_training_data(files, processor.video_processor, model.config, data_args, args)
     heldout = build_heldout_data(files, processor.video_processor, model.config, data_args)
+    check_heldout(samples, heldout)
     collator = PreTrainingCollator(processor)
     trainer = TVTSv2Trainer(
         model,
@@ -133,7 +135,7 @@ def _evaluate(trainer, heldout) -> dict:
         "num_broken": trainer.train_dataset.num_broken,
         "num_parameters": trainer.model.num_parameters(),
         "num_processes": args.world_size,
-        **describe_run(args.device),
+        **describe_run(args),
     }
     if heldout is None:
         return results

@@ -40,6 +40,8 @@ FIXED = {
     "use_liger_kernel": (False, "Liger has no kernels for this model"),
     "liger_kernel_config": (None, "Liger has no kernels for this model"),
     "average_tokens_across_devices": (True, "losses are means over videos, not over tokens"),
+    "push_to_hub": (False, "tvtsv2 publish --push uploads a finished model, with its card and nothing of the run"),
+    "restore_callback_states_from_checkpoint": (False, "no callback has a state to restore"),
 }
 
 # Settings that have an effect only together with another one.
@@ -159,11 +161,13 @@ class VideoTrainingArguments(TrainingArguments):
             )
 
     def check_typed(self, command_line: Sequence[str]) -> None:
-        """Raise a ValueError where the command line sets the steps of a strategy that does not count steps.
+        """Raise a ValueError where the command line sets steps or epochs that another setting makes void.
 
-        Steps in a YAML file that the command line overrides by another strategy are no mistake.
+        Those in a YAML file that the command line overrides by another setting are no mistake.
         """
         typed = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in command_line if word[:2] == "--"}
+        if "num_train_epochs" in typed and self.max_steps > 0:
+            raise ValueError(f"num_train_epochs has no effect with max_steps {self.max_steps}: set max_steps to -1.")
         for name in sorted(typed & STRATEGIES.keys()):
             strategy = getattr(self, STRATEGIES[name])
             if strategy != "steps":
@@ -214,6 +218,16 @@ class VideoTrainingArguments(TrainingArguments):
                 others = copy.copy(self)
                 setattr(others, name, default)
                 yield f"{name}={getattr(self, name):g}", others
+
+    def check_evaluation(self, has_videos: bool, remedy: str) -> None:
+        """Raise a ValueError where evaluations are asked for and there are no videos to evaluate on."""
+        if has_videos:
+            return
+        if self.eval_strategy != "no" or self.eval_on_start:
+            raise ValueError(f"There are no held-out videos: {remedy}, or set eval_strategy to no.")
+        for name in ("eval_accumulation_steps", "eval_use_gather_object", "per_device_eval_batch_size"):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ValueError(f"{name} has no effect without held-out videos: {remedy}.")
 
     @property
     def precision(self) -> str:

@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 import json
 import typing
+from functools import partial
 
 import pytest
 
+from tests.support.paths import ROOT
 from training.arguments import (
     DEFAULT_CONFIG,
     DataArguments,
@@ -15,6 +17,7 @@ from training.arguments import (
     PreTrainingArguments,
 )
 from training.command_line import parse_arguments, read_config
+from training.finetuning.arguments import FinetuningArguments, FinetuningTrainingArguments
 from training.run_pretrain import main
 
 
@@ -151,6 +154,13 @@ def test_empty_yaml_is_all_defaults(tmp_path):
         (["--eval_strategy=no", "--eval-steps=3"], "eval_steps has no effect with eval_strategy no"),
         (["--save_strategy", "best", "--eval_strategy", "no"], "save_strategy best saves after evaluations"),
         (["--average_tokens_across_devices", "False"], "losses are means over videos"),
+        (["--push_to_hub", "True"], "push_to_hub must be False, got True: tvtsv2 publish --push uploads"),
+        (["--num_train_epochs", "5"], "num_train_epochs has no effect with max_steps 1000: set max_steps to -1"),
+        (
+            [str(ROOT / "training/configs/b16.yaml"), "--learning_rate", "1e-4"],
+            "learning_rate has no effect: every parameter rule that trains has its own",
+        ),
+        (["--restore_callback_states_from_checkpoint", "True"], "no callback has a state to restore"),
         (["--hub_model_id", "me/mine"], "hub_model_id=me/mine has no effect without push_to_hub"),
         (
             ["--dataloader_num_workers", "0", "--dataloader_persistent_workers", "True"],
@@ -177,8 +187,9 @@ def test_bad_settings_are_errors_without_a_traceback(capsys, command_line, messa
 @pytest.mark.parametrize("number", ["nan", "-7"])
 def test_every_number_has_a_range(number):
     accepted = []
-    for group in (ModelArguments, DataArguments, PreTrainingArguments, PlanArguments):
-        for each in dataclasses.fields(group):
+    pretraining = (ModelArguments, DataArguments, PreTrainingArguments, PlanArguments)
+    for group in (*pretraining, partial(FinetuningArguments, "model", "data"), FinetuningTrainingArguments):
+        for each in dataclasses.fields(getattr(group, "func", group)):
             types = typing.get_args(each.type) or (each.type,)
             if each.init and (float in types or (int in types and number == "-7")):
                 with contextlib.suppress(ValueError):
@@ -213,6 +224,10 @@ SOURCE = {"format": "built", "dataset": "my_dataset", "videos": "my_videos"}
         ({"sources": [SOURCE], "num_train_videos": 5}, "num_train_videos describe the generated corpus"),
         ({"sources": [SOURCE], "eval_strategy": "no", "eval_on_start": True}, "no held-out videos"),
         ({"sources": [SOURCE]}, "no held-out videos: name some as eval_source"),
+        (
+            {"sources": [SOURCE], "eval_strategy": "no", "per_device_eval_batch_size": 3},
+            "per_device_eval_batch_size has no effect without held-out videos: name some as eval_source",
+        ),
         ({"sources": [SOURCE], "eval_source": SOURCE, "tokenizer": None}, "Give --tokenizer or --clip_checkpoint"),
         ({"num_train_captions": 3, "per_device_train_batch_size": 4}, "A step takes 4 samples of one source"),
         ({"parameter_rules": [{"match": "txt_model.*", "frozen": True}, {"match": "*"}]}, "matches nothing"),

@@ -170,10 +170,16 @@ def test_a_broken_video_is_replaced_and_written_down(place, capsys):
         ("model", [], "no folders of videos"),
         ("videos/running", [], "no folders of videos"),
         ("labels.csv", ["--eval_data", "{place}/other.csv"], "jumping"),
+        (
+            "labels.csv",
+            ["--eval_data", "{place}/gone.csv"],
+            "1 of 2 videos to evaluate on do not exist, such as .*gone",
+        ),
     ],
 )
 def test_data_that_does_not_fit_leaves_nothing_behind(place, data, options, message):
     (place / "other.csv").write_text("path,label\nvideos/running/0.mp4,jumping\n")
+    (place / "gone.csv").write_text("path,label\nvideos/running/0.mp4,running\nvideos/running/gone.mp4,running\n")
     with pytest.raises(SystemExit, match=message):
         finetune(place, "never", data, *(option.format(place=place) for option in options))
     assert not (place / "never").exists()
@@ -190,6 +196,9 @@ def test_data_that_does_not_fit_leaves_nothing_behind(place, data, options, mess
         ["--method", "full", "--lora_rank", "4"],
         ["--eval_on_start", "True"],
         ["--eval_strategy", "epoch"],
+        ["--per_device_eval_batch_size", "3"],
+        ["--push_to_hub", "True"],
+        ["--num_train_epochs", "3"],
         ["--eval_data", "{place}/labels.csv", "--metric_for_best_model", "recall"],
     ],
 )

@@ -1,14 +1,10 @@
 """Arguments of a fine-tuning on the command line: transformers' TrainingArguments and the fields below."""
 
-import logging
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from training.evaluation import chance_levels
 from training.video_arguments import SettingsParser, VideoTrainingArguments, check_numbers
-
-logger = logging.getLogger(__name__)
 
 TASKS = ("classification", "retrieval")
 METHODS = ("linear", "full", "lora")
@@ -61,8 +57,6 @@ class FinetuningArguments:
         check_numbers(self)
         if not self.lora_towers:
             raise ValueError("--lora_towers must name at least one tower.")
-        if self.eval_data is not None and Path(self.eval_data).resolve() == Path(self.data).resolve():
-            logger.warning("--eval_data is --data, %s: the metrics are those of the training videos.", self.data)
 
 
 @dataclass
@@ -92,8 +86,7 @@ def parse_arguments(command_line: list[str] | None = None) -> tuple[FinetuningAr
     try:
         tuning, training = parser.parse_args_into_dataclasses(args=command_line)
         training.check_typed(sys.argv[1:] if command_line is None else command_line)
-        if tuning.eval_data is None and (training.eval_strategy != "no" or training.eval_on_start):
-            raise ValueError("There are no videos to evaluate on: give --eval_data, or set --eval_strategy no.")
+        training.check_evaluation(tuning.eval_data is not None, "give --eval_data")
         training.check_best_metric(METRICS[tuning.task])
     # An ImportError: settings of a library that is not installed, such as DeepSpeed.
     except (ValueError, ImportError, OSError) as error:

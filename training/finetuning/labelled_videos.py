@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from processing import TVTSv2Processor, TVTSv2VideoProcessor, video_files
 from training.sources.source_video import SourceVideo
 from training.sources.table_files import read_table, resolve_inside
+from training.transcripts.words import repair_encoding
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,27 @@ def find_videos(source: str | Path, column: str) -> list[SourceVideo]:
     table = read_table(source, ["path", column])
     root = source.parent.resolve()
     return [
-        _labelled(resolve_inside(root, path, table.place(index)), text)
+        _labelled(resolve_inside(root, path, table.place(index)), repair_encoding(text))
         for index, (path, text) in enumerate(zip(*table.columns.values(), strict=True))
     ]
 
 
 def _labelled(path: Path, text: str) -> SourceVideo:
     return SourceVideo(path, str(path), str(path), duration=float("inf"), caption=text)
+
+
+def check_heldout(heldout: list[SourceVideo], trained: list[SourceVideo]) -> None:
+    """Log a warning for videos to evaluate on that are also trained on.
+
+    Raises:
+        ValueError: one does not exist; evaluating would end the run much later.
+    """
+    missing = [video.file for video in heldout if not video.file.is_file()]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(heldout)} videos to evaluate on do not exist, such as {missing[0]}.")
+    shared = {video.file.resolve() for video in heldout} & {video.file.resolve() for video in trained}
+    if shared:
+        logger.warning("%d videos to evaluate on are trained on, too, such as %s.", len(shared), min(shared))
 
 
 def find_labels(videos: list[SourceVideo]) -> list[str]:

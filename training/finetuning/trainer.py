@@ -11,7 +11,16 @@ from training.video_trainer import VideoTrainer
 
 
 class FinetuningTrainer(VideoTrainer):
-    """Train a model that computes its own loss."""
+    """Train a model that computes its own loss.
+
+    Raises:
+        ValueError: FSDP or DeepSpeed, which would save parts of the weights.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError("Fine-tuning runs in one process or with DDP, not with FSDP or DeepSpeed.")
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the model's loss."""

@@ -14,11 +14,16 @@ from transformers import TrainingArguments
 PACKAGES = ("torch", "triton", "torchvision", "transformers", "accelerate", "av", "numpy", "safetensors")
 
 
-def describe_run(device: torch.device) -> dict:
+def describe_run(args: TrainingArguments) -> dict:
     """Return the command line, the device's name and the versions of what decides about a run's numbers."""
+    is_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ  # set by its launcher
+    launcher = ["accelerate", "launch"] if is_accelerate else ["python"]
+    if args.world_size > 1:
+        launcher = ["accelerate", "launch", "--num_processes"] if is_accelerate else ["torchrun", "--nproc_per_node"]
+        launcher.append(str(args.world_size))
     return {
-        "command": shlex.join(["accelerate", "launch", *sys.argv]),
-        "device": device_name(device),
+        "command": shlex.join([*launcher, *sys.argv]),
+        "device": device_name(args.device),
         **library_versions(),
     }
 

@@ -1,5 +1,6 @@
 """Datasets made by `training.data_building.build_dataset`."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import datasets
@@ -36,6 +37,10 @@ class BuiltDataset:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def names(self) -> Iterable[str]:
+        """Yield the path of each video, links not followed."""
+        return (f"{self.videos}/{video}" for video in self.rows["video"])
 
     def path(self, video: str) -> Path:
         """Return the file of a `video` entry."""

@@ -3,6 +3,7 @@
 import json
 import mmap
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from training.sources.clip_sampling import TranscriptError
@@ -39,6 +40,10 @@ class HowTo100M:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def names(self) -> Iterable[str]:
+        """Yield the path of each video without its suffix, links not followed."""
+        return (f"{self.videos}/{video_id}" for video_id in self.table.columns["video_id"])
 
     def path(self, index: int) -> Path:
         """Return the video file of a row; the .mp4 path where no file exists."""

@@ -7,6 +7,7 @@ skipped is never read.
 
 import json
 import time
+from collections.abc import Iterable
 
 import aiohttp
 import fsspec
@@ -43,6 +44,10 @@ class Shards:
 
     def __len__(self) -> int:
         return len(self.places["shard"])
+
+    def names(self) -> Iterable[str]:
+        """Return nothing: the index does not name videos."""
+        return ()
 
     def __getitem__(self, index: int) -> SourceVideo:
         """Return sample `index`.

@@ -1,6 +1,6 @@
 """A video of a source with its text, and what every format of a source offers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -38,6 +38,10 @@ class VideoSource(Protocol):
     """Whether every video has one caption instead of timed words, so that there is nothing to sort."""
 
     def __len__(self) -> int: ...
+
+    def names(self) -> Iterable[str]:
+        """Return what tells each video from all others on this machine, or nothing where that needs reading it all."""
+        ...
 
     def __getitem__(self, index: int) -> SourceVideo:
         """Return video `index`, its frames unread.

@@ -1,10 +1,12 @@
 """WebVid: a table of videos with one caption each."""
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from processing.video_files import is_video_name
 from training.sources.source_video import SourceVideo
 from training.sources.table_files import check_first_video, read_header, read_table, resolve_inside
+from training.transcripts.words import repair_encoding
 
 
 class WebVid:
@@ -34,6 +36,10 @@ class WebVid:
     def __len__(self) -> int:
         return len(self.table)
 
+    def names(self) -> Iterable[str]:
+        """Yield the path of each video, links not followed."""
+        return (f"{self.root}/{self._relative_path(index)}" for index in range(len(self)))
+
     def path(self, index: int) -> Path:
         """Return the video file of a row."""
         return resolve_inside(self.root, self._relative_path(index), self.table.place(index))
@@ -48,6 +54,5 @@ class WebVid:
     def __getitem__(self, index: int) -> SourceVideo:
         """Return the video of row `index`."""
         video_id = str(PurePosixPath(self._relative_path(index)).with_suffix(""))
-        return SourceVideo(
-            self.path(index), video_id, self.table.place(index), duration=float("inf"), caption=self.captions[index]
-        )
+        caption = repair_encoding(self.captions[index])
+        return SourceVideo(self.path(index), video_id, self.table.place(index), duration=float("inf"), caption=caption)

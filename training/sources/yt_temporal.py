@@ -1,6 +1,7 @@
 """YT-Temporal: a list of videos, and a JSON annotation of timed words for each."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from training.sources.clip_sampling import TranscriptError
@@ -36,6 +37,10 @@ class YTTemporal:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def names(self) -> Iterable[str]:
+        """Yield the `<subset>/<id>` of each video below the root."""
+        return (f"{self.root}/{name.removesuffix('.mp4')}" for name in self.table.columns["Name"])
 
     def paths(self, index: int) -> tuple[Path, Path]:
         """Return the video and the annotation file of a row."""

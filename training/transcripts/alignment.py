@@ -11,7 +11,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from training.transcripts.words import TimedWord, check_num_words
+from training.transcripts.words import TimedWord, check_encoding, check_num_words
 
 MIN_BAND_RADIUS = 32  # words; texts up to this length are aligned without any restriction
 BAND_RATIO = 0.1
@@ -55,6 +55,7 @@ def read_annotation(annotation: Mapping, max_words: int | None = None) -> tuple[
     denoised = _part(annotation, "denoised", list) if "denoised" in annotation else []
     cleaned = [word for passage in denoised for word in _part(passage, "cleanasr", str).split()]
     check_num_words(max(len(heard), len(cleaned)), max_words)
+    check_encoding(" ".join(cleaned or [word.word for word in heard]))
     if not cleaned:
         return heard, len(broken)
     aligned = align_clean_text([word.word for word in heard], cleaned)

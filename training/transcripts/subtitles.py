@@ -28,6 +28,7 @@ _WORD_TIME = re.compile(rf"<{_TIME}>")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|</>|<[\d:.,]+>|\{\\[^{}]*\}|\{/?[biusBIUS]\}|\\[Nh]")
 _READING = re.compile(r"<rt>[^<]*(?:</rt>)?")  # how the characters before are pronounced
 _LEADING_DASH = re.compile(r"^[-\u2010-\u2015]\s*(?!\d)")
+_SPEAKER = re.compile(r"((?:\S+ ){0,2}\S+) ?:(?=\s|$)\s*")  # in capitals, or "Speaker 1"
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,13 @@ def _is_one_word(before: str, after: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Return what is spoken in a line of a cue: no tags, readings, entities or dash of a speaker."""
+    """Return what is spoken in a line of a cue: no tags, readings, entities, and neither dash nor name of a speaker."""
     text = _TAG.sub(lambda tag: " " * tag[0].lower().startswith(("\\", "<br")), _READING.sub("", text))
-    return _LEADING_DASH.sub("", clean_text(html.unescape(text)))
+    text = _LEADING_DASH.sub("", clean_text(html.unescape(text)))
+    speaker = _SPEAKER.match(text)
+    is_name = speaker and (speaker[1].isupper() or re.fullmatch(r"(?i)speaker[ _]?\w{1,3}", speaker[1]))
+    # Where all is in capitals, a name cannot be told from "WARNING: HOT".
+    return text[speaker.end() :] if is_name and not text[speaker.end() :].isupper() else text
 
 
 def _clock(parts: Sequence[str | None]) -> float | None:

@@ -77,7 +77,7 @@ def _parse(text: str, suffix: str) -> Transcript:
         measures = tuple(read_measures(facts.get("segments")))
         return Transcript(spoken_words(words), is_spread, num_dropped, measures, language)
     if isinstance(content, Mapping) and {"start", "end", "text"} <= content.keys():
-        return Transcript(spoken_words(read_howto100m(content)), is_spread=True)
+        return Transcript(read_howto100m(content), is_spread=True)
     raise ValueError(
         "unknown JSON: expected 'subtitles' (YT-Temporal), 'segments', 'words', 'chunks', 'transcription' or a list of "
         "segments (speech recognizers), or 'start', 'end' and 'text' (HowTo100M)"
@@ -90,7 +90,10 @@ def _decode(file: Path) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not {encoding} text ({error}); convert it to UTF-8") from error
+        raise ValueError(
+            f"{file} is not {encoding} text ({error}); convert it with iconv -f CP1252 -t UTF-8 {file.name}, "
+            "or with its own encoding in place of CP1252 (CP1251, KOI8-R, SHIFT_JIS, GBK, …)"
+        ) from error
     if 4 * text.count("\0") > len(text):
         raise ValueError(f"{file} is UTF-16 or UTF-32 text without a byte order mark; convert it to UTF-8")
     return text
@@ -100,7 +103,7 @@ def read_howto100m(content: Mapping) -> list[TimedWord]:
     """Return the words of one video of HowTo100M's caption file: `{"start": […], "end": […], "text": […]}`.
 
     Raises:
-        ValueError: a list is missing or of another length, or an entry is no time or no text.
+        ValueError: a list is missing or of another length, an entry is no time or no text, or see `spoken_words`.
     """
     columns = [content.get(name) if isinstance(content, Mapping) else None for name in ("start", "end", "text")]
     if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) != 1:
@@ -112,4 +115,4 @@ def read_howto100m(content: Mapping) -> list[TimedWord]:
         if columns[0]
         else ([], True, 0)
     )
-    return words
+    return spoken_words(words)

@@ -19,7 +19,9 @@ MAX_SENTENCE_WORDS = 30
 MAX_PAUSE_SECONDS = 1.5  # between the starts of two words of a sentence
 SECONDS_PER_WORD = 0.4  # of a segment without an end
 MAX_SECONDS_PER_WORD = 60  # a longer segment has an end that means "to the end of the video"
-MAX_BRACKETED_WORDS = 12  # a longer passage in brackets is speech
+MAX_BRACKETED_WORDS = 12  # a longer passage in square brackets is speech
+MAX_ASIDE_WORDS = 4  # likewise in parentheses, which transcripts use for both
+MIN_MISREAD_LETTERS = 8  # fewer are names, or a word of French
 
 # Han, kana, Thai, Lao, Tibetan, Myanmar, Khmer
 _UNSPACED = (
@@ -32,8 +34,24 @@ LETTERS_PER_WORD = 3  # of these scripts, marks not counted
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 # Zero-width blanks, direction marks, byte order marks, soft hyphens; not the joiners inside Persian and Indic words.
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
-# [Music], notes, a change of speaker, tokens of Whisper
-_NOT_SPOKEN = re.compile(r"\[[^\[\]]*\]|[\u2669-\u266f]|>>+|<\|[^<>|]{1,20}\|>")
+
+
+def _bracketed(opening: str, closing: str, most_words: int, never: str = "") -> str:
+    word = rf"[^\s{re.escape(opening + closing)}{never}]{{1,30}}"
+    return rf"{re.escape(opening)}\s*{word}(?:\s+{word}){{0,{most_words - 1}}}\s*{re.escape(closing)}"
+
+
+# [Music], 【音乐】, (laughs), （笑）, notes, a change of speaker, tokens of Whisper. Not (1995), f(x) and word(s).
+_NOT_SPOKEN = re.compile(
+    "|".join(
+        (
+            *(_bracketed(*pair, MAX_BRACKETED_WORDS) for pair in ("[]", "【】")),
+            _bracketed(*"（）", MAX_ASIDE_WORDS, never="0-9"),
+            rf"(?<![^\W{_UNSPACED}]){_bracketed(*'()', MAX_ASIDE_WORDS, never='0-9')}(?![^\W{_UNSPACED}])",
+            r"[\u2669-\u266f]|>>+|<\|[^<>|]{1,20}\|>",
+        )
+    )
+)
 _SPOKEN_SIGNS = "&%@#"
 
 
@@ -146,27 +164,37 @@ def clean_text(text: str) -> str:
 
 
 def spoken_words(words: Iterable[TimedWord]) -> list[TimedWord]:
-    """Return the words in order of time, without bare punctuation and descriptions of sound ("[upbeat music]")."""
-    spoken: list[TimedWord] = []
-    opened: int | None = None
-    for word in sorted(words, key=attrgetter("time")):
-        if opened is None and "[" in word.word:
-            opened = len(spoken)
-        spoken.append(word)
-        if opened is not None and "]" in word.word:
-            _cut_brackets(spoken, opened)
-            opened = None
-        elif opened is not None and len(spoken) - opened > MAX_BRACKETED_WORDS:
-            opened = None
-    return [word for word in spoken if _is_spoken(word.word)]
+    """Return the words in order of time, without bare punctuation and descriptions of sound ("[upbeat music]").
+
+    Raises:
+        ValueError: most letters are signs of an encoding that was taken for another.
+    """
+    words = sorted(words, key=attrgetter("time"))
+    text = "\n".join(word.word for word in words)
+    rest = _NOT_SPOKEN.sub(lambda passage: re.sub("[^\n]", " ", passage[0]), text).split("\n")
+    pieces = ((part, word.time) for part, word in zip(rest, words, strict=bool(words)) for part in part.split())
+    spoken = [TimedWord(*piece) for piece in pieces if _is_spoken(piece[0])]
+    check_encoding(" ".join(word.word for word in spoken))
+    return spoken
 
 
-def _cut_brackets(words: list[TimedWord], first: int) -> None:
-    """Remove what is in brackets from the words after `first`, in place."""
-    passage, words[first:] = words[first:], []
-    opening, closing = passage[0].word.partition("["), passage[-1].word.rpartition("]")
-    words += [TimedWord(opening[0], passage[0].time)] if opening[0] else []
-    words += [TimedWord(closing[2], passage[-1].time)] if closing[2] else []
+def check_encoding(text: str) -> None:
+    """Raise a `ValueError` where most letters are those of Latin-1 beyond ASCII, which no language has.
+
+    They come from text of another encoding (cp1251, KOI8-R, GBK) that was read as Latin-1, so that it looks like
+    "Ïðèâåò".
+    """
+    misread = [byte for byte in text.encode("cp1252", errors="ignore") if byte > 127]
+    if len(misread) >= MIN_MISREAD_LETTERS and 2 * len(misread) > sum(map(str.isalpha, text)):
+        raise ValueError(
+            f"its words look like {text[:30]!r}: another encoding was stored as Latin-1. Convert it back, "
+            "for Cyrillic with iconv -f UTF-8 -t LATIN1 FILE | iconv -f CP1251 -t UTF-8"
+        )
+
+
+def repair_encoding(text: str) -> str:
+    """Return text in which UTF-8 that was read as Latin-1 or cp1252 is repaired, and nothing else changed."""
+    return text if text.isascii() else ftfy.fix_encoding(text)
 
 
 def _is_spoken(word: str) -> bool:

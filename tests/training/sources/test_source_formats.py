@@ -1,7 +1,9 @@
 """Every format of a YAML's `sources` reaches its reader, with its own keys and no others."""
 
+import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from training.data_building.build_dataset import build_dataset
 from training.data_building.dataset_files import split_of
 from training.data_building.pack_shards import pack_shards
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
-from training.pretraining_setup import DataFiles, build_heldout_data, build_training_data
+from training.pretraining_setup import DataFiles, build_heldout_data, build_training_data, check_heldout
 from training.runtime.run_folder import BROKEN_VIDEOS_FILE
 from training.sources.clip_dataset import ClipDataset
 from training.sources.formats import FORMATS, open_source
@@ -87,6 +89,38 @@ def test_all_formats_train_together(sources, video_processor, tmp_path):
     keys = list(sampler)
     assert [key.source for key in keys] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert all(samples[key]["num_broken"] == 0 for key in keys) and not (tmp_path / BROKEN_VIDEOS_FILE).exists()
+
+
+@pytest.mark.parametrize("form", ["yt_temporal", "howto100m", "built"])
+def test_held_out_videos_that_are_trained_on_are_refused(sources, video_processor, tmp_path, form):
+    """A copy of the list, or of the dataset, is no sign of other videos."""
+    described = [{"format": name, **sources[name]} for name in ("webvid", form)]
+    args = PreTrainingArguments(str(tmp_path), use_cpu=True, per_device_train_batch_size=2)
+    samples, _ = build_training_data(DataFiles(described, None, []), video_processor, CONFIG, DataArguments(), args)
+    name = next(iter(sources[form]))
+    copy = Path(
+        shutil.copytree(sources[form][name], tmp_path / "copy")
+        if form == "built"
+        else shutil.copy(sources[form][name], tmp_path)
+    )
+    heldout = heldout_of(
+        {"format": form, **sources[form], name: copy, **({"split": "train"} if form == "built" else {})},
+        video_processor,
+    )
+    with pytest.raises(ValueError, match=r"2 of 2 held-out videos are trained on, too, such as .*train000000"):
+        check_heldout(samples, heldout)
+    check_heldout(samples, None)
+    samples.sources = samples.sources[:1]
+    check_heldout(samples, heldout)
+
+
+def test_captions_that_were_read_in_another_encoding_are_repaired(sources, tmp_path):
+    path = next(csv.DictReader(sources["webvid"]["table"].open(), delimiter="\t"))["path"]
+    (tmp_path / "t.tsv").write_text(f"caption\tpath\na cafÃ© — “here”\t{path}\n", encoding="utf-8")
+    assert (
+        open_source({"format": "webvid", "table": tmp_path / "t.tsv", "root": sources["webvid"]["root"]})[0].caption
+        == "a café — “here”"
+    )
 
 
 @pytest.mark.parametrize("form", FORMATS)

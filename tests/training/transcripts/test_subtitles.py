@@ -39,6 +39,13 @@ RIGHT = {
         "hello bye now",
     ),
     "dashes of speakers": (ONE.replace("hello there", "- Hello.\n-Hi.\n– Oh, -5 it is"), "Hello. Hi. Oh, -5 it is"),
+    "names of speakers": (
+        ONE.replace(
+            "hello there", "JOHN: Hello.\n- DR. O'NEIL:\nSPEAKER_00: hi\nSpeaker 2: 5:30 at NASA, in short: no"
+        ),
+        "Hello. hi 5:30 at NASA, in short: no",
+    ),
+    "capitals that name nobody": (ONE.replace("hello there", "WARNING: HOT"), "WARNING: HOT"),
     "bare punctuation": (ONE.replace("there", "- : … ♪ & all"), "hello & all"),
     "zero-width characters": (ONE.replace("hello", "\u200b \ufeff he\u00adllo \u200e"), "hello there"),
     "a note and a style between cues": (

@@ -67,3 +67,20 @@ def test_brackets_over_words():
     assert left("an [unclosed bracket loses nothing") == "an [unclosed bracket loses nothing"
     passage = " ".join(f"w{number}" for number in range(20))
     assert left(f"[{passage}] end") == f"[{passage}] end"
+    assert left("so (laughs) it (upbeat music), goes. (Applause)") == "so it goes."
+    assert left("今天（笑）很好(笑) 【音乐】") == "今天 很好"
+    for spoken in ("f(x) and word(s)", "in (1995) we", "it (which is what we all know) goes", "(unclosed it goes"):
+        assert left(spoken) == spoken
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "gbk", "cp1253", "shift-jis"])
+def test_text_of_another_encoding_that_was_read_as_latin_1_is_refused(encoding):
+    text = {"gbk": "今天天气很好", "shift-jis": "こんにちは、今日は晴れです", "cp1253": "καλημέρα κόσμε"}.get(
+        encoding, "привет, это мир"
+    )
+    for read_as in ("latin-1", "cp1252"):
+        misread = clean_text(text.encode(encoding).decode(read_as, errors="replace"))
+        with pytest.raises(ValueError, match="another encoding was stored as Latin-1"):
+            spoken_words([TimedWord(misread, 0.0)])
+    for right in (text, "Ça, là où l'été à Évry", "Þetta er íslenska, já", "Được rồi, cảm ơn cậu đã ở đây"):
+        assert spoken_words([TimedWord(word, 0.0) for word in right.split()])
