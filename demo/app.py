@@ -1,5 +1,6 @@
 """The page of the demo: `python demo/app.py`, see README.md beside it."""
 
+import argparse
 import atexit
 import functools
 import os
@@ -24,6 +25,9 @@ from pictures import STYLE, draw_bars, draw_empty, draw_error, draw_gallery, dra
 
 DELETE_AFTER_SECONDS = float(os.environ.get("TVTSV2_DELETE_AFTER", "240"))
 SWEEP_EVERY_SECONDS = min(20.0, DELETE_AFTER_SECONDS / 4)
+DESCRIPTION = (
+    "Start the demo's page. The variables TVTSV2_MODEL and TVTSV2_GALLERY name model and videos, see README.md."
+)
 INTRO = """
 # Videos and sentences in one space
 TVTSv2 embeds both. Upload a video, describe what may happen in it, and see how well each text fits, and when.
@@ -169,8 +173,11 @@ def serve(engine: Engine, **options):
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # exit handlers delete the uploads
+    argparse.ArgumentParser(description=DESCRIPTION).parse_args()  # an argument is an error
     model, gallery = os.environ.get("TVTSV2_MODEL", "outputs/pretrain"), os.environ.get("TVTSV2_GALLERY", "gallery")
+    if "TVTSV2_GALLERY" in os.environ and not Path(gallery).is_dir():
+        sys.exit(f"error: TVTSV2_GALLERY is {gallery}, which is no folder.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # exit handlers delete the uploads
     try:
         serve(Engine(model, gallery))
     except (OSError, ValueError) as error:

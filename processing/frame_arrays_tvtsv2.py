@@ -148,14 +148,11 @@ def is_image_file(item: Any) -> bool:
     """Return whether an item is an image file: a path by its suffix, bytes or a file object by their first bytes."""
     if isinstance(item, str | os.PathLike):
         return PurePath(os.fsdecode(item)).suffix.lower() in IMAGE_SUFFIXES
-    if isinstance(item, bytes):
-        return image_demuxer(item[:HEAD_BYTES]) not in NO_IMAGE
-    if not (hasattr(item, "read") and hasattr(item, "seek")):
-        return False
-    item.seek(0)
-    head = item.read(HEAD_BYTES)
-    item.seek(0)
-    return isinstance(head, bytes) and image_demuxer(head) not in NO_IMAGE
+    if hasattr(item, "read") and hasattr(item, "seek"):
+        item.seek(0)
+        item, file = item.read(HEAD_BYTES), item
+        file.seek(0)
+    return isinstance(item, bytes) and image_demuxer(item[:HEAD_BYTES]) not in NO_IMAGE
 
 
 def as_frames(video: Any, settings: FrameSettings) -> torch.Tensor:

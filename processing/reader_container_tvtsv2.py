@@ -5,6 +5,7 @@ FIFO, a device). Only regular local files in an allowed container format are ope
 """
 
 import io
+import logging
 import os
 import stat
 import time
@@ -34,6 +35,8 @@ ALLOWED_NAMES = (
     "MP4, MOV, 3GP, Matroska, WebM, AVI, MPEG-TS, MPEG-PS, FLV, Ogg, GIF, APNG and ASF/WMV videos, JPEG, PNG and WebP "
     "images"
 )
+
+logger = logging.getLogger(__name__)
 
 VideoSource = str | os.PathLike | bytes | BinaryIO
 
@@ -189,12 +192,15 @@ def demux(video: OpenVideo, stream: av.stream.Stream) -> Iterator[av.Packet]:
 
     A transport stream may change its program in the middle; PyAV raises for each packet of a stream that is new.
     """
+    is_told = False
     while True:
         try:
             yield from video.container.demux(stream)
             return
         except IndexError:
-            continue
+            if not is_told:
+                logger.warning("Video %r: streams that begin in the middle of the file are left out.", video.name)
+            is_told = True
 
 
 @contextmanager

@@ -56,7 +56,7 @@ def decode_first_frames(video: OpenVideo, table: PacketTable, reader: PacketRead
     decoder = video.stream.codec_context
     first_shown = int(table.is_shown.argmax())
     # Packets that are not kept are found by seeking, which flushes this decoder, so that it cannot continue later.
-    continues = reader.kept is not None
+    continues = table.packets is not None
     last = min(first_shown + decoder.reorder_depth + 1, len(table.pts) - 1) if continues else first_shown
     frames, num_packets = [], 0
     for number, packet in enumerate(reader.stream(0, last)):

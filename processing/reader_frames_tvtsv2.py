@@ -13,7 +13,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from .reader_container_tvtsv2 import OpenVideo, reading_errors
-from .reader_metadata_tvtsv2 import Orientation, VideoFileMetadata, orientation_of
+from .reader_metadata_tvtsv2 import Orientation, VideoFileMetadata
 
 Indices = Sequence[int] | np.ndarray
 
@@ -26,23 +26,17 @@ MAX_DAMAGED_RATIO = 0.05
 class TakenFrames:
     """The frames asked for, each converted to RGB as soon as it is decoded; those flagged as corrupt are noted.
 
-    Args:
-        size: (width, height) that every frame must have as stored.
-        indices: Frames asked for, repeats allowed.
-        frame_transform: Applied to each upright frame, (H, W, 3) uint8, or None.
+    Every frame must have the stored size of the first one.
     """
 
     def __init__(
-        self,
-        video: OpenVideo,
-        size: tuple[int, int],
-        indices: list[int],
-        frame_transform: Callable | None,
-        orientation: Orientation,
+        self, video: OpenVideo, request: "ReadRequest", metadata: VideoFileMetadata, first_frame: av.VideoFrame
     ):
-        self.video, self.size, self.indices = video, size, indices
-        self.frame_transform, self.orientation = frame_transform, orientation
-        self.slots = {index: slot for slot, index in enumerate(dict.fromkeys(indices))}
+        self.video, self.frame_transform = video, request.frame_transform
+        self.size = (first_frame.width, first_frame.height)
+        self.orientation = Orientation(metadata.rotation // 90 % 4, metadata.is_mirrored)
+        self.indices = check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
+        self.slots = {index: slot for slot, index in enumerate(dict.fromkeys(self.indices))}
         self.missing = set(self.slots)
         self.corrupt: set[int] = set()
         self.images: np.ndarray | None = None
@@ -93,12 +87,6 @@ class ReadRequest:
     sample_indices_fn: Callable[..., Indices]
     frame_transform: Callable[[np.ndarray], np.ndarray] | None
     strict: bool
-
-    def start(self, video: OpenVideo, metadata: VideoFileMetadata, first_frame: av.VideoFrame) -> TakenFrames:
-        """Ask for the indices and return the collector of their frames."""
-        indices = check_indices(self.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
-        size = (first_frame.width, first_frame.height)
-        return TakenFrames(video, size, indices, self.frame_transform, orientation_of(first_frame))
 
     def finish(self, taken: TakenFrames, metadata: VideoFileMetadata) -> tuple[np.ndarray, VideoFileMetadata]:
         """Return the frames and the completed metadata.

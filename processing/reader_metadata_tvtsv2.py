@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+import PIL.Image
 from transformers.video_utils import VideoMetadata
 
-from .reader_container_tvtsv2 import OpenVideo
+from .reader_container_tvtsv2 import OpenVideo, raw_file
 
 # For files that give neither times nor a rate.
 DEFAULT_FPS = 25
@@ -45,16 +46,27 @@ class Orientation(NamedTuple):
         return np.ascontiguousarray(pixels)[..., None].view(np.uint8)
 
 
-def orientation_of(frame: av.VideoFrame) -> Orientation:
+EXIF_ORIENTATION = 0x0112
+EXIF_TURNS, EXIF_MIRRORED = (0, 0, 2, 2, 3, 3, 1, 1), (2, 4, 5, 7)
+
+
+def orientation_of(frame: av.VideoFrame, video: OpenVideo) -> Orientation:
     """Return the orientation that the display matrix of a frame states, with angles rounded to quarter turns.
 
-    A matrix that maps the picture to a line or a point is ignored. Beside EXIF, mirroring is not known. Source: FFmpeg,
-    display.h: the pixel (x, y) is shown at (a x + c y, b x + d y), with y downwards.
+    A matrix that maps the picture to a line or a point is ignored. Source: FFmpeg, display.h: the pixel (x, y) is shown
+    at (a x + c y, b x + d y), with y downwards.
     """
     try:
         side_data = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # of PyAV, where a frame has side data of a type that it does not know, such as EXIF
-        return Orientation(round(frame.rotation / 90) % 4)
+        if not video.container.format.name.endswith("_pipe"):
+            return Orientation(round(frame.rotation / 90) % 4)  # of a Motion JPEG, whose mirroring is not known
+        with raw_file(video.openable) as file:
+            try:
+                number = PIL.Image.open(file).getexif().get(EXIF_ORIENTATION, 1)
+                return Orientation(EXIF_TURNS[number - 1], number in EXIF_MIRRORED)
+            except Exception as error:  # PIL raises many types for damaged files
+                raise video.error(f"the orientation in its EXIF is unclear ({error!r}).") from error
     if side_data is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
@@ -155,7 +167,7 @@ def describe(video: OpenVideo, first_frame: av.VideoFrame, ticks: np.ndarray | l
     duration = float(times[-1] - times[0]) + last_duration
     video.check_duration(duration)
     video.check_frame_size(first_frame.width, first_frame.height)
-    orientation = orientation_of(first_frame)
+    orientation = orientation_of(first_frame, video)
     width, height = first_frame.width, first_frame.height
     if orientation.quarter_turns % 2:
         width, height = height, width

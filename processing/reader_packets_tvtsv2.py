@@ -190,20 +190,15 @@ def _fill_missing(dts: np.ndarray) -> np.ndarray:
 
 
 class PacketReader:
-    """Random access to packets by number: from memory, or by seeking, checked against the packet table.
-
-    Attributes:
-        kept: All packets of the stream where they are in memory, else None.
-    """
+    """Random access to packets by number: from memory, or by seeking, checked against the packet table."""
 
     def __init__(self, video: OpenVideo, table: PacketTable):
         self.video, self.table = video, table
         self.lock = threading.Lock()
-        self.kept = table.packets
 
     def fits_memory(self, start: int, end: int) -> bool:
         """Return whether packets [start, end] may be held in memory at once."""
-        return self.kept is not None or self.table.sizes[start : end + 1].sum() <= MAX_KEPT_BYTES
+        return self.table.packets is not None or self.table.sizes[start : end + 1].sum() <= MAX_KEPT_BYTES
 
     def read(self, start: int, end: int) -> list[av.Packet]:
         """Return packets [start, end]; several threads may call this."""
@@ -216,8 +211,8 @@ class PacketReader:
         Raises:
             UncertainTable: The file gives other packets than those of the table.
         """
-        if self.kept is not None:
-            yield from self.kept[start : end + 1]
+        if self.table.packets is not None:
+            yield from self.table.packets[start : end + 1]
             return
         try:
             yield from self._seek_and_read(start, end)

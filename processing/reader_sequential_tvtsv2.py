@@ -40,7 +40,7 @@ def read_sequentially(open_again: OpenAgain, request: ReadRequest, reason: str) 
         if survey.taken is not None:
             return request.finish(survey.taken, metadata)
     with open_again() as video:
-        taken = request.start(video, metadata, survey.first_frame)
+        taken = TakenFrames(video, request, metadata, survey.first_frame)
         last = max(taken.indices)
         for index, (_, frame) in enumerate(decode_sequentially(video, Damage())):
             taken.add(index, frame)
@@ -125,7 +125,7 @@ class _Survey:
         metadata = self._describe()
         self.request.check_damage(metadata, self.video)
         if self.kept is not None:
-            self.taken = self.request.start(self.video, metadata, self.first_frame)
+            self.taken = TakenFrames(self.video, self.request, metadata, self.first_frame)
             for index, frame in enumerate(self.kept):
                 self.taken.add(index, frame)
         elif self.announced is None or not np.array_equal(self.announced.frame_seconds, metadata.frame_seconds):
@@ -154,7 +154,7 @@ class _Survey:
             ticks = _announced_ticks(video)
             try:
                 self.announced = describe(video, self.first_frame, ticks)
-                self.taken = self.request.start(self.video, self.announced, self.first_frame)
+                self.taken = TakenFrames(self.video, self.request, self.announced, self.first_frame)
             except ValueError:  # of the wrong number of frames, perhaps
                 self.taken = None
 

@@ -16,7 +16,7 @@ import torch
 from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
 from .reader_decoding_tvtsv2 import decode_first_frames, decode_runs
 from .reader_encryption_tvtsv2 import check_file_encryption
-from .reader_frames_tvtsv2 import Indices, ReadRequest, check_indices
+from .reader_frames_tvtsv2 import Indices, ReadRequest, TakenFrames, check_indices
 from .reader_metadata_tvtsv2 import VideoFileMetadata, describe
 from .reader_packets_tvtsv2 import PacketReader, UncertainTable, plan_runs, read_packet_table
 from .reader_sequential_tvtsv2 import read_sequentially
@@ -145,6 +145,6 @@ def _read_by_table(video: OpenVideo, request: ReadRequest, num_threads: int) -> 
     metadata.reading_method = "packet_table"
     metadata.is_truncated = is_cut_short(video, len(table.pts))
     request.check_damage(metadata, video)
-    taken = request.start(video, metadata, first.frames[0])
+    taken = TakenFrames(video, request, metadata, first.frames[0])
     decode_runs(video, table, reader, plan_runs(table, taken.indices), num_threads, first, taken.add)
     return request.finish(taken, metadata)

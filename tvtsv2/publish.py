@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from tvtsv2.errors import ArgumentError
@@ -61,6 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
+    check_hub_name(arguments.repo_id)
     check_rights(arguments)
     folder = write_folder(arguments)
     print(f"written to {folder}")
@@ -82,25 +84,34 @@ def check_rights(arguments: argparse.Namespace) -> None:
         )
     if arguments.license == "other" and not (arguments.rights or "").strip():
         raise ArgumentError("--license other needs --rights: a sentence on who may do what with the weights.")
+    for name in arguments.language:
+        if not re.fullmatch("[a-z]{2,3}|multilingual|code", name):
+            raise ArgumentError(f"--language takes codes such as en or deu, or multilingual, got {name!r}.")
+    for name in (*arguments.datasets, *([arguments.base_model] if arguments.base_model else [])):
+        check_hub_name(name)
     if arguments.private and not arguments.push:
         raise ArgumentError("--private has no effect without --push.")
+
+
+def check_hub_name(name: str) -> None:
+    """Raise an `ArgumentError` for what can be no name on the hub."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ArgumentError(str(error)) from error
 
 
 def write_folder(arguments: argparse.Namespace) -> Path:
     """Write the folder and return it.
 
     Raises:
-        ValueError: the name is none, the target is taken, the checkpoint is incomplete, or a record is unusable.
+        ValueError: the target is taken, the checkpoint is incomplete, or a record is unusable.
     """
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
     from processing.atomic_files import whole_folder
     from tvtsv2.verify import write_reference
 
-    try:
-        validate_repo_id(arguments.repo_id)
-    except HFValidationError as error:
-        raise ArgumentError(str(error)) from error
     folder = Path(arguments.output_dir or arguments.repo_id)
     results = read_results(arguments.results) if arguments.results else []
     with whole_folder(folder) as temporary:

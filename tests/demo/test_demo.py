@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -142,6 +143,19 @@ def test_the_page_is_built(demo, engine):
     pytest.importorskip("gradio")
     page = load("app").build_page(engine)
     assert {"score", "classify", "search"} <= {function.api_name for function in page.fns.values()}
+
+
+def test_arguments_and_a_missing_gallery_are_errors(demo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", MagicMock())
+    app = load("app")
+    monkeypatch.setattr(sys, "argv", ["app.py", "--share"])
+    with pytest.raises(SystemExit):
+        app.main()
+    assert "unrecognized arguments: --share" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    monkeypatch.setenv("TVTSV2_GALLERY", str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit, match=r"error: TVTSV2_GALLERY is .*nowhere, which is no folder"):
+        app.main()
 
 
 def test_old_uploads_are_deleted(tmp_path, monkeypatch):

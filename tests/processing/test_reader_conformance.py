@@ -125,7 +125,7 @@ def test_frames_that_the_decoder_flags_as_corrupt_are_errors_in_strict_reads(tmp
 
 
 @pytest.mark.parametrize("seeks", [False, True])
-def test_a_program_that_begins_in_mid_file_is_another_video(tmp_path, monkeypatch, seeks):
+def test_a_program_that_begins_in_mid_file_is_another_video(tmp_path, monkeypatch, caplog, seeks):
     if seeks:
         monkeypatch.setattr(packet_table, "MAX_KEPT_BYTES", 0)
     pids = {"mpegts_start_pid": "300", "mpegts_pmt_start_pid": "4010"}
@@ -136,6 +136,7 @@ def test_a_program_that_begins_in_mid_file_is_another_video(tmp_path, monkeypatc
     path = tmp_path / "video.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     check(path, decode_all(parts[0])[0])
+    assert "video.ts': streams that begin in the middle of the file are left out" in caplog.text
 
 
 def test_videos_that_change_their_size_are_exact_or_errors(tmp_path):

@@ -122,6 +122,9 @@ def test_refusals_leave_nothing_behind(checkpoint, exported, tmp_path, capsys):
         (2, (checkpoint, "no such name", "--license", "mit"), "Repo id"),
         (2, (checkpoint, REPO_ID, "--output_dir", out, "--license", "Apache 2"), "did you mean apache-2.0"),
         (2, (checkpoint, REPO_ID, "--output_dir", out, "--license", "other"), "needs --rights"),
+        (2, (checkpoint, REPO_ID, "--license", "mit", "--language", "english"), "--language takes codes"),
+        (2, (checkpoint, REPO_ID, "--license", "mit", "--datasets", "my own videos"), "Repo id"),
+        (2, (checkpoint, REPO_ID, "--license", "mit", "--base_model", "open ai/clip"), "Repo id"),
     ):
         assert publish(*arguments) == code
         assert message in capsys.readouterr().err
