@@ -2,8 +2,12 @@
 
 import dataclasses
 import difflib
+import functools
 import sys
+import types
+import typing
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -18,7 +22,7 @@ def read_config(path: str | Path) -> dict:
     """Return the settings of a YAML file; a plan is asked for on the command line only.
 
     Raises:
-        ValueError: not a mapping, or unknown keys; near misses are shown.
+        ValueError: not a mapping, unknown keys (near misses are shown), or values of another type.
     """
     try:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
@@ -27,18 +31,39 @@ def read_config(path: str | Path) -> dict:
     if not isinstance(settings, dict):
         raise ValueError(f"The configuration {path} must hold settings by name, got a {type(settings).__name__}.")
     for key in settings:
-        if key not in _setting_names():
+        if key not in _setting_types():
             raise ValueError(f"The configuration {path} has an unknown key {key!r}; {_hint(str(key))}")
     # YAML reads a bare no as false.
-    return {key: "no" if value is False and key.endswith("_strategy") else value for key, value in settings.items()}
+    settings = {key: "no" if value is False and key.endswith("_strategy") else value for key, value in settings.items()}
+    for key, value in settings.items():
+        if not _has_type(value, _setting_types()[key]):
+            raise ValueError(f"The configuration {path} has {key}: {value!r}, which is no {_setting_types()[key]}.")
+    return settings
 
 
-def _setting_names() -> list[str]:
-    return [item.name for group in ArgumentGroups.__args__[:3] for item in dataclasses.fields(group) if item.init]
+def _has_type(value: object, annotation: Any) -> bool:
+    """Return whether a value of YAML is one of a setting's types, or text, which the parser converts."""
+    is_union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(annotation) if is_union else [annotation])]
+    if isinstance(value, str):
+        return str in kinds or list not in kinds
+    return type(value) in kinds or (type(value) is int and float in kinds)
+
+
+@functools.cache
+def _setting_types() -> dict[str, Any]:
+    # Not the fields' own types, which the parser changes.
+    return {
+        item.name: hints[item.name]
+        for group in ArgumentGroups.__args__[:3]
+        for hints in [typing.get_type_hints(group)]
+        for item in dataclasses.fields(group)
+        if item.init
+    }
 
 
 def _hint(name: str) -> str:
-    near = difflib.get_close_matches(name, _setting_names(), n=3)
+    near = difflib.get_close_matches(name, _setting_types(), n=3)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else "see run_pretrain.py --help."
 
 

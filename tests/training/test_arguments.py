@@ -97,6 +97,27 @@ def test_yaml_that_holds_no_settings(tmp_path, text, message):
         read_config(write_config(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("mask_ratio", value) for value in ([1], None, True)),
+        *(("lr_milestones", value) for value in (6, "6")),
+        *(("max_steps", value) for value in (10.5, None, [1])),
+        *(("no_weight_decay", value) for value in (5, "*.bias")),
+        *(("tokenizer", 5), ("output_dir", 5), ("bf16", 1), ("parameter_rules", 5), ("optim_args", 5)),
+        *(("sources", {}), ("eval_source", []), ("metric_for_best_model", 5), ("attn_implementation", None)),
+    ],
+)
+def test_values_of_another_type_in_yaml_are_errors(tmp_path, name, value):
+    with pytest.raises(ValueError, match=f"has {name}: .*, which is no "):
+        read_config(write_config(tmp_path, json.dumps({name: value})))
+
+
+def test_values_of_the_right_type_in_yaml(tmp_path):
+    settings = {"mask_ratio": 0, "max_steps": "10", "lr_milestones": [6], "tokenizer": None, "fsdp_config": {}}
+    assert read_config(write_config(tmp_path, json.dumps(settings))) == settings
+
+
 def test_missing_yaml_file_is_named(tmp_path, capsys):
     assert "nowhere.yaml" in error_of(capsys, [str(tmp_path / "nowhere.yaml")])
 
@@ -204,8 +225,9 @@ SOURCE = {"format": "built", "dataset": "my_dataset", "videos": "my_videos"}
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sources": {"format": "built"}}, "sources must be a list of mappings, each behind a dash"),
-        ({"sources": "a.csv"}, "invalid dict value: 'a.csv'"),
+        ({"sources": {"format": "built"}}, "sources: {'format': 'built'}, which is no list[dict]"),
+        ({"sources": "a.csv"}, "sources: 'a.csv', which is no list[dict]"),
+        ({"sources": [SOURCE | {"videos": 5}]}, "A source's videos must be text, got 5"),
         ({"sources": [SOURCE | {"weight": 0}]}, "Each source needs a weight"),
         ({"eval_source": SOURCE}, "eval_source needs sources"),
         ({"sources": [SOURCE], "eval_source": SOURCE | {"split": "train"}}, "eval_source is one of the sources"),

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 
 from training.sources.built_dataset import BuiltDataset
 from training.sources.howto100m import HowTo100M
@@ -43,7 +44,7 @@ def check_source(source: Mapping) -> type[VideoSource]:
     """Return the class of a source's format, if the source has the keys of that format; no file is opened.
 
     Raises:
-        ValueError: the format is unknown, or keys are missing or unknown.
+        ValueError: the format is unknown, keys are missing or unknown, or a value is no text.
     """
     video_source = format_of(source)
     parameters = inspect.signature(video_source).parameters
@@ -56,6 +57,9 @@ def check_source(source: Mapping) -> type[VideoSource]:
             f"A source of format {source['format']} has the keys {', '.join(required)}{optional}; missing {missing}, "
             f"unknown {unknown}."
         )
+    for key, value in source.items():
+        if key != "weight" and not isinstance(value, str | Path):
+            raise ValueError(f"A source's {key} must be text, got {value!r}.")
     return video_source
 
 
