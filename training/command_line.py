@@ -90,7 +90,8 @@ def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
         for path in known.config or [DEFAULT_CONFIG]:
             parser.set_defaults(**read_config(path))
         *groups, _ = parser.parse_args_into_dataclasses(args=command_line)
-        groups[2].check_typed(sys.argv[1:] if command_line is None else command_line)
+        has_evaluation = not groups[1].sources or groups[1].eval_source is not None
+        groups[2].check_typed(sys.argv[1:] if command_line is None else command_line, has_evaluation)
         check_arguments(*groups[:3])
     # An ImportError: settings of a library that is not installed, such as DeepSpeed.
     except (ValueError, ImportError, OSError) as error:

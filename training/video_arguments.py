@@ -58,6 +58,7 @@ NEEDED = {
 }
 OF_TRACKIO = ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+OF_EVALUATION = {"eval_accumulation_steps", "eval_use_gather_object", "per_device_eval_batch_size"}
 STRATEGIES = {"save_steps": "save_strategy", "eval_steps": "eval_strategy", "logging_steps": "logging_strategy"}
 
 # Numbers are finite and at least 0, but for these.
@@ -160,12 +161,14 @@ class VideoTrainingArguments(TrainingArguments):
                 f"{self.warmup_steps:g}: set it to 0, or choose constant_with_warmup."
             )
 
-    def check_typed(self, command_line: Sequence[str]) -> None:
-        """Raise a ValueError where the command line sets steps or epochs that another setting makes void.
+    def check_typed(self, command_line: Sequence[str], has_evaluation: bool) -> None:
+        """Raise a ValueError where the command line sets what another setting, or the lack of videos, makes void.
 
-        Those in a YAML file that the command line overrides by another setting are no mistake.
+        Settings in a YAML file that the command line overrides by another setting are no mistake.
         """
         typed = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in command_line if word[:2] == "--"}
+        if not has_evaluation and typed & OF_EVALUATION:
+            raise ValueError(f"{min(typed & OF_EVALUATION)} has no effect without held-out videos.")
         if "num_train_epochs" in typed and self.max_steps > 0:
             raise ValueError(f"num_train_epochs has no effect with max_steps {self.max_steps}: set max_steps to -1.")
         for name in sorted(typed & STRATEGIES.keys()):
@@ -221,13 +224,8 @@ class VideoTrainingArguments(TrainingArguments):
 
     def check_evaluation(self, has_videos: bool, remedy: str) -> None:
         """Raise a ValueError where evaluations are asked for and there are no videos to evaluate on."""
-        if has_videos:
-            return
-        if self.eval_strategy != "no" or self.eval_on_start:
+        if not has_videos and (self.eval_strategy != "no" or self.eval_on_start):
             raise ValueError(f"There are no held-out videos: {remedy}, or set eval_strategy to no.")
-        for name in ("eval_accumulation_steps", "eval_use_gather_object", "per_device_eval_batch_size"):
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise ValueError(f"{name} has no effect without held-out videos: {remedy}.")
 
     @property
     def precision(self) -> str:

@@ -246,10 +246,6 @@ SOURCE = {"format": "built", "dataset": "my_dataset", "videos": "my_videos"}
         ({"sources": [SOURCE], "num_train_videos": 5}, "num_train_videos describe the generated corpus"),
         ({"sources": [SOURCE], "eval_strategy": "no", "eval_on_start": True}, "no held-out videos"),
         ({"sources": [SOURCE]}, "no held-out videos: name some as eval_source"),
-        (
-            {"sources": [SOURCE], "eval_strategy": "no", "per_device_eval_batch_size": 3},
-            "per_device_eval_batch_size has no effect without held-out videos: name some as eval_source",
-        ),
         ({"sources": [SOURCE], "eval_source": SOURCE, "tokenizer": None}, "Give --tokenizer or --clip_checkpoint"),
         ({"num_train_captions": 3, "per_device_train_batch_size": 4}, "A step takes 4 samples of one source"),
         ({"parameter_rules": [{"match": "txt_model.*", "frozen": True}, {"match": "*"}]}, "matches nothing"),

@@ -85,7 +85,7 @@ def parse_arguments(command_line: list[str] | None = None) -> tuple[FinetuningAr
     )
     try:
         tuning, training = parser.parse_args_into_dataclasses(args=command_line)
-        training.check_typed(sys.argv[1:] if command_line is None else command_line)
+        training.check_typed(sys.argv[1:] if command_line is None else command_line, tuning.eval_data is not None)
         training.check_evaluation(tuning.eval_data is not None, "give --eval_data")
         training.check_best_metric(METRICS[tuning.task])
     # An ImportError: settings of a library that is not installed, such as DeepSpeed.
