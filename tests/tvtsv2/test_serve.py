@@ -5,8 +5,12 @@ import contextlib
 import json
 import logging
 import os
+import re
+import shlex
+import shutil
 import signal
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -145,6 +149,22 @@ def test_videos_by_path_base64_and_upload(address, model, place):
 def test_bad_requests_are_told_in_openai_s_form(address, body, status, message):
     found, answer = post(address, body)
     assert found == status and message in answer["error"]["message"]
+
+
+def test_commands_of_the_page(address, place, model):
+    curl = shutil.which("curl") or pytest.skip("curl is not installed")
+    for name in ("videos/video0.mp4", "video.mp4"):
+        shutil.copy(place / "videos" / "one.mp4", place / name)
+    page = (ROOT / "docs" / "serve.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^curl (.*)$", page, re.MULTILINE)
+    wanted = expected(model, videos=str(place / "video.mp4"))[0]
+    for command in commands:
+        arguments = shlex.split(command.replace("localhost:8000", address))
+        answer = subprocess.run(
+            [curl, "--silent", "--noproxy", "*", *arguments], cwd=place, stdout=subprocess.PIPE, check=True
+        )
+        assert np.allclose(json.loads(answer.stdout)["data"][-1]["embedding"], wanted, atol=1e-5), command
+    assert len(commands) == 2
 
 
 def test_many_requests_at_a_time_are_all_answered_or_told_to_wait(address, model):

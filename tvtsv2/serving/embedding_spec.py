@@ -77,7 +77,8 @@ class EmbeddingSpec(LitSpec):
 
     async def models(self) -> JSONResponse:
         """Answer GET /v1/models."""
-        return JSONResponse({"object": "list", "data": [{"id": self.name, "object": "model"}]})
+        model = {"id": self.name, "object": "model", "created": 0, "owned_by": "tvtsv2"}
+        return JSONResponse({"object": "list", "data": [model]})
 
     async def _embed(self, inputs: list[str | bytes | Path]) -> np.ndarray:
         """Return the embeddings (number, P): texts go to a worker together, each video as soon as it is read."""
