@@ -9,7 +9,7 @@ from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 
 
 def pack_videos(folder: Path, num_videos: int) -> Path:
-    """Return `folder`, then with `videos`, `dataset` and `shards`."""
+    """Return `folder`, then with `videos`, `dataset`, `shards` (tar) and `parquet`."""
     config = CorpusConfig(
         num_train_videos=num_videos, num_heldout_videos=0, num_train_captions=0, num_heldout_captions=0, image_size=160
     )
@@ -18,5 +18,6 @@ def pack_videos(folder: Path, num_videos: int) -> Path:
     for file in (corpus.folder / "videos" / "train" / "annotations").iterdir():
         shutil.copyfile(file, folder / "videos" / file.name)
     build_dataset(folder / "videos", folder / "dataset", num_workers=1, heldout_ratio=0.0)
-    pack_shards(folder / "dataset", folder / "videos", folder / "shards", shard_megabytes=1)
+    for name, shard_format in (("shards", "tar"), ("parquet", "parquet")):
+        pack_shards(folder / "dataset", folder / "videos", folder / name, shard_format=shard_format, shard_megabytes=1)
     return folder

@@ -1,15 +1,17 @@
-"""A built dataset packed into tar shards, videos and words together, for one disk or many, local or remote.
+"""A built dataset packed into tar or Parquet shards, videos and words together, for one disk or many, local or remote.
 
     python -m training.data_building.pack_shards --dataset my_dataset --videos my_videos --output my_shards
 
 In the output folder:
 
     train-00000.tar, …      WebDataset shards: <key>.video (the file as it is) and <key>.json (path, duration, words)
+    train-00000.parquet, …  or, with --shard_format parquet, the same as columns `video`, `json` and `__key__`
     train.parquet, …        where each sample lies: shard, and offset and size of both of its parts
     shards.json             what was packed; an interrupted run is continued, another dataset is refused
 
 Samples are shuffled once, so that every shard holds a fair mixture. `load_dataset("webdataset", …, streaming=True)`
-reads the shards as well.
+and `load_dataset("parquet", …, streaming=True)` read the shards as well. In Parquet a sample is a row group of its own,
+uncompressed: a stream holds one at a time, and the index knows the very bytes.
 """
 
 import hashlib
@@ -31,12 +33,17 @@ from training.runtime.number_types import at_least
 from training.sources.built_dataset import find_splits
 from training.sources.table_files import resolve_inside
 
+SHARD_FORMATS = ("tar", "parquet")
+PARQUET_SCHEMA = pa.schema([("__key__", pa.string()), ("json", pa.string()), ("video", pa.binary())])
+MAX_PARQUET_BYTES = 2**31 - 2**20  # a page's size is a signed 32-bit number
+
 
 def pack_shards(
     dataset: Path,
     videos: Path,
     output: Path,
     *,
+    shard_format: str = "tar",
     shard_megabytes: int = 512,
     seed: int = 0,
 ) -> dict[str, int]:
@@ -46,30 +53,37 @@ def pack_shards(
         dataset: folder of a dataset made by `build_dataset`.
         videos: the folder of videos it was built from.
         output: empty, new, or holding part of the same shards.
+        shard_format: "tar" or "parquet".
         shard_megabytes: a shard is closed once it holds this much.
         seed: of the order of samples.
 
     Raises:
         FileNotFoundError: a video is gone, or there is no dataset.
-        ValueError: `output` holds something else.
+        ValueError: `output` holds something else, or a video is too large for Parquet.
     """
+    if shard_format not in SHARD_FORMATS:
+        raise ValueError(f"shard_format must be one of {', '.join(SHARD_FORMATS)}, got {shard_format!r}")
     if shard_megabytes < 1:
         raise ValueError(f"shard_megabytes must be at least 1, got {shard_megabytes}")
+    write_shard, read_places = {"tar": (_write_tar, _read_tar), "parquet": (_write_parquet, _read_parquet)}[
+        shard_format
+    ]
     videos = videos.resolve()
     rows = {split: datasets.Dataset.from_parquet(files) for split, files in find_splits(dataset).items()}
-    _claim_folder(output, rows, {"shard_format": "tar", "shard_megabytes": shard_megabytes, "seed": seed})
+    _claim_folder(output, rows, {"shard_format": shard_format, "shard_megabytes": shard_megabytes, "seed": seed})
     for split, split_rows in rows.items():
         order = np.random.default_rng(seed).permutation(len(split_rows))
         shards = list(_plan(split_rows, order, videos, shard_megabytes * 2**20))
         index = []
         for number, indices in enumerate(tqdm(shards, desc=f"packing {split}", unit="shard")):
-            shard = output / f"{split}-{number:05d}.tar"
+            shard = output / f"{split}-{number:05d}.{shard_format}"
             if not shard.exists():
                 with whole_file(shard) as path:
-                    _write_tar(path, _samples(split_rows, indices, videos))
-            index += [{"shard": number, **places} for places in _read_tar(shard)]
+                    write_shard(path, _samples(split_rows, indices, videos))
+            index += [{"shard": number, **places} for places in read_places(shard)]
+        table = pa.Table.from_pylist(index).replace_schema_metadata({"shard_format": shard_format})
         with whole_file(output / f"{split}.parquet") as path:
-            pq.write_table(pa.Table.from_pylist(index), path)
+            pq.write_table(table, path)
     return {split: len(split_rows) for split, split_rows in rows.items()}
 
 
@@ -86,7 +100,7 @@ def _claim_folder(output: Path, rows: dict[str, datasets.Dataset], settings: dic
         output.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps(wanted, indent=2))
     elif json.loads(record.read_text()) != wanted:
-        raise ValueError(f"{output} holds shards of another dataset, size or seed: give another folder")
+        raise ValueError(f"{output} holds shards of another dataset, format, size or seed: give another folder")
 
 
 def _plan(rows: datasets.Dataset, order: np.ndarray, videos: Path, shard_bytes: int) -> Iterator[list[int]]:
@@ -144,6 +158,36 @@ def _read_tar(shard: Path) -> list[dict[str, int]]:
     return list(places.values())
 
 
+def _write_parquet(shard: Path, samples: Iterator[tuple[str, bytes, bytes]]) -> None:
+    options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(shard, PARQUET_SCHEMA, **options) as writer:
+        for key, words, video in samples:
+            if len(video) > MAX_PARQUET_BYTES:
+                name = json.loads(words)["video"]
+                raise ValueError(f"{name} is larger than 2 GiB, which Parquet cannot hold: use --shard_format tar")
+            writer.write_table(pa.Table.from_arrays([[key], [words.decode()], [video]], schema=PARQUET_SCHEMA))
+
+
+def _read_parquet(shard: Path) -> list[dict[str, int]]:
+    """Where the samples of a finished shard lie.
+
+    Source: the Parquet format; a column chunk of one plain value ends with that value's bytes.
+    """
+    places = []
+    with pq.ParquetFile(shard) as parquet, open(shard, "rb") as file:
+        for number in range(parquet.num_row_groups):
+            row, place = parquet.read_row_group(number), {}
+            for column, kind in ((1, "json"), (2, "video")):
+                value = row.column(kind).cast(pa.binary())[0].as_py()
+                chunk = parquet.metadata.row_group(number).column(column)
+                offset = chunk.data_page_offset + chunk.total_compressed_size - len(value)
+                file.seek(offset)
+                assert file.read(len(value)) == value
+                place |= {f"{kind}_offset": offset, f"{kind}_size": len(value)}
+            places.append(place)
+    return places
+
+
 @one_line_errors(ValueError, OSError)
 def main() -> None:
     parser = OneLineParser(description="Pack a built dataset into shards.")
@@ -152,6 +196,7 @@ def main() -> None:
     )
     parser.add_argument("--videos", type=Path, required=True, help="the folder of videos it was built from")
     parser.add_argument("--output", type=Path, required=True, help="empty, new, or holding part of these shards")
+    parser.add_argument("--shard_format", default="tar", choices=SHARD_FORMATS, help="of the shards")
     parser.add_argument(
         "--shard_megabytes", type=at_least(1), default=512, help="a shard is closed once it holds this much"
     )

@@ -25,7 +25,7 @@ RETRY_SECONDS = (1, 5, 20)  # a busy server or a moment without network should n
 
 
 class Shards:
-    """Narrated videos packed with their words into tar shards, or Parquet shards of earlier versions.
+    """Narrated videos packed with their words into tar or Parquet shards.
 
     Args:
         shards: folder of the shards: a path or a URL (https://…, s3://…, hf://…).

@@ -1,5 +1,6 @@
 """Shards hold every sample of a dataset once, byte for byte, and can be read back from disk or a URL in any split."""
 
+import json
 import shutil
 from collections import Counter
 
@@ -102,6 +103,18 @@ def test_the_datasets_library_streams_the_shards(packed):
     assert rows[0]["video"] == (packed / "videos" / rows[0]["json"]["video"]).read_bytes()
 
 
+def test_parquet_shards_hold_the_same(packed, clips, video_processor):
+    parquet = ClipDataset(Shards(packed / "parquet"), video_processor)
+    assert parquet.videos.places["shard"].tolist() == clips.videos.places["shard"].tolist()
+    for index in (0, 9, NUM_VIDEOS - 1):
+        assert torch.equal(parquet[index]["frames"], clips[index]["frames"])
+        assert parquet[index]["transcripts"] == clips[index]["transcripts"]
+    files = sorted(map(str, (packed / "parquet").glob("train-*.parquet")))
+    stream = datasets.load_dataset("parquet", data_files={"train": files}, split="train", streaming=True)
+    for row in stream:
+        assert row["video"] == (packed / "videos" / json.loads(row["json"])["video"]).read_bytes()
+
+
 def test_an_interrupted_packing_is_continued(packed, tmp_path):
     shutil.copytree(packed / "shards", tmp_path / "shards")
     (tmp_path / "shards" / "train-00001.tar").unlink()
@@ -113,7 +126,11 @@ def test_an_interrupted_packing_is_continued(packed, tmp_path):
 
 
 def test_refusals(packed, tmp_path):
-    with pytest.raises(ValueError, match="another dataset, size or seed"):
+    with pytest.raises(ValueError, match="shard_format must be one of tar, parquet, got 'zip'"):
+        pack_shards(packed / "dataset", packed / "videos", tmp_path / "zip", shard_format="zip")
+    with pytest.raises(ValueError, match="another dataset, format, size or seed"):
+        pack_shards(packed / "dataset", packed / "videos", packed / "parquet", shard_megabytes=1)
+    with pytest.raises(ValueError, match="another dataset, format, size or seed"):
         pack_shards(packed / "dataset", packed / "videos", packed / "shards", shard_megabytes=2)
     with pytest.raises(ValueError, match="holds other files"):
         pack_shards(packed / "dataset", packed / "videos", packed / "videos")
