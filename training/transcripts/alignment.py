@@ -11,7 +11,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
-from training.transcripts.words import TimedWord, check_encoding, check_num_words
+from training.transcripts.words import TimedWord, check_encoding, check_num_words, repair_encoding
 
 MIN_BAND_RADIUS = 32  # words; texts up to this length are aligned without any restriction
 BAND_RATIO = 0.1
@@ -53,7 +53,7 @@ def read_annotation(annotation: Mapping, max_words: int | None = None) -> tuple[
     if broken and not heard:
         raise broken[0]
     denoised = _part(annotation, "denoised", list) if "denoised" in annotation else []
-    cleaned = [word for passage in denoised for word in _part(passage, "cleanasr", str).split()]
+    cleaned = [word for passage in denoised for word in repair_encoding(_part(passage, "cleanasr", str)).split()]
     check_num_words(max(len(heard), len(cleaned)), max_words)
     check_encoding(" ".join(cleaned or [word.word for word in heard]))
     if not cleaned:

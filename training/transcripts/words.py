@@ -13,6 +13,7 @@ from operator import attrgetter
 
 import ftfy
 import numpy as np
+from ftfy.fixes import fix_surrogates
 
 MAX_WORDS = 300_000  # of one video: more than a day of speech has
 MAX_SENTENCE_WORDS = 30
@@ -32,8 +33,9 @@ _UNSPACED = (
 _IS_LETTER = re.compile("[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff]")
 LETTERS_PER_WORD = 3  # of these scripts, marks not counted
 _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
-# Zero-width blanks, direction marks, byte order marks, soft hyphens; not the joiners inside Persian and Indic words.
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+# Zero-width blanks, direction and byte order marks, soft hyphens, signs for unknown characters; not the joiners inside
+# Persian and Indic words.
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufffd]")
 
 
 def _bracketed(opening: str, closing: str, most_words: int, never: str = "") -> str:
@@ -193,8 +195,8 @@ def check_encoding(text: str) -> None:
 
 
 def repair_encoding(text: str) -> str:
-    """Return text in which UTF-8 that was read as Latin-1 or cp1252 is repaired, and nothing else changed."""
-    return text if text.isascii() else ftfy.fix_encoding(text)
+    """Return text in which UTF-8 that was read as Latin-1 or cp1252, and half surrogates, are repaired; no more."""
+    return text if text.isascii() else ftfy.fix_encoding(fix_surrogates(text)).replace("\ufffd", "")
 
 
 def _is_spoken(word: str) -> bool:

@@ -101,6 +101,11 @@ def test_annotation_puts_cleaned_words_at_heard_times():
     assert words_in_window(words, 1.5, 2.0) == "red"
     assert words_in_window(words, 1.5, 2.01) == "red star."
     assert words_in_window(words, 7, 9) == ""
+    annotation["denoised"] = [{"cleanasr": "The cafÃ©\ud800 star"}]
+    assert words_in_window(read_annotation(annotation)[0], 0, 9) == "The café star"
+    annotation["denoised"] = [{"cleanasr": "Ïðèâåò, ýòî ìèð"}]
+    with pytest.raises(ValueError, match="stored as Latin-1"):
+        read_annotation(annotation)
 
 
 @pytest.mark.parametrize("denoised", [{}, {"denoised": []}, {"denoised": [{"cleanasr": " "}]}])

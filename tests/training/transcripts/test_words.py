@@ -51,7 +51,7 @@ def test_windows():
 
 
 def test_encodings_are_repaired_and_joiners_kept():
-    assert clean_text("cafÃ© \u200bolé ♪") == "café olé"
+    assert clean_text("cafÃ© \u200bolé ♪ \ud800") == "café olé"
     assert clean_text("می‌خواهم") == "می‌خواهم"
     assert clean_text("<|0.00|> so it goes<|endoftext|>") == "so it goes"
 
