@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from modeling_tvtsv2 import TVTSv2ForVideoClassification
 from tests.support.hub_stand_in import start_hub
-from tests.support.small_folder import small_processor, write_small_folder
+from tests.support.small_folder import embed_in_this_process, small_processor, write_small_folder
 from tests.support.video_files import write_video
 from tvtsv2.main import main
 from tvtsv2.publish import LICENSES
@@ -139,7 +139,7 @@ def test_a_published_folder_carries_references_and_passes_verify(exported, capsy
     assert "reference of file and texts" in capsys.readouterr().out
 
 
-def test_a_fine_tuned_classifier_is_published_with_a_card_of_its_own(checkpoint, tmp_path, capsys):
+def test_a_fine_tuned_classifier_is_published_with_a_card_of_its_own(checkpoint, tmp_path, capsys, monkeypatch):
     names = {0: "archery", 1: "juggling"}
     model = TVTSv2ForVideoClassification.from_pretrained(checkpoint, num_labels=2, id2label=names)
     model.save_pretrained(tmp_path / "tuned")
@@ -158,6 +158,7 @@ def test_a_fine_tuned_classifier_is_published_with_a_card_of_its_own(checkpoint,
     weights = load_file(tmp_path / "out" / "model.safetensors")
     weights["classifier.weight"] += 0.1 * torch.randn_like(weights["classifier.weight"])
     save_file(weights, tmp_path / "out" / "model.safetensors", metadata={"format": "pt"})
+    monkeypatch.setattr("tvtsv2.models.folder_checks.embed_as_stranger", embed_in_this_process)
     assert main(["verify", str(tmp_path / "out"), "--dtypes", "float32"]) == 1
     assert re.search("FAIL +reference embeddings", capsys.readouterr().out)
 
