@@ -1,6 +1,7 @@
 """Fine-tuning end to end: what moves and what does not, adapters in a foreign process, both tasks, broken input."""
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -68,8 +69,12 @@ def retrieval_run(place):
     return place / "retrieval"
 
 
-def test_linear_moves_the_classifier_alone(place):
-    finetune(place, "linear", "labels.csv", "--method", "linear")
+def test_linear_moves_the_classifier_alone(place, caplog):
+    with caplog.at_level("WARNING", "transformers"):
+        logging.getLogger("transformers").addHandler(caplog.handler)
+        finetune(place, "linear", "labels.csv", "--method", "linear")
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert "LOAD REPORT" not in caplog.text
     assert moved(place, "linear") == set()
     model = TVTSv2ForVideoClassification.from_pretrained(place / "linear")
     assert model.config.id2label == dict(enumerate(CLASSES))

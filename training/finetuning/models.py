@@ -5,6 +5,7 @@ from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
 from modeling_tvtsv2.fast_linear import use_fast_linear
@@ -22,14 +23,18 @@ def load_pretrained(tuning: FinetuningArguments, labels: list[str] | None) -> Pr
         ValueError: other weights are missing or left over.
     """
     settings = {"use_safetensors": True, "dtype": "float32", "output_loading_info": True}
-    if labels is None:
-        model, report = TVTSv2Model.from_pretrained(tuning.model, **settings)
-    else:
-        names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
-        # A classifier of other classes is replaced.
-        model, report = TVTSv2ForVideoClassification.from_pretrained(
-            tuning.model, num_labels=len(labels), ignore_mismatched_sizes=True, **names, **settings
-        )
+    model_class = TVTSv2Model if labels is None else TVTSv2ForVideoClassification
+    if labels is not None:
+        settings |= {"num_labels": len(labels), "id2label": dict(enumerate(labels))}
+        settings |= {"label2id": {label: index for index, label in enumerate(labels)}}
+        settings["ignore_mismatched_sizes"] = True  # a classifier of other classes is replaced
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # the library's report would warn of the new classifier
+    logging.disable_progress_bar()
+    try:
+        model, report = model_class.from_pretrained(tuning.model, **settings)
+    finally:
+        logging.set_verbosity(verbosity)
     mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
     problems = [
         name
