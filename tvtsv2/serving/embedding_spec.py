@@ -116,7 +116,7 @@ class EmbeddingSpec(LitSpec):
         if request.headers.get("content-type", "").startswith("multipart/form-data"):
             async with request.form(max_files=self.limits.max_inputs) as form:
                 files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-                inputs = [await file.read() for file in files]
+                inputs: list[str | bytes | Path] = [await file.read() for file in files]
                 fields: Any = dict(form)
         else:
             try:

@@ -85,7 +85,7 @@ class ModelWorker(litserve.LitAPI):
         starts = range(0, len(texts), self.max_batch_size)
         rows = iter([row for start in starts for row in self._embed_texts(texts[start : start + self.max_batch_size])])
         return [
-            item.embedding[None] if isinstance(item, Segment) else np.stack([next(rows) for _ in item])
+            np.asarray(item.embedding)[None] if isinstance(item, Segment) else np.stack([next(rows) for _ in item])
             for item in items
         ]
 
