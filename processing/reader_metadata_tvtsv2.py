@@ -47,7 +47,7 @@ class Orientation(NamedTuple):
 
 
 EXIF_ORIENTATION = 0x0112
-EXIF_TURNS, EXIF_MIRRORED = (0, 0, 2, 2, 3, 3, 1, 1), (2, 4, 5, 7)
+EXIF_TURNS, EXIF_MIRRORED = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}, (2, 4, 5, 7)
 
 
 def orientation_of(frame: av.VideoFrame, video: OpenVideo) -> Orientation:
@@ -63,10 +63,11 @@ def orientation_of(frame: av.VideoFrame, video: OpenVideo) -> Orientation:
             return Orientation(round(frame.rotation / 90) % 4)  # of a Motion JPEG, whose mirroring is not known
         with raw_file(video.openable) as file:
             try:
-                number = PIL.Image.open(file).getexif().get(EXIF_ORIENTATION, 1)
-                return Orientation(EXIF_TURNS[number - 1], number in EXIF_MIRRORED)
+                number = PIL.Image.open(file).getexif().get(EXIF_ORIENTATION)
             except Exception as error:  # PIL raises many types for damaged files
                 raise video.error(f"the orientation in its EXIF is unclear ({error!r}).") from error
+        # Cameras and editors also write 0: like PIL, no number but 2 to 8 turns or mirrors.
+        return Orientation(EXIF_TURNS.get(number, 0), number in EXIF_MIRRORED)
     if side_data is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()

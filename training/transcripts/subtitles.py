@@ -151,7 +151,7 @@ def _word_timed(line: str, start: float) -> list[TimedWord]:
     words: list[TimedWord] = []
     for match in [*_WORD_TIME.finditer(line), None]:
         piece = line[position : match.start() if match else len(line)]
-        spoken, shown = _plain(piece).split(), _TAG.sub("", piece)
+        spoken, shown = _plain(piece, begins_line=not words).split(), _TAG.sub("", piece)
         if spoken and is_open and not shown[0].isspace() and _is_one_word(words[-1].word, spoken[0]):
             words[-1] = TimedWord(words[-1].word + spoken.pop(0), words[-1].time)
         words += [TimedWord(word, time) for word in spoken]
@@ -166,12 +166,15 @@ def _is_one_word(before: str, after: str) -> bool:
     return len(split_words(before + after)) < len(split_words(before)) + len(split_words(after))
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, *, begins_line: bool = True) -> str:
     """Return what is spoken in a line of a cue: no tags, readings, entities, and neither dash nor name of a speaker."""
     text = _TAG.sub(lambda tag: " " * tag[0].lower().startswith(("\\", "<br")), _READING.sub("", text))
-    text = _LEADING_DASH.sub("", clean_text(html.unescape(text)))
+    text = clean_text(html.unescape(text))
+    if not begins_line:
+        return text
+    text = _LEADING_DASH.sub("", text)
     speaker = _SPEAKER.match(text)
-    is_name = speaker and (speaker[1].isupper() or re.fullmatch(r"(?i)speaker[ _]?\w{1,3}", speaker[1]))
+    is_name = speaker and (speaker[1].isupper() or re.fullmatch(r"(?i)speaker[ _]?(\d{1,3}|[a-z])", speaker[1]))
     # Where all is in capitals, a name cannot be told from "WARNING: HOT".
     return text[speaker.end() :] if is_name and not text[speaker.end() :].isupper() else text
 

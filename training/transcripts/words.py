@@ -22,7 +22,7 @@ SECONDS_PER_WORD = 0.4  # of a segment without an end
 MAX_SECONDS_PER_WORD = 60  # a longer segment has an end that means "to the end of the video"
 MAX_BRACKETED_WORDS = 12  # a longer passage in square brackets is speech
 MAX_ASIDE_WORDS = 4  # likewise in parentheses, which transcripts use for both
-MIN_MISREAD_LETTERS = 8  # fewer are names, or a word of French
+MIN_MISREAD, MISREAD_RATIO = 10, 0.6  # fewer are names, or a line of Icelandic or Turkish
 
 # Han, kana, Thai, Lao, Tibetan, Myanmar, Khmer
 _UNSPACED = (
@@ -184,10 +184,12 @@ def check_encoding(text: str) -> None:
     """Raise a `ValueError` where most letters are those of Latin-1 beyond ASCII, which no language has.
 
     They come from text of another encoding (cp1251, KOI8-R, GBK) that was read as Latin-1, so that it looks like
-    "Ïðèâåò".
+    "Ïðèâåò". Each word counts once, as a song may repeat "é"; signs such as "°" and "«" alone prove nothing.
     """
-    misread = [byte for byte in text.encode("cp1252", errors="ignore") if byte > 127]
-    if len(misread) >= MIN_MISREAD_LETTERS and 2 * len(misread) > sum(map(str.isalpha, text)):
+    characters = "".join(set(text.split()))
+    misread = [each for each in characters.encode("cp1252", "ignore").decode("cp1252") if not each.isascii()]
+    num_misread, num_letters = sum(map(str.isalpha, misread)), sum(map(str.isalpha, characters))
+    if len(misread) >= MIN_MISREAD and num_misread > MISREAD_RATIO * num_letters:
         raise ValueError(
             f"its words look like {text[:30]!r}: another encoding was stored as Latin-1. Convert it back, "
             "for Cyrillic with iconv -f UTF-8 -t LATIN1 FILE | iconv -f CP1251 -t UTF-8"

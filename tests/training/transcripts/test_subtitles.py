@@ -41,9 +41,10 @@ RIGHT = {
     "dashes of speakers": (ONE.replace("hello there", "- Hello.\n-Hi.\n– Oh, -5 it is"), "Hello. Hi. Oh, -5 it is"),
     "names of speakers": (
         ONE.replace(
-            "hello there", "JOHN: Hello.\n- DR. O'NEIL:\nSPEAKER_00: hi\nSpeaker 2: 5:30 at NASA, in short: no"
+            "hello there",
+            "JOHN: Hello.\n- DR. O'NEIL:\nSPEAKER_00: hi\nSpeaker 2: 5:30 at NASA, in short: no\nSpeaker on: go",
         ),
-        "Hello. hi 5:30 at NASA, in short: no",
+        "Hello. hi 5:30 at NASA, in short: no Speaker on: go",
     ),
     "capitals that name nobody": (ONE.replace("hello there", "WARNING: HOT"), "WARNING: HOT"),
     "bare punctuation": (ONE.replace("there", "- : … ♪ & all"), "hello & all"),
@@ -144,7 +145,7 @@ def test_an_end_that_means_the_end_of_the_video_spreads_no_words():
 
 def test_word_times_on_one_line_are_no_cue():
     """pysubs2 takes a line of two times for the times of a cue."""
-    line = "hi<00:00:00.320><c> there</c><00:00:00.880><c> everyone</c>"
+    line = "JOHN: hi<00:00:00.320><c> NASA:</c><00:00:00.880><c> everyone</c>"  # only the first is a speaker
     words, is_spread, _ = read_subtitles(f"WEBVTT\n\n00:00:00.080 --> 00:00:02.190\n{line}")
-    assert [(word.word, word.time) for word in words] == [("hi", 0.08), ("there", 0.32), ("everyone", 0.88)]
+    assert [(word.word, word.time) for word in words] == [("hi", 0.08), ("NASA:", 0.32), ("everyone", 0.88)]
     assert not is_spread

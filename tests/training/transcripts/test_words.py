@@ -82,5 +82,6 @@ def test_text_of_another_encoding_that_was_read_as_latin_1_is_refused(encoding):
         misread = clean_text(text.encode(encoding).decode(read_as, errors="replace"))
         with pytest.raises(ValueError, match="another encoding was stored as Latin-1"):
             spoken_words([TimedWord(misread, 0.0)])
-    for right in (text, "Ça, là où l'été à Évry", "Þetta er íslenska, já", "Được rồi, cảm ơn cậu đã ở đây"):
+    rights = ("é é " * 9, "180° 90° £5 «Да» «нет» 45° £6 £7", "Öyküyü öptü, özgün öğün üçü üçüncü. Gül gülü.")
+    for right in (text, "Ça, là où l'été à Évry", "Þá á ég að fá að sjá það", "Được rồi, cảm ơn cậu đã ở đây", *rights):
         assert spoken_words([TimedWord(word, 0.0) for word in right.split()])
