@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import io
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -27,7 +29,7 @@ from tests.support.docs_commands import run_and_exit
 from tests.support.paths import ROOT
 from tests.support.processes import kill, start_processes
 from tests.support.small_folder import small_processor, write_small_folder
-from tests.support.video_files import write_video
+from tests.support.video_files import draw_frame, write_video
 from tvtsv2.main import main
 
 pytest.importorskip("litserve")
@@ -109,6 +111,10 @@ def test_videos_by_path_base64_and_upload(address, model, place):
     assert np.allclose(rows[::2], [wanted] * 2, atol=1e-5)
     assert np.allclose(rows[1::2], expected(model, text=["star", "red"]), atol=1e-5)
     assert np.allclose(embed(address, {"video": f"data:video/mp4;base64,{encoded}"}), wanted, atol=1e-5)
+    file = io.BytesIO()
+    PIL.Image.fromarray(draw_frame(0, 40, 60)).save(file, "png")
+    row = embed(address, {"video": base64.b64encode(file.getvalue()).decode()})
+    assert np.allclose(row, expected(model, images=file.getvalue()), atol=1e-5)
     boundary = uuid.uuid4().hex
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a.mp4"\r\n\r\n'
     status, answer = post(

@@ -5,10 +5,12 @@ Axes: T frames, H height, W width, P projection.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from processing import TVTSv2VideoProcessor, VideoFileMetadata, read_video
+from processing.frame_arrays_tvtsv2 import is_image_file
 from tvtsv2.reading.video_list import VideoEntry
 from tvtsv2.store.rows import Row
 
@@ -73,8 +75,14 @@ def read_whole(video_processor: TVTSv2VideoProcessor, entry: VideoEntry) -> list
     return [Segment(_make_row(entry, metadata, 0.0, metadata.duration), frames.numpy())]
 
 
-def read_frames(video_processor: TVTSv2VideoProcessor, video: str | bytes) -> np.ndarray:
-    """Return the frames (T, H, W, 3) uint8 of a video file, or of its bytes."""
+def read_frames(video_processor: TVTSv2VideoProcessor, video: Path | bytes) -> np.ndarray:
+    """Return the frames (T, H, W, 3) uint8 of a video; of an image its pixel values (1, 3, H, W), which are not padded.
+
+    Args:
+        video: a file, or the bytes of one.
+    """
+    if is_image_file(video):
+        return video_processor(video, return_tensors="np")["pixel_values_videos"][0]
     ((frames, _),) = video_processor.read_frames(video)
     return frames.numpy()
 

@@ -98,7 +98,7 @@ class EmbeddingSpec(LitSpec):
             raise HTTPException(400, f"The video cannot be read: {error}") from None
 
     async def _run_model(self, content: list[str] | np.ndarray) -> np.ndarray:
-        """Return the embeddings (number, P) float32 of texts, or (1, P) of frames (T, H, W, 3), from a worker."""
+        """Return the embeddings (number, P) float32 of texts, or (1, P) of what `read_frames` read, from a worker."""
         key, answer = uuid.uuid4().hex, ResponseBufferItem(asyncio.Event())
         self.response_buffer[key] = answer
         try:

@@ -45,7 +45,7 @@ class PatientLoop(BatchedLoop):
 
 
 class ModelWorker(litserve.LitAPI):
-    """Embeds lists of texts and the frames of videos (T, H, W, 3) uint8; embeddings (P,) float32 have length 1.
+    """Embeds lists of texts, and videos as `read_frames` returns them; embeddings (P,) float32 have length 1.
 
     Args:
         model, revision, dtype: as `load_model` takes them.
@@ -74,13 +74,20 @@ class ModelWorker(litserve.LitAPI):
         )
 
     def decode_request(self, request: list[str] | np.ndarray) -> list[str] | Segment:
-        """Return an input of the model."""
-        return request if isinstance(request, list) else Segment(None, request)
+        """Return an input of the model; an image is embedded by itself."""
+        if isinstance(request, list):
+            return request
+        segment = Segment(None, request)
+        if request.dtype != np.uint8:
+            embedding = self.embedder.backend(torch.from_numpy(request)[None].to(self.model.device))
+            segment.embedding = torch.nn.functional.normalize(embedding, dim=-1)[0].cpu().numpy()
+        return segment
 
     @torch.no_grad()
     def predict(self, items: list[list[str] | Segment]) -> list[np.ndarray]:
-        """Return the embeddings (number of texts, P), or (1, P) of a video, of each item."""
-        self.embedder.embed_segments([item for item in items if isinstance(item, Segment)])
+        """Return the embeddings (number of texts, P), or (1, P) of a video or an image, of each item."""
+        segments = [item for item in items if isinstance(item, Segment)]
+        self.embedder.embed_segments([segment for segment in segments if segment.embedding is None])
         texts = [text for item in items if isinstance(item, list) for text in item]
         starts = range(0, len(texts), self.max_batch_size)
         rows = iter([row for start in starts for row in self._embed_texts(texts[start : start + self.max_batch_size])])
