@@ -63,7 +63,7 @@ def orientation_of(frame: av.VideoFrame, video: OpenVideo) -> Orientation:
             return Orientation(round(frame.rotation / 90) % 4)  # of a Motion JPEG, whose mirroring is not known
         with raw_file(video.openable) as file:
             try:
-                number = PIL.Image.open(file).getexif().get(EXIF_ORIENTATION)
+                number = PIL.Image.open(file).getexif().get(EXIF_ORIENTATION, 0)
             except Exception as error:  # PIL raises many types for damaged files
                 raise video.error(f"the orientation in its EXIF is unclear ({error!r}).") from error
         # Cameras and editors also write 0: like PIL, no number but 2 to 8 turns or mirrors.
