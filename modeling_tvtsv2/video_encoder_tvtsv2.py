@@ -147,7 +147,7 @@ class TVTSv2MLP(CLIPMLP):
 
     def _forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         hidden_states = self.fc1(hidden_states)
-        if self.fc1._forward_hooks:  # which may have kept what would be overwritten
+        if _has_hooks(self.fc1):  # which may have kept what would be overwritten, or made a view of it
             hidden_states = hidden_states.clone()
         return self.fc2(self.activation_fn(hidden_states))
 
@@ -161,11 +161,17 @@ class TVTSv2QuickGELU(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return the activations of hidden states of any shape."""
-        if self._forward_hooks or self._forward_pre_hooks:  # as in `TVTSv2MLP`
+        if _has_hooks(self):  # as in `TVTSv2MLP`
             hidden_states = hidden_states.clone()
         scaled = hidden_states.mul_(1.702)
         in_place = not (_is_traced() or torch.is_grad_enabled())
         return nn.functional.silu(scaled, inplace=in_place).mul_(1 / 1.702)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def _is_traced() -> bool:

@@ -150,6 +150,19 @@ def test_what_a_hook_of_the_activation_alone_keeps_is_not_overwritten():
     torch.testing.assert_close(kept[0] * torch.sigmoid(1.702 * kept[0]), kept[1])
 
 
+@pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+@pytest.mark.parametrize("name", ["fc1", "activation_fn"])
+def test_backward_hooks_where_the_forward_works_in_place(name, register):
+    model, inputs = make_model(TVTSv2VisionModel)
+    model(**inputs).pooler_output.square().sum().backward()
+    expected, calls = model.encoder.layers[0].mlp.fc1.weight.grad.clone(), []
+    model.zero_grad()
+    getattr(getattr(model.encoder.layers[0].mlp, name), register)(lambda *_: calls.append(name))
+    model(**inputs).pooler_output.square().sum().backward()
+    torch.testing.assert_close(model.encoder.layers[0].mlp.fc1.weight.grad, expected)
+    assert calls == [name]
+
+
 # --- PEFT --------------------------------------------------------------------------------------------------------
 
 

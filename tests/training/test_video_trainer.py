@@ -82,4 +82,4 @@ def test_a_dead_process_ends_the_others(tmp_path):
     survivor, dead = exit_codes(processes, 120)  # left alone, it would train for hours
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["2", "2"]  # there were two
     assert dead == -signal.SIGKILL and survivor > 0
-    assert re.search("Connection closed by peer|remote worker", (tmp_path / "log").read_text())
+    assert re.search("Connection (closed|reset) by peer|remote worker|Broken pipe", (tmp_path / "log").read_text())
