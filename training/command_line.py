@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import inspect
 import sys
 import types
 import typing
@@ -36,8 +37,9 @@ def read_config(path: str | Path) -> dict:
     # YAML reads a bare no as false.
     settings = {key: "no" if value is False and key.endswith("_strategy") else value for key, value in settings.items()}
     for key, value in settings.items():
-        if not _has_type(value, _setting_types()[key]):
-            raise ValueError(f"The configuration {path} has {key}: {value!r}, which is no {_setting_types()[key]}.")
+        if not _has_type(value, annotation := _setting_types()[key]):
+            kind = inspect.formatannotation(annotation)
+            raise ValueError(f"The configuration {path} has {key}: {value!r}, which is no {kind}.")
     return settings
 
 

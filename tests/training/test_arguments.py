@@ -109,7 +109,7 @@ def test_yaml_that_holds_no_settings(tmp_path, text, message):
     ],
 )
 def test_values_of_another_type_in_yaml_are_errors(tmp_path, name, value):
-    with pytest.raises(ValueError, match=f"has {name}: .*, which is no "):
+    with pytest.raises(ValueError, match=f"has {name}: .*, which is no [^<]+$"):
         read_config(write_config(tmp_path, json.dumps({name: value})))
 
 
