@@ -252,7 +252,7 @@ def flatten_texts(text: Any) -> tuple[list[str], int | None]:
         if not item.strip():
             raise ValueError(f"The text in place {index} is empty; leave it out, or give the words spoken.")
         if not item.isascii() and any("\ud800" <= character <= "\udfff" for character in item):
-            raise ValueError(f"The text in place {index} holds half surrogates, which are no characters.")
+            raise ValueError(f"The text in place {index} holds unpaired surrogates, which are not characters.")
     return [str(item) for item in texts], num_transcripts
 
 

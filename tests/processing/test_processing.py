@@ -118,7 +118,7 @@ def test_tokenizers_without_end_or_limit_are_refused():
         ({"videos": VIDEO, "videos_kwargs": {"padding": True}}, TypeError, "`videos_kwargs` .* no argument 'padding'"),
         ({"text": "now", "common_kwargs": {"padding": True}}, TypeError, "`common_kwargs` .* no argument 'padding'"),
         ({"text": ""}, ValueError, "empty"),
-        ({"text": "half \ud800"}, ValueError, "place 0 holds half surrogates"),
+        ({"text": "half \ud800"}, ValueError, "place 0 holds unpaired surrogates"),
         ({"text": [["now", " "]]}, ValueError, "place 1"),
         ({"text": []}, ValueError, "no texts"),
         ({"text": [["now"], ["now", "red"]]}, ValueError, r"\[1, 2\]"),

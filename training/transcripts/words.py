@@ -197,7 +197,7 @@ def check_encoding(text: str) -> None:
 
 
 def repair_encoding(text: str) -> str:
-    """Return text in which UTF-8 that was read as Latin-1 or cp1252, and half surrogates, are repaired; no more."""
+    """Return text in which UTF-8 read as Latin-1 or cp1252 is repaired, and surrogates joined or dropped; no more."""
     return text if text.isascii() else ftfy.fix_encoding(fix_surrogates(text)).replace("\ufffd", "")
 
 
