@@ -101,6 +101,8 @@ def _claim_folder(output: Path, rows: dict[str, datasets.Dataset], settings: dic
         record.write_text(json.dumps(wanted, indent=2))
     elif json.loads(record.read_text()) != wanted:
         raise ValueError(f"{output} holds shards of another dataset, format, size or seed: give another folder")
+    for left_over in output.glob(".*.part.*"):  # of a killed run
+        left_over.unlink()
 
 
 def _plan(rows: datasets.Dataset, order: np.ndarray, videos: Path, shard_bytes: int) -> Iterator[list[int]]:

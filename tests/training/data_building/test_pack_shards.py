@@ -117,11 +117,12 @@ def test_parquet_shards_hold_the_same(packed, clips, video_processor):
 
 def test_an_interrupted_packing_is_continued(packed, tmp_path):
     shutil.copytree(packed / "shards", tmp_path / "shards")
-    (tmp_path / "shards" / "train-00001.tar").unlink()
+    (tmp_path / "shards" / "train-00001.tar").rename(tmp_path / "shards" / ".train-00001.7.abc.part.tar")  # by a kill
     kept = (tmp_path / "shards" / "train-00000.tar").stat().st_mtime_ns
     pack_shards(packed / "dataset", packed / "videos", tmp_path / "shards", shard_megabytes=1)
     for file in (packed / "shards").iterdir():
         assert file.read_bytes() == (tmp_path / "shards" / file.name).read_bytes()
+    assert len(list((tmp_path / "shards").iterdir())) == len(list((packed / "shards").iterdir()))
     assert (tmp_path / "shards" / "train-00000.tar").stat().st_mtime_ns == kept
 
 
