@@ -192,15 +192,15 @@ def demux(video: OpenVideo, stream: av.stream.Stream) -> Iterator[av.Packet]:
 
     A transport stream may change its program in the middle; PyAV raises for each packet of a stream that is new.
     """
-    is_told = False
+    is_logged = False
     while True:
         try:
             yield from video.container.demux(stream)
             return
         except IndexError:
-            if not is_told:
+            if not is_logged:
                 logger.warning("Video %r: streams that begin in the middle of the file are left out.", video.name)
-            is_told = True
+            is_logged = True
 
 
 @contextmanager
