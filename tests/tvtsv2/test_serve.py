@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL.Image
+import psutil
 import pytest
 import torch
 
@@ -203,6 +204,15 @@ def test_wrong_arguments(place, capsys, tmp_path):
     assert "already in use" in capsys.readouterr().err
     assert others.stream is not None
     others.close()
+
+
+def test_a_killed_worker_is_replaced(server, address):
+    children = psutil.Process(server.pid).children()
+    (worker,) = (child for child in children if any("spawn_main" in word for word in child.cmdline()))
+    before = embed(address, ["red circle"])
+    worker.kill()
+    worker.wait(60)
+    assert embed(address, ["red circle"]) == before
 
 
 def test_ctrl_c_ends_the_command_and_its_processes(server, address, place):

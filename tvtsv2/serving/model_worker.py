@@ -1,6 +1,7 @@
 """What a worker of LitServe, a process of its own, does: the model on batches of inputs of concurrent requests."""
 
 import contextlib
+import signal
 import sys
 from multiprocessing import parent_process
 
@@ -59,6 +60,7 @@ class ModelWorker(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model onto a device."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends its workers
         self.siblings = psutil.Process(parent_process().pid).children()
         litserve.configure_logging("CRITICAL", stream=sys.stderr)  # below, one sentence says it
         try:
