@@ -301,13 +301,13 @@ def embed_after_a_fork() -> None:
         assert len(mapped["mean"]) == 4 and torch.get_num_threads() == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes start by spawning here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork, which is what is tested")
 def test_processes_forked_after_the_parent_used_the_processor_do_not_hang(tmp_path):
     log = tmp_path / "log"
     assert exit_codes(start_processes(1, embed_after_a_fork, log=log), 120) == [0], log.read_text()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes start by spawning here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork, which is what is tested")
 def test_loading_workers_process_what_they_are_sent():
     images = [np.full((40, 50, 3), value, np.uint8) for value in range(3)]
     collate = functools.partial(make_processor(), text="now red", return_tensors="pt")

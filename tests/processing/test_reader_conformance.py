@@ -71,7 +71,9 @@ def test_frames_and_count_are_those_of_a_full_decode(folder, monkeypatch, name, 
     assert methods == {"sequential"} or (name in READ_BY_TABLE and methods <= {"packet_table", "sequential"})
 
 
-@pytest.mark.skipif(not SHARED_FAULTS.is_dir(), reason=f"the recorded faults are not at {SHARED_FAULTS}")
+@pytest.mark.skipif(
+    not SHARED_FAULTS.is_dir(), reason="these files are not part of the repository; those above are of the same kinds"
+)
 @pytest.mark.parametrize("name", RECORDED_FAULTS)
 def test_recorded_faults_are_read_right(name):
     check(SHARED_FAULTS / name, decode_all(SHARED_FAULTS / name)[0])

@@ -93,7 +93,7 @@ class CrashingVideoProcessor(TVTSv2VideoProcessor):
         return super().read_frames(video, windows)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGSEGV, by which the decoder ends here")
 def test_a_crash_of_the_decoder_costs_one_file(model_folder, videos, tmp_path, capsys, monkeypatch):
     def crashing(name, **kwargs):
         processor = load_processor(name, **kwargs)
@@ -151,7 +151,7 @@ def test_ctrl_c_says_that_the_same_command_continues(model_folder, videos, tmp_p
     assert "the same command continues" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of Windows and macOS are always Unicode")
 def test_names_that_are_not_utf8_links_and_single_files(model_folder, tmp_path, capsys):
     folder, store = tmp_path / "videos", tmp_path / "store"
     folder.mkdir()

@@ -79,6 +79,8 @@ def test_metadata_of_the_card(exported):
 def test_snippets_run_as_they_stand_in_the_card(exported, monkeypatch):
     snippets = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)
     assert len(snippets) == 3
+    # A stranger has none of this project's packages.
+    assert not re.search(r"(?m)^\s*(from|import) (modeling_tvtsv2|processing|training|tvtsv2)\b", "\n".join(snippets))
     monkeypatch.chdir(exported.parent.parent)
     names: dict = {}
     exec("\n".join(snippets), names)

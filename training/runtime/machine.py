@@ -19,8 +19,11 @@ def describe_run(args: TrainingArguments) -> dict:
     is_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ  # set by its launcher
     launcher = ["accelerate", "launch"] if is_accelerate else ["python"]
     if args.world_size > 1:
-        launcher = ["accelerate", "launch", "--num_processes"] if is_accelerate else ["torchrun", "--nproc_per_node"]
-        launcher.append(str(args.world_size))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", args.world_size))
+        several = [] if here == args.world_size else ["--nnodes", str(args.world_size // here)]
+        launcher = ["torchrun", *several, "--nproc_per_node", str(here)]
+        if is_accelerate:
+            launcher = ["accelerate", "launch", "--num_processes", str(args.world_size)]
     return {
         "command": shlex.join([*launcher, *sys.argv]),
         "device": device_name(args.device),
