@@ -15,7 +15,7 @@ import numpy as np
 HEAD_BYTES = 24
 
 # Markers of the segments of a JPEG image.
-JPEG_START, JPEG_SCAN, JPEG_HUFFMAN, JPEG_QUANTIZATION = 0xD8, 0xDA, 0xC4, 0xDB
+JPEG_START, JPEG_SCAN, JPEG_HUFFMAN, JPEG_QUANTIZATION, JPEG_APP1 = 0xD8, 0xDA, 0xC4, 0xDB, 0xE1
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
@@ -191,6 +191,8 @@ def read_mjpeg(data: memoryview) -> tuple[bool, bool]:
         if image[position : position + 1] != b"\xff" or size < 2 or position + 2 + size > len(image):
             raise UnusualStream("the segments of an image do not add up")
         marker, content = image[position + 1], image[position + 4 : position + 2 + size]
+        if marker == JPEG_APP1 and content.startswith(b"Exif\0"):
+            raise UnusualStream("images state their orientation, which may change")
         num_frames += marker in JPEG_FRAMES
         try:
             tables |= _jpeg_tables(marker, content)

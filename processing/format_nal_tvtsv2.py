@@ -22,15 +22,16 @@ from .format_headers_tvtsv2 import (
 
 # H.264: types of units.
 H264_SLICE, H264_IDR_SLICE, H264_SEI = 1, 5, 6
-H264_IGNORED = (6, 9, 10, 11, 12)  # FFmpeg ignores delimiters, ends of sequences and streams, and filler data
+H264_IGNORED = (9, 10, 11, 12)  # FFmpeg ignores delimiters, ends of sequences and streams, and filler data
 H264_PARAMETERS, H264_SEQUENCE, H264_PICTURE = (7, 8), 7, 8
 # Profiles whose sequence parameter sets state the chroma format, without and with 4:4:4.
 H264_444_PROFILES = frozenset({44, 244})
 H264_CHROMA_PROFILES = frozenset({83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139})
 H264_ALL_INTRA = 7  # the type of a slice that tells that all slices of its picture are intra-coded
+SEI_RECOVERY_POINT, SEI_DISPLAY_ORIENTATION = 6, 47
 # HEVC: types of units; slices have types 0 to 21.
 HEVC_LEADING, HEVC_BROKEN_LINKS, HEVC_IDR, HEVC_RANDOM_ACCESS = range(6, 10), range(16, 19), (19, 20), range(16, 22)
-HEVC_PARAMETERS, HEVC_SEQUENCE, HEVC_PICTURE, HEVC_IGNORED = (32, 33, 34), 33, 34, (35, 38, 39, 40)
+HEVC_PARAMETERS, HEVC_SEQUENCE, HEVC_PICTURE, HEVC_SEI, HEVC_IGNORED = (32, 33, 34), 33, 34, 39, (35, 38, 40)
 
 
 class H264Headers:
@@ -65,8 +66,8 @@ class H264Headers:
                 head = head or bytes(unit[:HEAD_BYTES])
             elif kind in H264_PARAMETERS:
                 _check_parameters(unit, self.parameters)
-            elif kind == H264_SEI and is_keyframe:
-                is_exact |= _has_exact_recovery_point(bytes(unit))
+            elif kind == H264_SEI:
+                is_exact |= _read_messages(bytes(unit[1:])) and is_keyframe
             elif kind not in H264_IGNORED:
                 raise UnusualStream(f"a packet has a unit of type {kind}")
         if head is None:
@@ -149,6 +150,8 @@ class HevcHeaders:
                 head = head or bytes(unit[:HEAD_BYTES])
             elif kind in HEVC_PARAMETERS:
                 _check_parameters(unit, self.parameters)
+            elif kind == HEVC_SEI:
+                _read_messages(bytes(unit[2:]))
             elif kind not in HEVC_IGNORED:
                 raise UnusualStream(f"a packet has a unit of type {kind}")
         if head is None:
@@ -270,16 +273,19 @@ def _check_identities(picture_sets: Iterable[bytes]) -> None:
         raise UnusualStream("parameter sets change")
 
 
-def _has_exact_recovery_point(unit: bytes) -> bool:
-    payload, position = _unescape(unit), 1
+def _read_messages(messages: bytes) -> bool:
+    """Return whether SEI messages of H.264 state an exact recovery point; those of orientation are refused."""
+    payload, position, is_exact = _unescape(messages), 0, False
     while position + 2 < len(payload):
         kind, position = _sei_number(payload, position)
         size, position = _sei_number(payload, position)
+        if kind == SEI_DISPLAY_ORIENTATION:
+            raise UnusualStream("pictures state their orientation, which may change")
         # recovery_frame_cnt = 0 is the single bit 1; exact_match_flag follows it.
-        if kind == 6 and position < len(payload):
-            return payload[position] & 0xC0 == 0xC0
+        if kind == SEI_RECOVERY_POINT and position < len(payload):
+            is_exact |= payload[position] & 0xC0 == 0xC0
         position += size
-    return False
+    return is_exact
 
 
 def _sei_number(payload: bytes, position: int) -> tuple[int, int]:

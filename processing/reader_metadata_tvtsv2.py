@@ -2,14 +2,14 @@
 
 import dataclasses
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import av
 import numpy as np
-import PIL.Image
 from transformers.video_utils import VideoMetadata
 
-from .reader_container_tvtsv2 import OpenVideo, raw_file
+from .reader_container_tvtsv2 import OpenVideo
 
 # For files that give neither times nor a rate.
 DEFAULT_FPS = 25
@@ -18,6 +18,8 @@ DEFAULT_FPS = 25
 # `dts_delta_threshold`.
 MAX_GAP_SECONDS = 10.0
 HAS_JUMPS = 0x0200  # AVFMT_TS_DISCONT
+
+FRAME_DATA_EXIF = 31  # AV_FRAME_DATA_EXIF
 
 
 class VideoWindowError(ValueError):
@@ -46,28 +48,16 @@ class Orientation(NamedTuple):
         return np.ascontiguousarray(pixels)[..., None].view(np.uint8)
 
 
-EXIF_ORIENTATION = 0x0112
-EXIF_TURNS, EXIF_MIRRORED = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}, (2, 4, 5, 7)
-
-
-def orientation_of(frame: av.VideoFrame, video: OpenVideo) -> Orientation:
+def orientation_of(frame: av.VideoFrame) -> Orientation:
     """Return the orientation that the display matrix of a frame states, with angles rounded to quarter turns.
 
-    A matrix that maps the picture to a line or a point is ignored. Source: FFmpeg, display.h: the pixel (x, y) is shown
-    at (a x + c y, b x + d y), with y downwards.
+    FFmpeg makes such a matrix of the orientation in EXIF, too. One that maps the picture to a line or a point is
+    ignored. Source: FFmpeg, display.h: the pixel (x, y) is shown at (a x + c y, b x + d y), with y downwards.
     """
     try:
         side_data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # of PyAV, where a frame has side data of a type that it does not know, such as EXIF
-        if not video.container.format.name.endswith("_pipe"):
-            return Orientation(round(frame.rotation / 90) % 4)  # of a Motion JPEG, whose mirroring is not known
-        with raw_file(video.openable) as file:
-            try:
-                number = PIL.Image.open(file).getexif().get(EXIF_ORIENTATION, 0)
-            except Exception as error:  # PIL raises many types for damaged files
-                raise video.error(f"the orientation in its EXIF is unclear ({error!r}).") from error
-        # Cameras and editors also write 0: like PIL, no number but 2 to 8 turns or mirrors.
-        return Orientation(EXIF_TURNS.get(number, 0), number in EXIF_MIRRORED)
+    except ValueError:  # of PyAV, which does not know the type of EXIF
+        side_data = _without_exif(frame).side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
@@ -76,6 +66,15 @@ def orientation_of(frame: av.VideoFrame, video: OpenVideo) -> Orientation:
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return Orientation(2 * (d < 0), (a < 0) != (d < 0))
     return Orientation(1 if b < 0 else 3, (b < 0) == (c < 0))
+
+
+def _without_exif(frame: av.VideoFrame) -> av.VideoFrame:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
+    remover = graph.add("sidedata", f"mode=delete:type={FRAME_DATA_EXIF}")
+    graph.link_nodes(source, remover, graph.add("buffersink")).configure()
+    graph.push(frame)
+    return graph.pull()
 
 
 @dataclass
@@ -168,7 +167,7 @@ def describe(video: OpenVideo, first_frame: av.VideoFrame, ticks: np.ndarray | l
     duration = float(times[-1] - times[0]) + last_duration
     video.check_duration(duration)
     video.check_frame_size(first_frame.width, first_frame.height)
-    orientation = orientation_of(first_frame, video)
+    orientation = orientation_of(first_frame)
     width, height = first_frame.width, first_frame.height
     if orientation.quarter_turns % 2:
         width, height = height, width

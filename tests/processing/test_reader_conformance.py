@@ -10,7 +10,13 @@ import pytest
 import processing.reader_packets_tvtsv2 as packet_table
 from processing import VideoReadingError, interval_midpoint_indices, read_video
 from tests.support.conformance_videos import WRITERS, splice_sizes
-from tests.support.container_videos import ENCRYPTION_SCHEMES, write_encrypted, write_oriented, write_theora_repeats
+from tests.support.container_videos import (
+    ENCRYPTION_SCHEMES,
+    write_encrypted,
+    write_oriented,
+    write_stated_orientations,
+    write_theora_repeats,
+)
 from tests.support.paths import SHARED_FAULTS
 from tests.support.video_files import decode_all, write_video
 
@@ -107,6 +113,20 @@ def test_frames_are_turned_and_mirrored_as_the_display_matrix_says(tmp_path, mat
     assert (metadata.height, metadata.width) == expected.shape[:2]
     turned = np.rot90(stored[3], metadata.rotation // 90)
     assert ((turned[:, ::-1] if metadata.is_mirrored else turned) == frame).all()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mjpeg"])
+def test_an_orientation_that_pictures_state_is_right_or_an_error(tmp_path, codec):
+    path = write_stated_orientations(tmp_path / "changes", codec, {0: 1, 20: 3})
+    for choice in ("first", "12 midpoints"):
+        with pytest.raises(VideoReadingError, match="different orientations"):
+            read_video(path, CHOICES[choice])
+    if codec != "libx264":  # of which decoders turn the pictures of this packet only
+        path = write_stated_orientations(tmp_path / "turned", codec, dict.fromkeys(range(36), 3))
+        check(path, [image[::-1, ::-1] for image in decode_all(path)[0]])
+    if codec == "mjpeg":
+        path = write_stated_orientations(tmp_path / "mirrored", codec, dict.fromkeys(range(36), 4))
+        check(path, [image[::-1] for image in decode_all(path)[0]])
 
 
 @pytest.mark.parametrize("scheme", ENCRYPTION_SCHEMES)

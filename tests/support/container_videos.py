@@ -10,6 +10,7 @@ from uuid import UUID
 import av
 import numpy as np
 
+from tests.support.packets import change_packets, with_data
 from tests.support.video_files import ENCODER_OPTIONS, draw_frame, write_video
 
 BFRAMES = {"preset": "medium", "x264-params": "bframes=3:b-adapt=0:keyint=12:min-keyint=12:scenecut=0"}
@@ -45,6 +46,25 @@ def write_oriented(path: Path, matrix: tuple[int, int, int, int]) -> Path:
     data[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
     return path
+
+
+def write_stated_orientations(path: Path, codec: str, stated: dict[int, int]) -> Path:
+    """A video whose packets of these numbers state the orientation of their pictures, by its number in EXIF."""
+
+    def state(number, packet):
+        if number not in stated:
+            return [packet]
+        data, is_half_turn = bytes(packet), stated[number] == 3
+        if codec == "mjpeg":
+            tag = b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1" + bytes([0, stated[number], 0, 0, 0, 0, 0, 0])
+            return [with_data(packet, data[:2] + b"\xff\xe1" + (len(tag) + 2).to_bytes(2, "big") + tag + data[2:])]
+        # Not cancelled, not mirrored, 0x8000 / 2**16 of a turn or none, and valid for the pictures behind it.
+        message = bytes([47, 3, 0x10 * is_half_turn, 0, 0x08 if codec == "libx264" else 0x18, 0x80])
+        unit = (b"\6" if codec == "libx264" else b"\x4e\1") + message
+        return [with_data(packet, len(unit).to_bytes(4, "big") + unit + data)]
+
+    options = {"x264-params": "bframes=0"} if codec == "libx264" else {}
+    return change_packets(path, codec, ".mkv", state, num_frames=36, options=options)
 
 
 def write_encrypted(path: Path, scheme: str) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pebble.pool.process import WorkerManager
 
 from processing.video_files import FoundVideos
 from tests.support.small_folder import small_processor
@@ -70,13 +71,23 @@ def test_a_read_that_hangs_costs_one_file(monkeypatch):
         assert result_of(next_read) == (1, 1)
 
 
-def test_reading_processes_hand_over_frames(tmp_path):
+def test_reading_processes_hand_over_frames(tmp_path, monkeypatch):
+    running, close = [], WorkerManager.close_channels
+
+    def close_channels(manager: WorkerManager) -> None:
+        for process in manager.workers.values():
+            process.join(1)
+        running.extend(process for process in manager.workers.values() if process.is_alive())
+        close(manager)
+
+    monkeypatch.setattr(WorkerManager, "close_channels", close_channels)
     path = write_video(tmp_path / "video.mp4", num_frames=8, height=32, width=48)
     processor, entry = small_processor().video_processor, VideoEntry("0", path)
     with ReadingProcesses(processor, 1) as processes:
         segments = result_of(processes.submit(read_whole, entry))
         segments += result_of(processes.submit(read_windows, entry, [(0.0, 0.1), (0.1, 0.3)]))
         assert result_of(processes.submit(num_threads_of)) == (1, 1)
+    assert not running  # one that starts without the pool's locks would print a traceback
     assert [segment.frames.dtype for segment in segments] == [np.uint8] * 3
     assert {segment.frames.shape[1:] for segment in segments} == {(24, 24, 3)}
 

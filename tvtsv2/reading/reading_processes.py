@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pebble import ProcessExpired, ProcessPool
+from pebble.pool.process import WORKERS_NAME
 
 from processing import reader_tvtsv2
 
@@ -59,6 +60,10 @@ class ReadingProcesses:
 
     def __exit__(self, error_type, error, traceback) -> None:
         self._pool.stop()
+        # The pool removes its locks before it ends its processes; one that is still starting would report them missing.
+        for process in multiprocessing.active_children():
+            if process.name == WORKERS_NAME:
+                process.kill()
         self._pool.join()
 
     def submit(self, function: Callable, *arguments) -> Future:
