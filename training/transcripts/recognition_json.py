@@ -1,7 +1,7 @@
 """Timed words of the JSON that speech recognizers write.
 
 Known are OpenAI's Whisper and its API, whisperX, whisper-timestamped, faster-whisper, whisper.cpp, the speech
-recognition pipeline of transformers, and AssemblyAI.
+recognition pipeline of transformers, AssemblyAI, and YouTube's json3.
 """
 
 import math
@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from training.transcripts.subtitles import MAX_SECONDS
-from training.transcripts.words import SECONDS_PER_WORD, Segment, TimedWord, clean_text, split_words, spread
+from training.transcripts.words import (
+    SECONDS_PER_WORD,
+    Segment,
+    TimedWord,
+    clean_text,
+    repair_text,
+    split_words,
+    spread,
+)
 
 # What faster-whisper's segments and words are as tuples, which JSON makes lists.
 _SEGMENT_FIELDS = ("id", "seek", "start", "end", "text", "tokens", "avg_logprob", "compression_ratio", "no_speech_prob")
@@ -23,7 +31,9 @@ def is_recognition(content: object) -> bool:
     """Return whether a JSON document is of a kind that `read_recognition` reads."""
     if isinstance(content, list):
         return bool(content) and all(isinstance(entry, list | Mapping) for entry in content)
-    return isinstance(content, Mapping) and bool({*_SEGMENT_LISTS, "chunks", "transcription", "words"} & content.keys())
+    return isinstance(content, Mapping) and bool(
+        {*_SEGMENT_LISTS, "chunks", "transcription", "words", "events"} & content.keys()
+    )
 
 
 def read_recognition(content: Mapping | list) -> tuple[list[TimedWord], bool, int]:
@@ -42,6 +52,8 @@ def read_recognition(content: Mapping | list) -> tuple[list[TimedWord], bool, in
         reader.read_segments(_in_seconds(segments), "segment")
     elif "chunks" in content:
         reader.read_pieces([_chunk(chunk) for chunk in reader.objects(content["chunks"], "chunk", Mapping)], "chunk")
+    elif "events" in content:
+        reader.read_segments(_youtube(reader.objects(content["events"], "event", Mapping)), "event")
     else:
         entries = reader.objects(content.get("transcription"), "transcription", Mapping)
         reader.read_pieces([_whisper_cpp(entry) for entry in entries])
@@ -92,7 +104,7 @@ class _Reader:
             time = time if own is None else own
             text = entry.get("word", entry.get("text"))
             if self._is_possible(time, text, f"{name} {index}"):
-                self.words += [TimedWord(word, float(time)) for word in clean_text(text).split()]
+                self.words += [TimedWord(word, float(time)) for word in repair_text(text).split()]
             else:
                 time = self.words[-1].time if self.words else start
 
@@ -109,7 +121,7 @@ class _Reader:
             end = float(end)
             previous = max(previous, end)
             if are_words:
-                self.words += [TimedWord(word, float(start)) for word in clean_text(text).split()]
+                self.words += [TimedWord(word, float(start)) for word in repair_text(text).split()]
             else:
                 self.plain.append(Segment(float(start), end, clean_text(text)))
 
@@ -170,6 +182,25 @@ def _chunk(chunk: Mapping) -> Mapping:
     times = chunk.get("timestamp")
     start, end = times if isinstance(times, list) and len(times) == 2 else (times, None)
     return {"start": start, "end": end, "text": chunk.get("text")}
+
+
+def _youtube(events: list[Mapping]) -> list[Mapping]:
+    """Return the events of YouTube's json3 as segments, with words where the file times words; others hold no text."""
+    segments, has_words = [], False
+    for event in events:
+        start, duration, parts = event.get("tStartMs"), event.get("dDurationMs"), event.get("segs")
+        parts = [part for part in parts if isinstance(part, Mapping)] if isinstance(parts, list) else []
+        if not parts or not all(isinstance(part.get("utf8"), str) for part in parts):
+            continue
+        has_words |= any("tOffsetMs" in part for part in parts)
+        words = [{"word": part["utf8"], "start": _sum_of_ms(start, part.get("tOffsetMs", 0))} for part in parts]
+        text = "".join(part["utf8"] for part in parts)
+        segments.append({"start": _sum_of_ms(start), "end": _sum_of_ms(start, duration), "text": text, "words": words})
+    return segments if has_words else [segment | {"words": []} for segment in segments]
+
+
+def _sum_of_ms(*values: object) -> float | None:
+    return sum(values) / 1000 if all(type(value) in (int, float) for value in values) else None
 
 
 def _whisper_cpp(entry: Mapping) -> Mapping:

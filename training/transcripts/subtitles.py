@@ -8,11 +8,12 @@ at its lines of times, which both would need first, is all that is done here.
 
 import html
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from training.transcripts.words import Segment, TimedWord, clean_text, split_words, spread
+from training.transcripts.words import Segment, TimedWord, clean_text, repair_text, split_words, spread
 
 MAX_SECONDS = 7 * 24 * 3600
 MIN_SECONDS_TO_READ = 0.1
@@ -28,7 +29,9 @@ _WORD_TIME = re.compile(rf"<{_TIME}>")
 _TAG = re.compile(r"</?[a-zA-Z][^<>]*>|</>|<[\d:.,]+>|\{\\[^{}]*\}|\{/?[biusBIUS]\}|\\[Nh]")
 _READING = re.compile(r"<rt>[^<]*(?:</rt>)?")  # how the characters before are pronounced
 _LEADING_DASH = re.compile(r"^[-\u2010-\u2015]\s*(?!\d)")
-_SPEAKER = re.compile(r"((?:\S+ ){0,2}\S+) ?:(?=\s|$)\s*")  # in capitals, or "Speaker 1"
+# Up to three words before a colon, all but the last one without a small letter at their start.
+_SPEAKER = re.compile(r"((?:[^\s:a-z][^\s:]{0,20} ){0,2}[^\s:]{1,20}) ?:(?=\s|$|[\u0e00-\uffff])\s*")
+_NUMBERED_SPEAKER = re.compile(r"speaker[ _]?(\d{1,3}|[a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,15 @@ def read_subtitles(text: str) -> tuple[list[TimedWord], bool, int]:
     if not cues:
         raise ValueError(broken[0] if broken else "no cue ('00:00:01.000 --> 00:00:02.000') was found")
     cues = _drop_rolled_lines(cues)
+    names = _find_names(cues)
     if not any(_WORD_TIME.search(line) for cue in cues for line in cue.lines):
-        segments = [Segment(cue.start, cue.end, clean_text(" ".join(map(_plain, cue.lines)))) for cue in cues]
+        texts = ["\n".join(_without_name(_plain(line), names) for line in cue.lines) for cue in cues]
+        segments = [Segment(cue.start, cue.end, clean_text(text)) for cue, text in zip(cues, texts, strict=True)]
         return spread(segments), True, len(broken)
     words: list[TimedWord] = []
     for cue in cues:
         for line in cue.lines:  # a line of one word carries no word time: the start of its cue is its time
-            words += _word_timed(line, cue.start)
+            words += _word_timed(line, cue.start, names)
     return words, False, len(broken)
 
 
@@ -142,7 +147,7 @@ def _drop_rolled_lines(cues: list[Cue]) -> list[Cue]:
     ]
 
 
-def _word_timed(line: str, start: float) -> list[TimedWord]:
+def _word_timed(line: str, start: float, names: set[str]) -> list[TimedWord]:
     """Return `so<00:00:01.200><c> today</c>`: the first words at the cue's start, each other at the time before it.
 
     A word that is timed by syllables, with no blank between them, begins with the first one.
@@ -151,7 +156,8 @@ def _word_timed(line: str, start: float) -> list[TimedWord]:
     words: list[TimedWord] = []
     for match in [*_WORD_TIME.finditer(line), None]:
         piece = line[position : match.start() if match else len(line)]
-        spoken, shown = _plain(piece, begins_line=not words).split(), _TAG.sub("", piece)
+        spoken, shown = _plain(piece, begins_line=not words), _TAG.sub("", piece)
+        spoken = (spoken if words else _without_name(spoken, names)).split()
         if spoken and is_open and not shown[0].isspace() and _is_one_word(words[-1].word, spoken[0]):
             words[-1] = TimedWord(words[-1].word + spoken.pop(0), words[-1].time)
         words += [TimedWord(word, time) for word in spoken]
@@ -167,16 +173,30 @@ def _is_one_word(before: str, after: str) -> bool:
 
 
 def _plain(text: str, *, begins_line: bool = True) -> str:
-    """Return what is spoken in a line of a cue: no tags, readings, entities, and neither dash nor name of a speaker."""
+    """Return a line of a cue without tags, readings, entities, and the dash before a speaker."""
     text = _TAG.sub(lambda tag: " " * tag[0].lower().startswith(("\\", "<br")), _READING.sub("", text))
-    text = clean_text(html.unescape(text))
-    if not begins_line:
-        return text
-    text = _LEADING_DASH.sub("", text)
-    speaker = _SPEAKER.match(text)
-    is_name = speaker and (speaker[1].isupper() or re.fullmatch(r"(?i)speaker[ _]?(\d{1,3}|[a-z])", speaker[1]))
-    # Where all is in capitals, a name cannot be told from "WARNING: HOT".
-    return text[speaker.end() :] if is_name and not text[speaker.end() :].isupper() else text
+    text = " ".join(repair_text(html.unescape(text)).split())
+    return _LEADING_DASH.sub("", text) if begins_line else text
+
+
+def _find_names(cues: Sequence[Cue]) -> set[str]:
+    """Return the names of speakers, with which lines begin: "JOHN: hi", what a file has twice, and "Speaker 1".
+
+    Where all is in capitals, a name that a file has once cannot be told from "WARNING: HOT".
+    """
+    counts: Counter[str] = Counter()
+    for line in (line for cue in cues for line in cue.lines):
+        plain = _plain(line)
+        if speaker := _SPEAKER.match(plain):
+            name, said = speaker[1], plain[speaker.end() :]
+            is_clear = (name.isupper() and said and not said.isupper()) or _NUMBERED_SPEAKER.fullmatch(name)
+            counts[name] += 2 if is_clear or _plain(line, begins_line=False) != plain else 1
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _without_name(line: str, names: set[str]) -> str:
+    speaker = _SPEAKER.match(line)
+    return line[speaker.end() :] if speaker and speaker[1] in names else line
 
 
 def _clock(parts: Sequence[str | None]) -> float | None:

@@ -16,7 +16,7 @@ from training.transcripts.speech_rules import Measures, read_measures
 from training.transcripts.subtitles import read_subtitles
 from training.transcripts.words import TimedWord, check_num_words, spoken_words
 
-SUFFIXES = (".json", ".vtt", ".srt")  # where a video has several: the one that is likelier to time words
+SUFFIXES = (".json", ".json3", ".vtt", ".srt")  # where a video has several: the one that is likelier to time words
 BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 MAX_BYTES = 32 * 2**20  # of one file; a day of word-timed speech has about 20 MB
 
@@ -63,7 +63,7 @@ def read_transcript(file: str | Path) -> Transcript:
 def _parse(text: str, suffix: str) -> Transcript:
     if suffix not in SUFFIXES:
         raise ValueError(f"a transcript's name ends in one of {', '.join(SUFFIXES)}")
-    if suffix != ".json":
+    if suffix in (".vtt", ".srt"):
         words, is_spread, num_dropped = read_subtitles(text)
         return Transcript(spoken_words(words), is_spread, num_dropped)
     content = json.loads(text)
@@ -80,7 +80,7 @@ def _parse(text: str, suffix: str) -> Transcript:
         return Transcript(read_howto100m(content), is_spread=True)
     raise ValueError(
         "unknown JSON: expected 'subtitles' (YT-Temporal), 'segments', 'words', 'chunks', 'transcription' or a list of "
-        "segments (speech recognizers), or 'start', 'end' and 'text' (HowTo100M)"
+        "segments (speech recognizers), 'events' (YouTube), or 'start', 'end' and 'text' (HowTo100M)"
     )
 
 

@@ -38,22 +38,38 @@ _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufffd]")
 
 
+_NOTES = "[\u2669-\u266f]+"
+
+
 def _bracketed(opening: str, closing: str, most_words: int, never: str = "") -> str:
     word = rf"[^\s{re.escape(opening + closing)}{never}]{{1,30}}"
     return rf"{re.escape(opening)}\s*{word}(?:\s+{word}){{0,{most_words - 1}}}\s*{re.escape(closing)}"
 
 
-# [Music], 【音乐】, (laughs), （笑）, notes, a change of speaker, tokens of Whisper. Not (1995), f(x) and word(s).
+# [Music], 【音乐】, (laughs), （笑）, *sighs*, ♪ songs ♪, a change of speaker, tokens of Whisper. Not (1995).
 _NOT_SPOKEN = re.compile(
     "|".join(
         (
             *(_bracketed(*pair, MAX_BRACKETED_WORDS) for pair in ("[]", "【】")),
             _bracketed(*"（）", MAX_ASIDE_WORDS, never="0-9"),
             rf"(?<![^\W{_UNSPACED}]){_bracketed(*'()', MAX_ASIDE_WORDS, never='0-9')}(?![^\W{_UNSPACED}])",
-            r"[\u2669-\u266f]|>>+|<\|[^<>|]{1,20}\|>",
+            rf"(?<![\w*]){_bracketed(*'**', MAX_ASIDE_WORDS)}(?![\w*])",
+            rf"{_NOTES}(?:(?:\s*[^\s{_NOTES[1:-2]}]{{1,30}}){{1,{MAX_BRACKETED_WORDS}}}\s*{_NOTES})?",
+            r">>+|<\|[^<>|]{1,20}\|>",
         )
     )
 )
+# Parts of words that tell a description of a sound from an aside such as (a pinch).
+_SOUND = re.compile(
+    r"\b(music|song|sing|play(s|ing)|laugh|giggl|chuckl|applau|clap|cheer|sigh|gasp|groan|grunt|moan|cry|cries|sob|scream|"
+    r"shout|yell|whisper|speak|chatter|murmur|cough|sneez|sniff|snor|throat|breath|whistl|hum(s|ming)\b|beep|buzz|bell|"
+    r"r(ings?|inging)\b|knock|slam|bark|footstep|gunshot|explo|siren|noise|static|silen|inaudib|indistinct|unintelligib|"
+    r"crosstalk|pause|musik|música|musique|rires?\b|risas?\b|lach|lacht|смех|музыка|аплод)|[笑歌]|音[乐樂楽]|拍手|[掌鼓]声|"
+    r"음악|웃음|박수",
+    re.IGNORECASE,
+)
+_SENTENCE_ENDS = tuple(".!?…。！？—–-:")
+_BETWEEN_WORDS = "\x1f"  # a blank that is no line break
 _SPOKEN_SIGNS = "&%@#"
 
 
@@ -157,12 +173,28 @@ def split_sentences(words: Sequence[TimedWord]) -> Iterator[range]:
             first = place
 
 
-def clean_text(text: str) -> str:
-    """Return text with mistaken encodings repaired, and without invisible characters and what is not spoken."""
+def repair_text(text: str) -> str:
+    """Return text with mistaken encodings repaired, and without invisible characters."""
     # Plain ASCII needs no repair, and checking it for one takes longer than all the rest.
-    if not text.isascii():
-        text = _INVISIBLE.sub("", ftfy.fix_text(text, unescape_html=False))
-    return " ".join(_NOT_SPOKEN.sub(" ", text).split())
+    return text if text.isascii() else _INVISIBLE.sub("", ftfy.fix_text(text, unescape_html=False))
+
+
+def clean_text(text: str) -> str:
+    """Return the words of one or several lines, repaired, without what is not spoken."""
+    return " ".join(
+        _NOT_SPOKEN.sub(lambda passage: passage[0] if _is_aside(passage) else " ", repair_text(text)).split()
+    )
+
+
+def _is_aside(passage: re.Match) -> bool:
+    """Return whether words in parentheses or asterisks name no sound and stand within a sentence: "(a pinch)"."""
+    if passage[0][0] not in "(（*" or _SOUND.search(passage[0]):
+        return False
+    before = passage.string[max(0, passage.start() - 3) : passage.start()]
+    after = passage.string[passage.end() : passage.end() + 3]
+    is_line = (not before or before.endswith("\n")) and (not after or after.startswith("\n"))
+    begins_sentence = not passage.start() or before.rstrip().endswith(_SENTENCE_ENDS)
+    return not is_line and not (begins_sentence and not after.strip()[:1].islower())
 
 
 def spoken_words(words: Iterable[TimedWord]) -> list[TimedWord]:
@@ -172,12 +204,16 @@ def spoken_words(words: Iterable[TimedWord]) -> list[TimedWord]:
         ValueError: most letters are signs of an encoding that was taken for another.
     """
     words = sorted(words, key=attrgetter("time"))
-    text = "\n".join(word.word for word in words)
-    rest = _NOT_SPOKEN.sub(lambda passage: re.sub("[^\n]", " ", passage[0]), text).split("\n")
+    text = _BETWEEN_WORDS.join(word.word for word in words)
+    rest = _NOT_SPOKEN.sub(_blanked, text).split(_BETWEEN_WORDS)
     pieces = ((part, word.time) for part, word in zip(rest, words, strict=bool(words)) for part in part.split())
     spoken = [TimedWord(*piece) for piece in pieces if _is_spoken(piece[0])]
     check_encoding(" ".join(word.word for word in spoken))
     return spoken
+
+
+def _blanked(passage: re.Match) -> str:
+    return passage[0] if _is_aside(passage) else re.sub(f"[^{_BETWEEN_WORDS}]", " ", passage[0])
 
 
 def check_encoding(text: str) -> None:

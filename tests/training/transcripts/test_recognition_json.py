@@ -44,6 +44,12 @@ def read(content):
         ),
         pytest.param({"words": MILLISECONDS, "utterances": [], "audio_duration": 3}, id="AssemblyAI"),
         pytest.param({"utterances": [UTTERANCE | {"words": MILLISECONDS}]}, id="AssemblyAI, utterances"),
+        pytest.param(
+            {"events": [{"tStartMs": 0, "dDurationMs": 9000, "id": 1},
+                        {"tStartMs": 500, "segs": [{"utf8": "Hello"}, {"utf8": " there", "tOffsetMs": 1000}]},
+                        {"tStartMs": 2000, "aAppend": 1, "segs": [{"utf8": "\n"}]}]},
+            id="YouTube's json3, words",
+        ),
     ],
 )  # fmt: skip
 def test_word_times(content):
@@ -60,6 +66,10 @@ def test_word_times(content):
         pytest.param({"transcription": [{"offsets": {"from": 500, "to": 2500}, "text": " Hello there"}]}, id="cpp"),
         pytest.param([UTTERANCE], id="AssemblyAI, utterances without words"),
         pytest.param([{"start": 0.5, "duration": 2.0, "text": "Hello there"}], id="youtube-transcript-api"),
+        pytest.param(
+            {"events": [{"tStartMs": 500, "dDurationMs": 2000, "segs": [{"utf8": "Hello\nthere"}]}]},
+            id="YouTube's json3",
+        ),
     ],
 )
 def test_segment_times_are_spread(content):

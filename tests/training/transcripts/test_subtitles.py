@@ -46,7 +46,24 @@ RIGHT = {
         ),
         "Hello. hi 5:30 at NASA, in short: no Speaker on: go",
     ),
-    "capitals that name nobody": (ONE.replace("hello there", "WARNING: HOT"), "WARNING: HOT"),
+    "capitals that name nobody": (
+        ONE.replace("hello there", "WARNING: HOT\nTODAY:\nlots"),
+        "WARNING: HOT TODAY: lots",
+    ),
+    "names that a file has twice": (
+        ONE.replace(
+            "hello there", "John: Hi.\n<i>Old Mary:</i> JOHN: No!\nJohn:\nRemember: lots\n主持人：好\n主持人：是"
+        )
+        + TWO.replace("bye", "Old Mary: bye"),
+        "Hi. JOHN: No! Remember: lots 好 是 bye now",
+    ),
+    "sounds and songs, and what only looks like them": (
+        ONE.replace(
+            "hello there", "*laughs* *really* good, (a pinch)\n(porte qui claque)\n♪ la la\nla ♪ add it (A lot.)\n♪ ok"
+        )
+        + TWO.replace("bye", "(whispers) bye *sobbing* (Gasp) f*** you ***"),
+        "*really* good, (a pinch) add it (A lot.) ok bye f*** you now",
+    ),
     "bare punctuation": (ONE.replace("there", "- : … ♪ & all"), "hello & all"),
     "zero-width characters": (ONE.replace("hello", "\u200b \ufeff he\u00adllo \u200e"), "hello there"),
     "a note and a style between cues": (

@@ -69,7 +69,14 @@ def test_brackets_over_words():
     assert left(f"[{passage}] end") == f"[{passage}] end"
     assert left("so (laughs) it (upbeat music), goes. (Applause)") == "so it goes."
     assert left("今天（笑）很好(笑) 【音乐】") == "今天 很好"
-    for spoken in ("f(x) and word(s)", "in (1995) we", "it (which is what we all know) goes", "(unclosed it goes"):
+    assert left("yes. (door opens) So *sighs* salt ♪ la la ♪ it") == "yes. So salt it"
+    for spoken in (
+        "f(x) and word(s)",
+        "salt (a pinch) and *more* salt (a lot)",
+        "in (1995) we",
+        "it (which is what we all know) goes",
+        "(unclosed it goes",
+    ):
         assert left(spoken) == spoken
 
 
