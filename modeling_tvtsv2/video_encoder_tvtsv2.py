@@ -169,9 +169,8 @@ class TVTSv2QuickGELU(nn.Module):
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(own or torch.nn.modules.module._has_any_global_hook())
 
 
 def _is_traced() -> bool:

@@ -109,8 +109,10 @@ def previous_references(is_reference: np.ndarray) -> np.ndarray:
     return np.concatenate([[-1], last[:-1]])
 
 
-def output_order(counts: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int) -> np.ndarray:
-    """Return the packet numbers by picture order count, which starts anew at each IDR picture.
+def output_order(
+    counts: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the packet numbers by picture order count, which starts anew at each IDR picture, and the steps of it.
 
     Args:
         counts: (N,) the low bits of the order counts, below `modulus`.
@@ -131,9 +133,10 @@ def output_order(counts: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarra
     full[others] = full[previous[others]] + steps[others]
     periods = np.cumsum(is_reset)
     order = np.lexsort((full, periods))
-    if ((np.diff(full[order]) == 0) & (np.diff(periods[order]) == 0)).any():
+    steps = np.diff(full[order])[np.diff(periods[order]) == 0]
+    if (steps == 0).any():
         raise UnusualStream("two pictures have one order count")
-    return order
+    return order, steps
 
 
 class SimpleHeaders:

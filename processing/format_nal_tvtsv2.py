@@ -90,7 +90,7 @@ class H264Headers:
         _check_frame_numbers(frame_numbers, is_reference, is_idr, 1 << self.frame_number_bits)
         order = np.arange(len(self.heads))
         if self.order_count_bits:
-            order = output_order(bits.take(self.order_count_bits), is_reference, is_idr, 1 << self.order_count_bits)
+            order, _ = output_order(bits.take(self.order_count_bits), is_reference, is_idr, 1 << self.order_count_bits)
         return HeaderFacts(order, np.ones(len(order), bool), is_idr | is_exact)
 
     def _read_sequence(self, unit: bytes) -> None:
@@ -177,7 +177,9 @@ class HevcHeaders:
         counts = bits.take(self.order_count_bits, where=~is_idr)
         # Types below 16 with an even number are not referred to by their own layer.
         is_reference = (layers == 0) & ~np.isin(kinds, HEVC_LEADING) & ((kinds >= 16) | (kinds % 2 == 1))
-        order = output_order(counts, is_reference, is_idr, 1 << self.order_count_bits)
+        order, steps = output_order(counts, is_reference, is_idr, 1 << self.order_count_bits)
+        if len({*steps.tolist()}) > 1:
+            raise UnusualStream("order counts have gaps, as where a picture is lost")
         return HeaderFacts(order, np.ones(len(order), bool), is_random_access, bool(layers.any()))
 
     def _read_sequence(self, unit: bytes) -> None:

@@ -151,16 +151,22 @@ def test_what_a_hook_of_the_activation_alone_keeps_is_not_overwritten():
 
 
 @pytest.mark.parametrize("register", ["register_full_backward_hook", "register_full_backward_pre_hook"])
-@pytest.mark.parametrize("name", ["fc1", "activation_fn"])
+@pytest.mark.parametrize("name", ["fc1", "activation_fn", "every module"])
 def test_backward_hooks_where_the_forward_works_in_place(name, register):
     model, inputs = make_model(TVTSv2VisionModel)
     model(**inputs).pooler_output.square().sum().backward()
-    expected, calls = model.encoder.layers[0].mlp.fc1.weight.grad.clone(), []
+    mlp, calls = model.encoder.layers[0].mlp, []
+    expected = mlp.fc1.weight.grad.clone()
     model.zero_grad()
-    getattr(getattr(model.encoder.layers[0].mlp, name), register)(lambda *_: calls.append(name))
+    if name == "every module":
+        register = getattr(torch.nn.modules.module, register.replace("register", "register_module"))
+    else:
+        register = getattr(getattr(mlp, name), register)
+    handle = register(lambda module, *_: calls.append(module))
     model(**inputs).pooler_output.square().sum().backward()
-    torch.testing.assert_close(model.encoder.layers[0].mlp.fc1.weight.grad, expected)
-    assert calls == [name]
+    handle.remove()
+    torch.testing.assert_close(mlp.fc1.weight.grad, expected)
+    assert {mlp.fc1, mlp.activation_fn} <= {*calls} if name == "every module" else calls == [getattr(mlp, name)]
 
 
 # --- PEFT --------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ CHOICES = {
 
 # Files that are read by packet table all the same: their parts decode alike wherever decoding starts.
 READ_BY_TABLE = {"splice_mjpeg_avi", "splice_mjpeg_mov", "false_recovery_point"}
-READ_BY_TABLE |= {"splice_libvpx-vp9_webm", "lost_packet_libx265", "lost_packet_libvpx-vp9"}
+READ_BY_TABLE |= {"splice_libvpx-vp9_webm", "lost_packet_libvpx-vp9"}
 READ_BY_TABLE |= {"splice_with_itself_mp4_0", "splice_with_itself_mkv_12"}
 READ_BY_TABLE |= {"splice_libsvtav1_mp4", "splice_libsvtav1_mkv"}
 

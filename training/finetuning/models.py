@@ -28,13 +28,15 @@ def load_pretrained(tuning: FinetuningArguments, labels: list[str] | None) -> Pr
         settings |= {"num_labels": len(labels), "id2label": dict(enumerate(labels))}
         settings |= {"label2id": {label: index for index, label in enumerate(labels)}}
         settings["ignore_mismatched_sizes"] = True  # a classifier of other classes is replaced
-    verbosity = logging.get_verbosity()
+    verbosity, shows_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # the library's report would warn of the new classifier
     logging.disable_progress_bar()
     try:
         model, report = model_class.from_pretrained(tuning.model, **settings)
     finally:
         logging.set_verbosity(verbosity)
+        if shows_progress:
+            logging.enable_progress_bar()
     mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
     problems = [
         name
