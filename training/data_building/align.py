@@ -3,15 +3,17 @@
     python -m training.data_building.align --model outputs/my_run --dataset my_dataset --videos my_videos \
         --output my_aligned_dataset
 
-The model compares each sentence with the video over time. Its words go where the two are most alike, if that place
-stands out; a sentence that stands out nowhere within `MAX_SHIFT_SECONDS` is left out. `report.json` of the new dataset
-counts both, and names the videos that are left without enough words.
+The model compares all sentences of a video with the video over time. A sentence's words go where it fits better than
+the others by most; one that fits nowhere within `MAX_SHIFT_SECONDS` clearly better than the mean is left out, and so
+are all of a video with one or two sentences, which have nothing to be compared with. `report.json` of the new dataset
+counts both, and names the videos that are left without enough words; `sentences.jsonl` has the shift of each sentence.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -28,10 +30,11 @@ from training.sources.built_dataset import BuiltDataset, find_splits
 from training.sources.clip_sampling import TranscriptError, choose_span
 from training.transcripts.words import TimedWord, join_words, split_sentences
 
+SENTENCES_FILE = "sentences.jsonl"
 MAX_SHIFT_SECONDS = 20.0
 STEP_SECONDS = 0.5  # between the middles of windows, and between the shifts tried
 WINDOW_SECONDS = 3.0  # what the model sees at a time
-MIN_PROMINENCE = 3.0  # of the best place over the median one, in robust standard deviations
+MIN_ADVANTAGE = 2.0  # at the best place, see `advantages`
 WINDOWS_AT_A_TIME = 32
 NOT_SEEN = "not seen in the video"
 
@@ -62,30 +65,39 @@ def align_sentences(words: Sequence[TimedWord], duration: float, similarity: Sim
     if not sentences or not windows:
         return []
     scores = similarity([join_words(word.word for word in sentence) for sentence in sentences], windows)
-    # What all sentences find alike says nothing about one of them.
-    scores = scores - scores.mean(0) if len(sentences) > 1 else scores
     ends = [*(sentence[0].time for sentence in sentences[1:]), duration]
     return [
         AlignedSentence(sentence, find_shift(row, sentence[0].time, min(end, sentence[-1].time + 1.0)))
-        for sentence, row, end in zip(sentences, scores, ends, strict=True)
+        for sentence, row, end in zip(sentences, advantages(scores), ends, strict=True)
     ]
 
 
-def find_shift(scores: np.ndarray, start: float, end: float) -> float | None:
-    """Return the shift in seconds of a sentence to where it is seen, or None where no place stands out.
+def advantages(scores: np.ndarray) -> np.ndarray:
+    """Return how many times as probable each sentence is at each window as the mean of all sentences there.
+
+    A softmax over the sentences of a window, times their number. Its temperature is the standard deviation of the
+    scores within windows, so that models of all scales, and windows that all sentences find alike, are equal.
 
     Args:
-        scores: similarity to the window around each `(k + 1/2) * STEP_SECONDS`, (n,).
+        scores: similarity, (sentences, windows).
+    """
+    deviations = scores - scores.mean(0)
+    weights = np.exp(deviations / (deviations.std() or 1.0))
+    return weights / weights.mean(0)
+
+
+def find_shift(advantage: np.ndarray, start: float, end: float) -> float | None:
+    """Return the shift in seconds of a sentence to where it is seen, or None where it has no clear advantage.
+
+    Args:
+        advantage: in the window around each `(k + 1/2) * STEP_SECONDS`, (n,).
         start, end: when the sentence is spoken, in seconds.
     """
-    size = max(1, min(len(scores), round((end - start) / STEP_SECONDS)))
-    means = np.convolve(scores, np.full(size, 1 / size), "valid")
+    size = max(1, min(len(advantage), round((end - start) / STEP_SECONDS)))
+    means = np.convolve(advantage, np.full(size, 1 / size), "valid")
     shifts = np.arange(len(means)) * STEP_SECONDS - start
     means, shifts = means[np.abs(shifts) <= MAX_SHIFT_SECONDS], shifts[np.abs(shifts) <= MAX_SHIFT_SECONDS]
-    if len(means) < 3:
-        return None
-    spread = 1.4826 * np.median(np.abs(means - np.median(means)))  # a standard deviation, where most is noise
-    if means.max() - np.median(means) < MIN_PROMINENCE * spread or spread == 0:
+    if not len(means) or means.max() < MIN_ADVANTAGE:
         return None
     return round(float(shifts[means.argmax()]), 3)
 
@@ -157,9 +169,10 @@ def align_dataset(
         (folder / "data").mkdir()
         for split in find_splits(dataset):
             source = BuiltDataset(dataset, videos, split)
-            rows = _aligned_rows(source, compare, report, num_clips, min_words)
             file = folder / "data" / f"{split}-00000-of-00001.parquet"
-            report["accepted"][split] = write_rows(file, rows)
+            with open(folder / SENTENCES_FILE, "a", encoding="utf-8") as log:
+                rows = _aligned_rows(source, compare, report, log, num_clips, min_words)
+                report["accepted"][split] = write_rows(file, rows)
             if not report["accepted"][split]:
                 file.unlink()
         (folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -167,7 +180,7 @@ def align_dataset(
 
 
 def _aligned_rows(
-    source: BuiltDataset, compare: ModelSimilarity, report: dict, num_clips: int, min_words: int
+    source: BuiltDataset, compare: ModelSimilarity, report: dict, log: TextIO, num_clips: int, min_words: int
 ) -> Iterator[dict]:
     for row in tqdm(source.rows, desc=f"aligning {source.split}", unit="video"):
         file, duration = source.path(row["video"]), row["duration"]
@@ -175,12 +188,25 @@ def _aligned_rows(
         try:
             sentences = align_sentences(words, duration, lambda *inputs, file=file: compare(file, *inputs))
             _count(report, row["video"], sentences)
+            log.write(_log_line(row["video"], sentences))
             aligned = shifted_words(sentences, duration)
             choose_span(duration, aligned, num_clips, min_words, row["video"], np.random.default_rng(0))
         except (VideoReadingError, TranscriptError) as error:
             report["rejected"][row["video"]] = str(error)
             continue
         yield {**row, "words": [{"word": word.word, "time": word.time} for word in aligned]}
+
+
+def _log_line(video: str, sentences: list[AlignedSentence]) -> str:
+    entries = [
+        {
+            "time": sentence.words[0].time,
+            "text": join_words(word.word for word in sentence.words),
+            "shift": sentence.shift,
+        }
+        for sentence in sentences
+    ]
+    return json.dumps({"video": video, "sentences": entries}, ensure_ascii=False) + "\n"
 
 
 def _count(report: dict, video: str, sentences: list[AlignedSentence]) -> None:

@@ -83,7 +83,7 @@ def build_dataset(
     if transcribe is not None:
         from training.data_building.transcribe import transcribe_folder  # transformers' pipelines load slowly
 
-        transcribe_folder(videos, transcribe, language=language)
+        transcribe_folder(videos, transcribe)  # which detects languages: those spoken in another one are rejected
     language = language and language_of(language)
     log, settings = output / "checks.jsonl", f"{num_clips} {min_words}{f' {language}' if language else ''}"
     places, todo = find_results(find_candidates(videos, found.names, transcripts, settings, language), log)

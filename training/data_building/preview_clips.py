@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
+from training.data_building.video_checks import DUPLICATE_WORDS, WRONG_LANGUAGE
 from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 from training.sources.clip_dataset import ClipDataset, ClipKey
@@ -48,7 +49,10 @@ def draw_preview(clips: ClipDataset, keys: list[ClipKey], path: Path, left_out: 
     for axes in rows:
         axes.set_axis_off()
     for axes, passage in zip(rows[len(keys) :], left_out, strict=True):
-        _draw_passage(axes, passage, clips)
+        try:
+            _draw_passage(axes, passage, clips)
+        except VideoReadingError as error:
+            axes.text(0, 0.5, textwrap.fill(_escape(str(error)), CHARACTERS_PER_ROW), color="firebrick", va="center")
     for axes, key in zip(rows, keys, strict=False):
         try:
             item = clips[key]
@@ -71,14 +75,21 @@ def _draw_passage(axes, passage: dict, clips: ClipDataset) -> None:
 
 
 def read_left_out(source: dict) -> list[dict]:
-    """Return examples of what the rules left out of a built dataset, by its report: rule, file, video, time, text."""
+    """Return examples of what the rules left out of a built dataset, by its report: rule, file, video, time, text.
+
+    Of the rules that reject whole videos, those about speech: the text says why.
+    """
     if source["format"] != "built":
         return []
-    speech = json.loads((Path(source["dataset"]) / "report.json").read_text(encoding="utf-8"))["speech_left_out"]
+    report = json.loads((Path(source["dataset"]) / "report.json").read_text(encoding="utf-8"))
+    examples = {rule: found["examples"] for rule, found in report["speech_left_out"].items()}
+    for reason in (DUPLICATE_WORDS, WRONG_LANGUAGE):
+        entries = report["rejected"].get(reason, [])
+        examples[reason] = [{"video": entry["video"], "time": 0.0, "text": entry["detail"]} for entry in entries]
     return [
         {"rule": rule, "file": Path(source["videos"], example["video"]), **example}
-        for rule, found in speech.items()
-        for example in found["examples"][:LEFT_OUT_PER_RULE]
+        for rule, found in examples.items()
+        for example in found[:LEFT_OUT_PER_RULE]
     ]
 
 

@@ -40,7 +40,7 @@ class SoundDamage:
 
 
 def read_pieces(video: str | Path, sampling_rate: int, damage: SoundDamage | None = None) -> Iterator[SoundPiece]:
-    """Yield the pieces of a video's first audio track in which anything can be heard.
+    """Yield the pieces of a video's audio track, of several FFmpeg's choice, in which anything can be heard.
 
     A piece has at most `PIECE_SECONDS`, and ends at a quiet place.
 
@@ -73,7 +73,7 @@ def read_pieces(video: str | Path, sampling_rate: int, damage: SoundDamage | Non
 
 def _read_samples(video: OpenVideo, sampling_rate: int, damage: SoundDamage) -> Iterator[tuple[float, np.ndarray]]:
     """Yield blocks of about a second of samples, each with its time; packets that cannot be decoded leave gaps."""
-    stream = next(iter(video.container.streams.audio), None)
+    stream = video.container.streams.best("audio")
     if stream is None or stream.codec_context is None:
         raise video.error("it has no audio track." if stream is None else "FFmpeg has no decoder for its audio track.")
     video.stream.discard, stream.discard = Discard.all, Discard.default

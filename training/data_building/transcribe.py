@@ -4,8 +4,8 @@
     accelerate launch -m training.data_building.transcribe --videos my_videos --model openai/whisper-small --language en
 
 `my_videos/talk.mp4` gets `my_videos/talk.mp4.json`, in Whisper's format. A video that has this file is left alone, so
-the same command again continues. Videos without words, and those with damaged sound, are in
-`my_videos/transcribe_failures.json`, with the reason.
+the same command again continues. Videos without words, those with damaged sound, and those whose file is another
+program's, are in `my_videos/transcribe_failures.json`, with the reason.
 """
 
 import json
@@ -21,7 +21,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm import tqdm
-from transformers import pipeline
+from transformers import AutomaticSpeechRecognitionPipeline, pipeline
 
 from processing import VideoReadingError
 from processing.atomic_files import write_whole
@@ -29,20 +29,29 @@ from processing.video_files import find_videos, printable_name
 from training.data_building.sound_track import SoundDamage, read_pieces
 from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
+from training.transcripts.recognition_json import is_recognition
 
 FAILURES = "transcribe_failures.json"
 NO_SOUND = "silence"
 NO_WORDS = "no words were recognized"
+FOREIGN_FILE = "the .json file beside it is no transcript; move it away, and the same command transcribes the video"
 TIMED_TYPES = ("seq2seq_whisper", "ctc", "ctc_with_lm", "tdt")
 
 # A word's text, and its start and end in seconds from the first sample; the end may be unknown.
 Word = tuple[str, float, float | None]
 # From pieces of sound, float32 (n,) in [-1, 1], to the words of each, in the same order.
 Recognizer = Callable[[Iterator[np.ndarray]], Iterable[list[Word]]]
+# From a piece of sound to the code of the language spoken in it.
+Detector = Callable[[np.ndarray], str]
 
 
 def transcribe_videos(
-    folder: Path, names: list[str], recognize: Recognizer, sampling_rate: int, **facts: str
+    folder: Path,
+    names: list[str],
+    recognize: Recognizer,
+    sampling_rate: int,
+    detect: Detector | None = None,
+    **facts: str,
 ) -> dict[str, str]:
     """Write a transcript beside each video, and return why others have none, or one without words or with gaps.
 
@@ -50,17 +59,21 @@ def transcribe_videos(
         folder, names: the videos; each is named by its path below the folder.
         recognize: the recognizer; it takes pieces of all videos in turn, so that a batch may hold several.
         sampling_rate: of its samples, per second.
+        detect: finds the language of each video in its first piece.
         facts: what to write into each transcript beside its segments.
     """
     waiting: deque[tuple[str, float, float]] = deque()
     failures: dict[str, str] = {}
     gaps: dict[str, str] = {}
+    languages: dict[str, dict[str, str]] = {}
 
     def read_samples() -> Iterator[np.ndarray]:
         for name in tqdm(names, desc="transcribing", unit="video"):
             num_pieces, damage = 0, SoundDamage()
             try:
                 for piece in read_pieces(folder / name, sampling_rate, damage):
+                    if detect is not None and not num_pieces:
+                        languages[name] = {"language": detect(piece.samples)}
                     waiting.append((name, piece.start_seconds, len(piece.samples) / sampling_rate))
                     num_pieces += 1
                     yield piece.samples
@@ -71,7 +84,7 @@ def transcribe_videos(
                 gaps[name] = f"{damage}; the transcript lacks what was said there"
             if not num_pieces:
                 failures[name] = NO_SOUND
-                _write_transcript(folder / name, [], facts)
+                _write_transcript(folder / name, [], facts | {"failure": NO_SOUND})
 
     results = ((*waiting.popleft(), words) for words in recognize(read_samples()))
     for name, pieces in groupby(results, key=itemgetter(0)):
@@ -80,13 +93,26 @@ def transcribe_videos(
             continue
         if not segments:
             failures[name] = NO_WORDS
-        _write_transcript(folder / name, segments, facts)
+        reason = failures.get(name, gaps.get(name))
+        notes = {"failure": reason} if reason is not None else {}
+        _write_transcript(folder / name, segments, facts | languages.pop(name, {}) | notes)
     return gaps | failures
 
 
 def transcript_file(video: Path) -> Path:
     """Return where the transcript of a video is written; talk.mp4 and talk.mkv have one each."""
     return video.with_name(f"{video.name}.json")
+
+
+def known_failure(transcript: Path) -> str | None:
+    """Return why an existing transcript has no words, or gaps, or None; or that the file is another program's."""
+    try:
+        content = json.loads(transcript.read_bytes())
+    except (ValueError, RecursionError):
+        return FOREIGN_FILE
+    if not is_recognition(content):
+        return FOREIGN_FILE
+    return content.get("failure") if isinstance(content, dict) else None
 
 
 def _segment(start: float, seconds: float, words: list[Word]) -> dict:
@@ -107,8 +133,8 @@ def _write_transcript(video: Path, segments: list[dict], facts: dict[str, str]) 
 
 def load_recognizer(
     model: str, language: str | None, batch_size: int, device: torch.device | str = "cpu"
-) -> tuple[Recognizer, int]:
-    """Return the recognizer of a speech model, and its sampling rate.
+) -> tuple[Recognizer, int, Detector | None]:
+    """Return the recognizer of a speech model, its sampling rate, and what finds the language unless it is given.
 
     Raises:
         ValueError: the model gives no times of words, or takes no language.
@@ -132,7 +158,19 @@ def load_recognizer(
         for result in results:
             yield [(chunk["text"], *chunk["timestamp"]) for chunk in result["chunks"]]
 
-    return recognize, rate
+    has_languages = is_whisper and getattr(recognizer.model.generation_config, "is_multilingual", False)
+    return recognize, rate, _detector(recognizer, rate) if has_languages and language is None else None
+
+
+def _detector(recognizer: AutomaticSpeechRecognitionPipeline, rate: int) -> Detector:
+    model = recognizer.model
+    codes = {number: token.strip("<|>") for token, number in model.generation_config.lang_to_id.items()}
+
+    def detect(samples: np.ndarray) -> str:
+        inputs = recognizer.feature_extractor(samples, sampling_rate=rate, return_tensors="pt")
+        return codes[int(model.detect_language(inputs.input_features.to(model.device, model.dtype))[0])]
+
+    return detect
 
 
 def transcribe_folder(videos: Path, model: str, *, language: str | None = None, batch_size: int = 8) -> dict[str, str]:
@@ -153,14 +191,15 @@ def transcribe_folder(videos: Path, model: str, *, language: str | None = None, 
     # Processes wait for each other at the end, for as long as the longest share takes.
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
     names = found.names[state.process_index :: state.num_processes]
-    names = [name for name in names if not transcript_file(videos / name).exists()]
-    failures: dict[str, str] = {}
+    files = {name: transcript_file(videos / name) for name in names}
+    failures = {name: known_failure(file) for name, file in files.items() if file.exists()}
+    names = [name for name in names if name not in failures]
+    failures = {name: reason for name, reason in failures.items() if reason is not None}
     if names:
-        recognize, rate = load_recognizer(model, language, batch_size, state.device)
+        recognize, rate, detect = load_recognizer(model, language, batch_size, state.device)
         facts = {"model": model} | ({"language": language} if language is not None else {})
-        failures = transcribe_videos(videos, names, recognize, rate, **facts)
+        failures |= transcribe_videos(videos, names, recognize, rate, detect, **facts)
     failures = {printable_name(name): reason for name, reason in gather_object(list(failures.items()))}
-    failures = _earlier_failures(videos, found.names) | failures
     state.wait_for_everyone()
     if state.is_main_process:
         text = json.dumps(dict(sorted(failures.items())), indent=1, ensure_ascii=False)
@@ -168,20 +207,12 @@ def transcribe_folder(videos: Path, model: str, *, language: str | None = None, 
     return failures
 
 
-def _earlier_failures(videos: Path, names: list[str]) -> dict[str, str]:
-    """Return the reasons that earlier runs gave for videos with a transcript, without words or with gaps."""
-    if not (videos / FAILURES).exists():
-        return {}
-    known = {printable_name(name) for name in names if transcript_file(videos / name).exists()}
-    return {name: reason for name, reason in json.loads((videos / FAILURES).read_text()).items() if name in known}
-
-
 @one_line_errors(ValueError, OSError)
 def main() -> None:
     parser = OneLineParser(description="Write what is said in each video of a folder beside it.")
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos, searched with all its folders")
     parser.add_argument("--model", required=True, help="a speech model with times of words: Whisper, or a CTC model")
-    parser.add_argument("--language", help="spoken in all videos, for Whisper; found in each piece unless given")
+    parser.add_argument("--language", help="spoken in all videos, for Whisper; detected unless given")
     parser.add_argument("--batch_size", type=at_least(1), default=8, help="pieces of up to 30 s recognized at once")
     arguments = parser.parse_args()
     failures = transcribe_folder(**vars(arguments))

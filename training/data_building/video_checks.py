@@ -27,7 +27,7 @@ TOO_FEW_WORDS = "too short, or too few words for the clips"
 BROKEN_NAME = "name is not UTF-8"
 OUTSIDE_FOLDER = "leads out of the folder"
 DUPLICATE = "same content as another video"
-DUPLICATE_WORDS = "same words as another video"
+DUPLICATE_WORDS = "nearly the same words as another video"
 WRONG_LANGUAGE = "spoken in another language"
 MAX_FINDING_CHARACTERS = 200
 

@@ -8,7 +8,14 @@ import pytest
 
 from processing import VideoReadingError
 from tests.support.small_folder import write_small_folder
-from training.data_building.align import AlignedSentence, align_dataset, align_sentences, find_shift, shifted_words
+from training.data_building.align import (
+    AlignedSentence,
+    advantages,
+    align_dataset,
+    align_sentences,
+    find_shift,
+    shifted_words,
+)
 from training.data_building.build_dataset import build_dataset
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 from training.sources.built_dataset import BuiltDataset
@@ -44,12 +51,20 @@ def test_shifts_are_found_and_speech_about_nothing_is_left_out():
 
 
 def test_no_shift_without_a_place_that_stands_out():
-    assert find_shift(np.zeros(100), 5.0, 8.0) is None
-    assert find_shift(np.ones(2), 0.0, 1.0) is None
-    scores = np.random.default_rng(0).normal(0, 0.01, 200)
-    scores[150:156] += 1.0  # 75 s, farther away than a shift may be
-    assert find_shift(scores, 5.0, 8.0) is None
-    assert find_shift(scores, 65.0, 68.0) == pytest.approx(10.0, abs=0.5)
+    assert find_shift(np.ones(100), 5.0, 8.0) is None
+    advantage = np.ones(200)
+    advantage[150:156] += 3.0  # 75 s, farther away than a shift may be
+    assert find_shift(advantage, 5.0, 8.0) is None
+    assert find_shift(advantage, 65.0, 68.0) == pytest.approx(10.0, abs=0.5)
+    assert find_shift(np.ones(2), 60.0, 61.0) is None
+
+
+def test_the_advantage_over_other_sentences_does_not_depend_on_scale_or_windows():
+    scores = np.random.default_rng(0).normal(0, 1, (5, 20))
+    found = advantages(scores)
+    np.testing.assert_allclose(found.mean(0), 1)
+    np.testing.assert_allclose(advantages(0.01 * scores + np.arange(20)), found)
+    assert (advantages(scores[:1]) == 1).all() and advantages(scores[:2]).max() < 2
 
 
 def test_words_of_two_sentences_never_mix_and_stay_in_the_video():
@@ -77,8 +92,10 @@ def test_a_model_writes_a_data_set_and_says_what_it_left_out(tmp_path, monkeypat
     found = report["speech_left_out"]["not seen in the video"]
     assert report["num_sentences"] >= 20 and found["passages"] == report["num_left_out"] > 0
     assert json.loads((tmp_path / "strict" / "report.json").read_text()) == report
+    log = [json.loads(line)["sentences"] for line in (tmp_path / "strict" / "sentences.jsonl").read_text().splitlines()]
+    assert sum(each["shift"] is None for video in log for each in video) == report["num_left_out"]
 
-    monkeypatch.setattr("training.data_building.align.find_shift", lambda scores, start, end: 0.0)
+    monkeypatch.setattr("training.data_building.align.find_shift", lambda *_: 0.0)
     report = align_dataset(model, tmp_path / "dataset", videos, tmp_path / "same")
     assert report["accepted"] == {"train": 2} and not report["num_left_out"] and not report["num_shifted"]
     for before, after in zip(

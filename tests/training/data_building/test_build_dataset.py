@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -41,11 +42,11 @@ def video_folder(corpus, tmp_path):
     source = corpus.folder / "videos" / "train"
     for index, name in enumerate(["a", "b", "channel/c"]):
         shutil.copyfile(source / "data" / f"train{index:06d}.mp4", folder / f"{name}.mp4")
-    annotation = json.loads((source / "annotations" / "train000000.json").read_text())
-    (folder / "a.json").write_text(json.dumps(annotation))
-    words = [word["word"] for word in annotation["subtitles"] if word["word"].isalpha()]
+    annotations = [json.loads((source / "annotations" / f"train{index:06d}.json").read_text()) for index in range(3)]
+    (folder / "a.json").write_text(json.dumps(annotations[0]))
+    _, spread, words = ([word["word"] for word in each["subtitles"] if word["word"].isalpha()] for each in annotations)
     cues = [
-        f"{k}\n00:00:{k:02d},000 --> 00:00:{k + 1:02d},000\n{' '.join(words[3 * k : 3 * k + 3])}" for k in range(27)
+        f"{k}\n00:00:{k:02d},000 --> 00:00:{k + 1:02d},000\n{' '.join(spread[3 * k : 3 * k + 3])}" for k in range(27)
     ]
     (folder / "b.en.srt").write_text("\n\n".join(cues))
     (folder / "b.info.json").write_text('{"title": "no transcript"}')
@@ -367,7 +368,8 @@ def test_speech_about_nothing_and_the_same_words_again_are_counted_and_shown(vid
     content["chunks"] += [{"timestamp": [last + 2 + k / 5, None], "text": word} for k, word in enumerate(phrase)]
     (video_folder / "channel" / "c.json").write_text(json.dumps(content))
     (video_folder / "again.mp4").write_bytes((video_folder / "b.mp4").read_bytes() + b"other bytes")
-    (video_folder / "again.srt").write_text((video_folder / "b.en.srt").read_text().upper())
+    cues = (video_folder / "b.en.srt").read_text().upper()
+    (video_folder / "again.srt").write_text(cues.replace("RED", "READ").replace("GREEN", "GRIN"))
     segments = [{"start": 0.0, "end": 9.0, "text": "ein Ball rollt"}]
     (video_folder / "silent.json").write_text(json.dumps({"language": "german", "segments": segments}))
     out = tmp_path / "out"
@@ -377,12 +379,14 @@ def test_speech_about_nothing_and_the_same_words_again_are_counted_and_shown(vid
     assert report["speech_left_out"] == {
         "phrase of an uploader": {"videos": 1, "passages": 1, "words": 3, "examples": [example]}
     }
-    assert report["rejected"]["same words as another video"] == [{"video": "b.mp4", "detail": "as again.mp4"}]
+    (again,) = report["rejected"]["nearly the same words as another video"]
+    assert again["video"] == "b.mp4" and re.fullmatch(r"as again\.mp4, 9\d%", again["detail"])
     assert "is in german, not in en" in report["rejected"]["spoken in another language"][0]["detail"]
     assert "| phrase of an uploader | 3 |" in (out / "README.md").read_text()
 
     source = {"format": "built", "dataset": str(out), "videos": str(video_folder)}
-    (passage,) = read_left_out(source)
+    passage, *rejected = read_left_out(source)
     assert passage["rule"] == "phrase of an uploader" and passage["file"] == video_folder / "channel" / "c.mp4"
+    assert [each["video"] for each in rejected] == ["b.mp4", "silent.mp4"]
     clips = ClipDataset(BuiltDataset(out, video_folder), TVTSv2VideoProcessor(crop_size=32))
-    assert draw_preview(clips, [ClipKey(0, 0)], tmp_path / "sheet.png", [passage]) == 0
+    assert draw_preview(clips, [ClipKey(0, 0)], tmp_path / "sheet.png", [passage, *rejected]) == 0

@@ -1,0 +1,171 @@
+"""Narration up to 20 s early or late, with 5 sentences of 12 about nothing, aligned and trained on.
+
+    python -m benchmarks.speech_loop.shifts --folder outputs/shifts --record benchmarks/records/shifts.json
+
+A small model is trained on generated videos with true times, and aligns other ones: there a narrator says one sentence
+per event, in random order at random times, at most 20 s from where it is seen, and 5 sentences about nothing between.
+The record holds how many sentences come within 1 s of their event's middle, how many about nothing are left out, and
+what a model learns of the aligned videos and of the first ones, evaluated on the same held-out videos. An interrupted
+run is continued.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.records import make_record, write_record
+from benchmarks.speech_loop.pretraining import METRICS, pretrain
+from processing.atomic_files import whole_file, write_whole
+from training.data_building.align import MAX_SHIFT_SECONDS, SENTENCES_FILE, align_dataset
+from training.data_building.build_dataset import build_dataset
+from training.narrated_shapes.corpus import build_corpus, encode_video
+from training.narrated_shapes.scene_drawing import draw_video
+from training.narrated_shapes.scripts import CorpusConfig, make_generator, plan_narrated_video
+from training.runtime.command_errors import OneLineParser, one_line_errors
+from training.runtime.number_types import at_least
+from training.train_tokenizer import train_tokenizer
+
+NUM_ABOUT_NOTHING = 5  # beside 7 about an event
+TOLERANCE_SECONDS = 1.0
+OPENINGS = ("this morning", "last summer", "to be honest", "as my mother says", "every other week", "for some reason")
+SUBJECTS = ("i had coffee with", "we talked about", "everybody asked for", "nobody believes", "i never understood")
+OBJECTS = ("an old friend", "the price of bread", "politics", "my uncle", "a long holiday", "that song", "the weather")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Its words, when it is spoken, and when what it tells of is seen; None where it tells of nothing."""
+
+    text: str
+    spoken_start: float
+    seconds: float
+    shift: float | None
+
+
+def arrange(sentences: list[str], events: list[tuple[float, float]], rng: np.random.Generator) -> list[Sentence]:
+    """Return the sentences about events and others about nothing, one after another in random order.
+
+    Args:
+        sentences: one per event.
+        events: [start, end) of each, in seconds, without gaps.
+        rng: draws the order; none is moved by more than `MAX_SHIFT_SECONDS`.
+    """
+    about_nothing = [" ".join(map(rng.choice, (OPENINGS, SUBJECTS, OBJECTS))) for _ in range(NUM_ABOUT_NOTHING)]
+    texts = [" ".join(text.replace(".", "").replace("!", "").split()) + "." for text in (*sentences, *about_nothing)]
+    middles = [(start + end) / 2 for start, end in events]
+    while True:
+        order = rng.permutation(len(texts))
+        lengths = np.array([len(texts[place].split()) for place in order], float)
+        edges = np.concatenate([[0.0], np.cumsum(lengths / lengths.sum() * events[-1][1])])
+        arranged = [
+            Sentence(
+                texts[place],
+                float(edges[slot]),
+                float(edges[slot + 1] - edges[slot]),
+                middles[place] - float(edges[slot] + edges[slot + 1]) / 2 if place < len(middles) else None,
+            )
+            for slot, place in enumerate(order)
+        ]
+        if all(abs(sentence.shift or 0.0) <= MAX_SHIFT_SECONDS for sentence in arranged):
+            return arranged
+
+
+def make_videos(folder: Path, num_videos: int, seed: int) -> dict[str, list[Sentence]]:
+    """Write videos, and transcripts with wrong times, and return the sentences of each by its file's name."""
+    config, arranged = CorpusConfig(seed=seed, num_train_videos=num_videos), {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in tqdm(range(num_videos), desc="making videos", unit="video"):
+        narrated = plan_narrated_video(config, "train", index)
+        name, events = f"{index:04d}.mp4", [(event.start_seconds, event.end_seconds) for event in narrated.events]
+        sentences = arrange(list(narrated.sentences), events, np.random.default_rng([seed, index]))
+        arranged[name] = sentences
+        if (folder / name).exists():
+            continue
+        words = [
+            {"word": word, "start": round(sentence.spoken_start + sentence.seconds * place / len(spoken), 3)}
+            for sentence in sentences
+            for spoken in [sentence.text.split()]
+            for place, word in enumerate(spoken)
+        ]
+        write_whole(folder / f"{name}.json", json.dumps({"words": words}))
+        pixels = make_generator(config, "train", "narrated pixels", index)
+        with whole_file(folder / name) as path:
+            frames = draw_video(
+                narrated.scene, narrated.events, fps=config.fps, image_size=config.image_size, rng=pixels
+            )
+            encode_video(frames, path, fps=config.fps)
+    return arranged
+
+
+def compare(aligned: Path, arranged: dict[str, list[Sentence]]) -> dict:
+    """Return how far sentences are from where they are seen, and how many are left out, of those about nothing too."""
+    errors, nothing_left_out, num_nothing = [], 0, 0
+    for line in (aligned / SENTENCES_FILE).read_text(encoding="utf-8").splitlines():
+        video = json.loads(line)
+        truth = {round(sentence.spoken_start, 3): sentence for sentence in arranged[video["video"]]}
+        for found in video["sentences"]:
+            true_shift = truth[found["time"]].shift
+            if true_shift is None:
+                nothing_left_out, num_nothing = nothing_left_out + (found["shift"] is None), num_nothing + 1
+            else:
+                errors.append(np.inf if found["shift"] is None else abs(found["shift"] - true_shift))
+    errors = np.array(errors)
+    kept = errors[np.isfinite(errors)]
+    return {
+        "sentences_about_events": len(errors),
+        "within_1_s": round(float((errors <= TOLERANCE_SECONDS).mean()), 4),
+        "left_out": round(1 - len(kept) / len(errors), 4),
+        "within_1_s_of_those_kept": round(float((kept <= TOLERANCE_SECONDS).mean()), 4) if len(kept) else None,
+        "sentences_about_nothing": num_nothing,
+        "left_out_of_those_about_nothing": round(nothing_left_out / num_nothing, 4),
+    }
+
+
+@one_line_errors(OSError, ValueError)
+def main() -> None:
+    parser = OneLineParser(description="Align early and late narration, and pre-train on it.")
+    parser.add_argument("--folder", type=Path, required=True, help="empty, new, or of the same command")
+    parser.add_argument("--num_videos", type=at_least(2), default=200, help="with true times, and with wrong ones")
+    parser.add_argument("--num_heldout_videos", type=at_least(1), default=128, help="to evaluate on")
+    parser.add_argument("--num_steps", type=at_least(1), default=400, help="of each training")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the corpus; the next one of the aligned videos")
+    parser.add_argument("--record", type=Path, help="where the measurements are written")
+    arguments = parser.parse_args()
+    folder, num_videos = arguments.folder, arguments.num_videos
+    counts = {"num_train_videos": num_videos, "num_heldout_videos": arguments.num_heldout_videos}
+    config = CorpusConfig(arguments.seed, **counts, num_train_captions=0, num_heldout_captions=0)
+    corpus = build_corpus(folder / "corpus", config)
+    train_tokenizer(corpus.training_texts(), folder / "tokenizer")
+    clean, heldout = (
+        {"format": "yt_temporal", "list_file": str(corpus.list_file(split)), "root": str(corpus.folder)}
+        for split in ("train", "heldout")
+    )
+    train = partial(pretrain, folder, heldout=heldout, num_steps=arguments.num_steps)
+    metrics = {"true times": train("clean", clean)}
+    videos = folder / "shifted_videos"
+    arranged = make_videos(videos, num_videos, arguments.seed + 1)
+    build_dataset(videos, folder / "shifted", heldout_ratio=0.0)
+    if not (folder / "aligned").exists():
+        align_dataset(str(folder / "runs" / "clean"), folder / "shifted", videos, folder / "aligned")
+    source = {"format": "built", "dataset": str(folder / "aligned"), "videos": str(videos)}
+    metrics["aligned"] = train("aligned", source)
+    report = json.loads((folder / "aligned" / "report.json").read_text())
+    content = {
+        "sentences": compare(folder / "aligned", arranged),
+        "videos_left": report["accepted"]["train"],
+        "metrics": metrics,
+        "aligned_minus_true_times": {
+            key: round(metrics["aligned"][key] - metrics["true times"][key], 4) for key in METRICS
+        },
+    }
+    print(json.dumps(content, indent=1))
+    if arguments.record:
+        write_record(arguments.record, make_record("benchmarks.speech_loop.shifts", **content))
+
+
+if __name__ == "__main__":
+    main()
