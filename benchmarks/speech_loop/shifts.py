@@ -9,6 +9,7 @@ what a model learns of the aligned videos and of the first ones, evaluated on th
 run is continued.
 """
 
+import argparse
 import json
 from dataclasses import dataclass
 from functools import partial
@@ -125,8 +126,7 @@ def compare(aligned: Path, arranged: dict[str, list[Sentence]]) -> dict:
     }
 
 
-@one_line_errors(OSError, ValueError)
-def main() -> None:
+def _parse_arguments() -> argparse.Namespace:
     parser = OneLineParser(description="Align early and late narration, and pre-train on it.")
     parser.add_argument("--folder", type=Path, required=True, help="empty, new, or of the same command")
     parser.add_argument("--num_videos", type=at_least(2), default=200, help="with true times, and with wrong ones")
@@ -134,7 +134,12 @@ def main() -> None:
     parser.add_argument("--num_steps", type=at_least(1), default=400, help="of each training")
     parser.add_argument("--seed", type=at_least(0), default=0, help="of the corpus; the next one of the aligned videos")
     parser.add_argument("--record", type=Path, help="where the measurements are written")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+@one_line_errors(OSError, ValueError)
+def main() -> None:
+    arguments = _parse_arguments()
     folder, num_videos = arguments.folder, arguments.num_videos
     counts = {"num_train_videos": num_videos, "num_heldout_videos": arguments.num_heldout_videos}
     config = CorpusConfig(arguments.seed, **counts, num_train_captions=0, num_heldout_captions=0)
