@@ -75,6 +75,7 @@ def quiet_libraries() -> None:
     """Silence progress bars and warnings of libraries, also in processes started later; their errors still show."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TORCH_LOGS", "-all")  # errors only; where torchao is installed, torch warns of it
     warnings.filterwarnings("ignore")
     if "transformers" in sys.modules:
         from transformers.utils import logging

@@ -20,7 +20,7 @@ def candidates_of(folder, transcripts, names=NAMES, **options):
         ("talk.mp4", ["talk.srt"], ["talk.srt"]),
         ("talk.mp4", ["talk.mp4.json"], ["talk.mp4.json"]),
         ("talk.mp4", ["talk.en.vtt", "talk.live_chat.json", "talk.info.json"], ["talk.en.vtt"]),
-        ("talk.mp4", ["talk.en-US.vtt"], ["talk.en-US.vtt"]),
+        ("talk.mp4", ["talk.en-US.vtt", "talk.en.json3"], ["talk.en.json3", "talk.en-US.vtt"]),
         ("talk.mp4", ["talk.English.sdh.srt"], ["talk.English.sdh.srt"]),
         ("talk.mp4", ["talk.eng.forced.srt", "talk.ger.srt"], ["talk.ger.srt", "talk.eng.forced.srt"]),
         ("talk.mp4", ["talk.final.srt", "talk.v2.srt", "talks.srt", "talk.2.srt"], []),
