@@ -217,7 +217,7 @@ def main() -> None:
     arguments = parser.parse_args()
     failures = transcribe_folder(**vars(arguments))
     state = PartialState()
-    state.print(f"{len(failures)} videos without words or with damaged sound; see {arguments.videos / FAILURES}")
+    state.print(f"{len(failures)} videos without a whole transcript; see {arguments.videos / FAILURES}")
     state.destroy_process_group()
 
 
