@@ -139,6 +139,14 @@ def output_order(
     return order, steps
 
 
+def check_frame_numbers(numbers: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int) -> None:
+    """Raise for frame numbers of H.264 that skip some: a picture is lost, or hidden."""
+    previous = previous_references(is_reference)
+    expected = np.where(is_idr, 0, (numbers[previous] + 1) % modulus)
+    if (numbers != expected)[previous >= 0].any():
+        raise UnusualStream("frame numbers have gaps")
+
+
 class SimpleHeaders:
     """The headers of a stream whose packets come in the order of output and are judged one by one.
 

@@ -15,8 +15,8 @@ from .format_headers_tvtsv2 import (
     HeaderFacts,
     UnusualStream,
     bit_reader,
+    check_frame_numbers,
     output_order,
-    previous_references,
     take_golomb,
 )
 
@@ -87,7 +87,7 @@ class H264Headers:
         if not self.frames_only and bits.take(1).any():
             raise UnusualStream("pictures are coded as fields")
         bits.take_golomb(where=is_idr)  # idr_pic_id
-        _check_frame_numbers(frame_numbers, is_reference, is_idr, 1 << self.frame_number_bits)
+        check_frame_numbers(frame_numbers, is_reference, is_idr, 1 << self.frame_number_bits)
         order = np.arange(len(self.heads))
         if self.order_count_bits:
             order, _ = output_order(bits.take(self.order_count_bits), is_reference, is_idr, 1 << self.order_count_bits)
@@ -295,10 +295,3 @@ def _sei_number(payload: bytes, position: int) -> tuple[int, int]:
     while position < len(payload) and payload[position] == 0xFF:
         number, position = number + 255, position + 1
     return number + (payload[position] if position < len(payload) else 0), position + 1
-
-
-def _check_frame_numbers(numbers: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int) -> None:
-    previous = previous_references(is_reference)
-    expected = np.where(is_idr, 0, (numbers[previous] + 1) % modulus)
-    if (numbers != expected)[previous >= 0].any():
-        raise UnusualStream("frame numbers have gaps")
