@@ -1,8 +1,9 @@
 """The log of a dataset's checks: one JSON line per video, read again at its place in the file.
 
-Only places (numbers) and keys of 16 bytes are held per video, so that a log may be much larger than memory.
+Only places (numbers) and short keys are held per video, so that a log may be much larger than memory.
 """
 
+import hashlib
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ MIN_SIMILARITY = 0.9  # of two videos' words: twice those in common and in order
 SHINGLE_WORDS = 3
 # Transcripts of similarity 0.9 share one of the keys with a probability of about 0.95.
 NUM_KEYS, HASHES_PER_KEY = 8, 2
+PLACES_PER_KEY = 4  # videos of a series may share one
 _MULTIPLIERS = np.random.default_rng(0).integers(1, 2**32, (NUM_KEYS * HASHES_PER_KEY, 1), np.uint64) | np.uint64(1)
 
 
@@ -53,29 +55,36 @@ def scan(log: Path) -> Iterator[tuple[bytes, int]]:
             place += len(line)
 
 
-def read_checks(log: Path, places: Sequence[int]) -> Iterator[VideoCheck]:
-    """Yield results in the order of the candidates; a second video of the same content, or words, is marked."""
-    first_with: dict[str | bytes, int] = {}
-
-    def read(place: int) -> VideoCheck:
-        file.seek(place)
-        return VideoCheck.from_json(file.readline())
-
+def read_results(log: Path, places: Iterable[int]) -> Iterator[VideoCheck]:
+    """Yield the results at these places of the log, as they were written."""
     with open(log, "rb") as file:
         for place in places:
-            check = read(place)
+            file.seek(place)
+            yield VideoCheck.from_json(file.readline())
+
+
+def read_checks(log: Path, places: Sequence[int]) -> Iterator[VideoCheck]:
+    """Yield results in the order of the candidates; one of the content, or words, of an accepted one is marked."""
+    accepted: dict[str | bytes, tuple[int, ...]] = {}
+    for place, check in zip(places, read_results(log, places), strict=True):
+        if check.reason is None:
+            keys = [check.content_hash, *_keys(_texts(check))]
+            others = dict.fromkeys(other for key in keys for other in accepted.get(key, ()))
+            check = _mark_duplicate(check, read_results(log, others))
             if check.reason is None:
-                same = first_with.setdefault(check.content_hash, place)
-                texts = _texts(check)
-                like = {first_with.setdefault(key, place) for key in _keys(texts)} if same == place else {same}
-                for other in map(read, sorted(like - {place})):
-                    similarity = Indel.normalized_similarity(_texts(other), texts)
-                    if same != place or similarity >= MIN_SIMILARITY:
-                        reason = DUPLICATE if same != place else DUPLICATE_WORDS
-                        detail = f"as {other.video}" + (f", {similarity:.0%}" if same == place else "")
-                        check = replace(check, reason=reason, detail=detail, words=())
-                        break
-            yield check
+                accepted |= {key: (*accepted.get(key, ()), place)[:PLACES_PER_KEY] for key in keys}
+        yield check
+
+
+def _mark_duplicate(check: VideoCheck, others: Iterable[VideoCheck]) -> VideoCheck:
+    texts = _texts(check)
+    for other in others:
+        if other.content_hash == check.content_hash:
+            return replace(check, reason=DUPLICATE, detail=f"as {other.video}", words=())
+        similarity = Indel.normalized_similarity(_texts(other), texts, score_cutoff=MIN_SIMILARITY)
+        if similarity >= MIN_SIMILARITY:
+            return replace(check, reason=DUPLICATE_WORDS, detail=f"as {other.video}, {similarity:.0%}", words=())
+    return check
 
 
 def _texts(check: VideoCheck) -> list[str]:
@@ -84,10 +93,11 @@ def _texts(check: VideoCheck) -> list[str]:
 
 
 def _keys(texts: list[str]) -> Iterator[bytes]:
-    """Yield `NUM_KEYS` keys of a transcript, of which one that is nearly the same is likely to share one.
+    """Yield a key of all words, and `NUM_KEYS` keys of which a transcript that is nearly the same likely shares one.
 
-    Each holds the smallest of several hashes over all runs of `SHINGLE_WORDS` words (MinHash).
+    Each of these holds the smallest of several hashes over all runs of `SHINGLE_WORDS` words (MinHash).
     """
+    yield hashlib.blake2b(" ".join(texts).encode(errors="surrogatepass"), digest_size=16).digest()
     runs = [" ".join(texts[start : start + SHINGLE_WORDS]) for start in range(max(1, len(texts) - SHINGLE_WORDS + 1))]
     hashes = np.array([zlib.crc32(run.encode()) for run in runs], np.uint64)
     smallest = (_MULTIPLIERS * hashes & np.uint64(2**32 - 1)).min(1).astype(np.uint32)

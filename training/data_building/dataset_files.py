@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from processing.atomic_files import write_whole
 from processing.video_files import printable_name
-from training.data_building.check_log import read_checks
+from training.data_building.check_log import read_checks, read_results
 from training.data_building.video_checks import VideoCheck
 
 ROWS_PER_FILE = 5000
@@ -67,9 +67,7 @@ def _write_split(folder: Path, split: str, log: Path, places: Sequence[int], gro
     num_files = -(-len(places) // ROWS_PER_FILE)
     for index in range(num_files):
         own = places[index * ROWS_PER_FILE : (index + 1) * ROWS_PER_FILE]
-        # A group at a time: `read_checks` remembers what it has read.
-        groups_of_places = (own[first : first + ROWS_PER_GROUP] for first in range(0, len(own), ROWS_PER_GROUP))
-        rows = (_row(check, groups) for part in groups_of_places for check in read_checks(log, part))
+        rows = (_row(check, groups) for check in read_results(log, own))
         write_rows(folder / f"{split}-{index:05d}-of-{num_files:05d}.parquet", rows)
 
 

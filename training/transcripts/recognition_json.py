@@ -4,7 +4,6 @@ Known are OpenAI's Whisper and its API, whisperX, whisper-timestamped, faster-wh
 recognition pipeline of transformers, AssemblyAI, and YouTube's json3.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -167,7 +166,7 @@ def _from_milliseconds(entry: object) -> object:
 
 def _is_time(value: object) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and 0 <= value <= MAX_SECONDS
+    return is_number and 0 <= value <= MAX_SECONDS  # not NaN, nor a whole number too large for a float
 
 
 def _named(entry: Mapping | Sequence, fields: tuple[str, ...], more: dict[int, str]) -> Mapping:

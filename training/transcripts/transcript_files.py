@@ -55,7 +55,7 @@ def read_transcript(file: str | Path) -> Transcript:
     try:
         transcript = _parse(text, file.suffix.lower())
         check_num_words(len(transcript.words))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:
         raise ValueError(f"{file}: {error}") from error
     return transcript
 

@@ -39,11 +39,18 @@ _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u20
 
 
 _NOTES = "[\u2669-\u266f]+"
+_BETWEEN_WORDS = "\x1f"  # a blank that is no line break
 
 
 def _bracketed(opening: str, closing: str, most_words: int, never: str = "") -> str:
     word = rf"[^\s{re.escape(opening + closing)}{never}]{{1,30}}"
     return rf"{re.escape(opening)}\s*{word}(?:\s+{word}){{0,{most_words - 1}}}\s*{re.escape(closing)}"
+
+
+def _song() -> str:
+    """Return a pattern of notes, with a song between two of them within one cue: words apart hold the signs alone."""
+    word, blank = rf"[^\s{_NOTES[1:-2]}]{{1,30}}", rf"[^\S{_BETWEEN_WORDS}]"
+    return rf"{_NOTES}(?:{blank}*{word}(?:{blank}+{word}){{0,{MAX_BRACKETED_WORDS - 1}}}{blank}*{_NOTES})?"
 
 
 # [Music], 【音乐】, (laughs), （笑）, *sighs*, ♪ songs ♪, a change of speaker, tokens of Whisper. Not (1995).
@@ -54,7 +61,7 @@ _NOT_SPOKEN = re.compile(
             _bracketed(*"（）", MAX_ASIDE_WORDS, never="0-9"),
             rf"(?<![^\W{_UNSPACED}]){_bracketed(*'()', MAX_ASIDE_WORDS, never='0-9')}(?![^\W{_UNSPACED}])",
             rf"(?<![\w*]){_bracketed(*'**', MAX_ASIDE_WORDS)}(?![\w*])",
-            rf"{_NOTES}(?:(?:\s*[^\s{_NOTES[1:-2]}]{{1,30}}){{1,{MAX_BRACKETED_WORDS}}}\s*{_NOTES})?",
+            _song(),
             r">>+|<\|[^<>|]{1,20}\|>",
         )
     )
@@ -69,7 +76,6 @@ _SOUND = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_ENDS = tuple(".!?…。！？—–-:")
-_BETWEEN_WORDS = "\x1f"  # a blank that is no line break
 _SPOKEN_SIGNS = "&%@#"
 
 

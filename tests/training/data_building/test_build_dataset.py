@@ -263,6 +263,31 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     assert peak_bytes(600) < 1.3 * peak_bytes(120)
 
 
+def test_duplicates_are_of_accepted_videos_and_a_split_has_all_words_of_its_rows(tmp_path):
+    """A series shares an opening, which owns the keys; one video is nearly its own duplicate's duplicate."""
+    words = [f"word{number}" for number in range(60)]
+    other = [f"other{number}" for number in range(60)]
+    texts = {
+        f"series{number}": [f"hello{k}" for k in range(200)] + [f"s{number}x{k}" for k in range(60)]
+        for number in range(9)
+    }
+    texts |= {"v1": words, "v2": words[:54] + other[:6], "v3": words[:48] + other[:12]}  # 90, 90 and 80 %
+    texts |= {"last": texts["series8"]}
+    places = []
+    with open(tmp_path / "checks.jsonl", "wb") as file:
+        for name, text in texts.items():
+            places.append(file.tell())
+            timed = tuple((word, float(time)) for time, word in enumerate(text))
+            file.write(VideoCheck(name, "1", content_hash=name, words=timed).to_json().encode() + b"\n")
+    report = write_output(tmp_path, tmp_path / "checks.jsonl", places, 0.0, {}, {})
+    rejected = {row["video"]: row["detail"] for row in report["rejected"]["nearly the same words as another video"]}
+    assert rejected == {"v2": "as v1, 90%", "last": "as series8, 100%"}
+    rows = pq.read_table(tmp_path / "data").to_pylist()
+    assert {row["video"]: [word["word"] for word in row["words"]] for row in rows} == {
+        name: text for name, text in texts.items() if name not in rejected
+    }
+
+
 # --- one video after another ---
 
 
@@ -379,14 +404,14 @@ def test_speech_about_nothing_and_the_same_words_again_are_counted_and_shown(vid
     assert report["speech_left_out"] == {
         "phrase of an uploader": {"videos": 1, "passages": 1, "words": 3, "examples": [example]}
     }
-    (again,) = report["rejected"]["nearly the same words as another video"]
-    assert again["video"] == "b.mp4" and re.fullmatch(r"as again\.mp4, 9\d%", again["detail"])
+    again = {row["video"]: row["detail"] for row in report["rejected"]["nearly the same words as another video"]}
+    assert again.keys() == {"b.mp4", "copy.mp4"} and re.fullmatch(r"as again\.mp4, 9\d%", again["copy.mp4"])
     assert "is in german, not in en" in report["rejected"]["spoken in another language"][0]["detail"]
     assert "| phrase of an uploader | 3 |" in (out / "README.md").read_text()
 
     source = {"format": "built", "dataset": str(out), "videos": str(video_folder)}
     passage, *rejected = read_left_out(source)
     assert passage["rule"] == "phrase of an uploader" and passage["file"] == video_folder / "channel" / "c.mp4"
-    assert [each["video"] for each in rejected] == ["b.mp4", "silent.mp4"]
+    assert [each["video"] for each in rejected] == ["b.mp4", "copy.mp4", "silent.mp4"]
     clips = ClipDataset(BuiltDataset(out, video_folder), TVTSv2VideoProcessor(crop_size=32))
     assert draw_preview(clips, [ClipKey(0, 0)], tmp_path / "sheet.png", [passage, *rejected]) == 0

@@ -179,6 +179,8 @@ def test_byte_order_marks(tmp_path):
             "segment 0: expected a time of 0 to .*, got -1",
         ),
         ("a.json", '{"segments": [{"start": NaN, "end": 2, "text": "a"}]}', "segment 0: expected a time.* got nan"),
+        ("a.json", f'{{"segments": [{{"start": 1{"0" * 400}, "text": "a"}}]}}', "segment 0: expected a time of 0 to"),
+        ("a.json3", f'{{"events": [{{"tStartMs": 1{"0" * 400}, "segs": [{{"utf8": "a"}}]}}]}}', "a.json3: .*too large"),
         ("a.json", '{"segments": [{"start": 1, "end": 2}]}', "segment 0: expected text, got None"),
         ("a.json", '{"chunks": [{"timestamp": "5", "text": "a"}]}', "chunk 0: expected a time of 0 to .*, got '5'"),
         ("a.json", '{"subtitles": [{"word": 5}]}', "expected 'word'"),

@@ -69,7 +69,9 @@ def test_brackets_over_words():
     assert left(f"[{passage}] end") == f"[{passage}] end"
     assert left("so (laughs) it (upbeat music), goes. (Applause)") == "so it goes."
     assert left("今天（笑）很好(笑) 【音乐】") == "今天 很好"
-    assert left("yes. (door opens) So *sighs* salt ♪ la la ♪ it") == "yes. So salt it"
+    assert left("yes. (door opens) So *sighs* salt ♪ it") == "yes. So salt it"
+    # Where each word has its time, notes pair nothing: a third one would leave out speech.
+    assert left("♪ hello everyone ♪ i love you ♪ bye") == "hello everyone i love you bye"
     for spoken in (
         "f(x) and word(s)",
         "salt (a pinch) and *more* salt (a lot)",
@@ -78,6 +80,13 @@ def test_brackets_over_words():
         "(unclosed it goes",
     ):
         assert left(spoken) == spoken
+
+
+def test_songs_and_what_a_backtracking_pattern_would_never_finish():
+    assert clean_text("so ♪ la la ♪ it goes ♪") == "so it goes"
+    link = "https://soundcloud.com/artist/song-of-the-day"
+    for spoken in (link, "a" * 30, "今" * 30, "a" * 100_000, " ".join("ab" * 50_000)):
+        assert clean_text(f"♪ {spoken}") == spoken
 
 
 @pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "gbk", "cp1253", "shift-jis"])
