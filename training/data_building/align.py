@@ -97,7 +97,7 @@ def find_shift(advantage: np.ndarray, start: float, end: float) -> float | None:
     means = np.convolve(advantage, np.full(size, 1 / size), "valid")
     shifts = np.arange(len(means)) * STEP_SECONDS - start
     means, shifts = means[np.abs(shifts) <= MAX_SHIFT_SECONDS], shifts[np.abs(shifts) <= MAX_SHIFT_SECONDS]
-    if not len(means) or means.max() < MIN_ADVANTAGE:
+    if not len(means) or not means.max() >= MIN_ADVANTAGE:  # NaN, too
         return None
     return round(float(shifts[means.argmax()]), 3)
 

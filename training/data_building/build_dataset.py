@@ -58,7 +58,8 @@ def build_dataset(
     Args:
         videos, transcripts: folders; transcripts lie beside the videos unless given.
         transcribe: speech model that first writes a transcript beside each video without one, see `transcribe.py`.
-        language: of the transcripts to take where files are tagged with one; any unless given.
+        language: of the transcripts to take where files are tagged with one, and of all speech that `transcribe` hears;
+            any unless given.
         num_clips, min_words: what a video must have room for, see `ClipDataset`.
         heldout_ratio: share of groups that go to the "heldout" split, [0, 1).
         groups: video path -> group (a channel, a person); all videos of one group fall in one split. A video without
@@ -77,14 +78,14 @@ def build_dataset(
         raise ValueError(f"heldout_ratio must be at least 0 and less than 1, got {heldout_ratio}")
     if language is not None and language_of(language) is None:
         raise ValueError(f"language must be a code such as en, got {language!r}")
+    language = language and language_of(language)
     found = find_videos(videos)
     if not found.names:
         raise ValueError(f"there is no video in {videos}; {found.describe_left_out()}".removesuffix("; "))
     if transcribe is not None:
         from training.data_building.transcribe import transcribe_folder  # transformers' pipelines load slowly
 
-        transcribe_folder(videos, transcribe)  # which detects languages: those spoken in another one are rejected
-    language = language and language_of(language)
+        transcribe_folder(videos, transcribe, language=language)
     log, settings = output / "checks.jsonl", f"{num_clips} {min_words}{f' {language}' if language else ''}"
     places, todo = find_results(find_candidates(videos, found.names, transcripts, settings, language), log)
     output.mkdir(parents=True, exist_ok=True)

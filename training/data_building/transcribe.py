@@ -9,7 +9,7 @@ program's, are in `my_videos/transcribe_failures.json`, with the reason.
 """
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from itertools import groupby
@@ -29,9 +29,10 @@ from processing.video_files import find_videos, printable_name
 from training.data_building.sound_track import SoundDamage, read_pieces
 from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
-from training.transcripts.recognition_json import is_recognition
+from training.transcripts.transcript_files import is_transcript, read_text
 
 FAILURES = "transcribe_failures.json"
+PIECES_TO_DETECT = 3  # a video may begin with music
 NO_SOUND = "silence"
 NO_WORDS = "no words were recognized"
 FOREIGN_FILE = "the .json file beside it is no transcript; move it away, and the same command transcribes the video"
@@ -59,21 +60,21 @@ def transcribe_videos(
         folder, names: the videos; each is named by its path below the folder.
         recognize: the recognizer; it takes pieces of all videos in turn, so that a batch may hold several.
         sampling_rate: of its samples, per second.
-        detect: finds the language of each video in its first piece.
+        detect: finds the language of a piece; a video's is that of most of its first `PIECES_TO_DETECT`.
         facts: what to write into each transcript beside its segments.
     """
     waiting: deque[tuple[str, float, float]] = deque()
     failures: dict[str, str] = {}
     gaps: dict[str, str] = {}
-    languages: dict[str, dict[str, str]] = {}
+    languages: dict[str, Counter[str]] = {}
 
     def read_samples() -> Iterator[np.ndarray]:
         for name in tqdm(names, desc="transcribing", unit="video"):
             num_pieces, damage = 0, SoundDamage()
             try:
                 for piece in read_pieces(folder / name, sampling_rate, damage):
-                    if detect is not None and not num_pieces:
-                        languages[name] = {"language": detect(piece.samples)}
+                    if detect is not None and num_pieces < PIECES_TO_DETECT:
+                        languages.setdefault(name, Counter())[detect(piece.samples)] += 1
                     waiting.append((name, piece.start_seconds, len(piece.samples) / sampling_rate))
                     num_pieces += 1
                     yield piece.samples
@@ -95,7 +96,8 @@ def transcribe_videos(
             failures[name] = NO_WORDS
         reason = failures.get(name, gaps.get(name))
         notes = {"failure": reason} if reason is not None else {}
-        _write_transcript(folder / name, segments, facts | languages.pop(name, {}) | notes)
+        spoken = {"language": languages.pop(name).most_common(1)[0][0]} if name in languages else {}
+        _write_transcript(folder / name, segments, facts | spoken | notes)
     return gaps | failures
 
 
@@ -107,10 +109,10 @@ def transcript_file(video: Path) -> Path:
 def known_failure(transcript: Path) -> str | None:
     """Return why an existing transcript has no words, or gaps, or None; or that the file is another program's."""
     try:
-        content = json.loads(transcript.read_bytes())
+        content = json.loads(read_text(transcript))
     except (ValueError, RecursionError):
         return FOREIGN_FILE
-    if not is_recognition(content):
+    if not is_transcript(content):
         return FOREIGN_FILE
     return content.get("failure") if isinstance(content, dict) else None
 

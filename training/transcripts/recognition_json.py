@@ -7,7 +7,7 @@ recognition pipeline of transformers, AssemblyAI, and YouTube's json3.
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from training.transcripts.subtitles import MAX_SECONDS
+from training.transcripts.subtitles import MAX_SECONDS, plain_texts
 from training.transcripts.words import (
     SECONDS_PER_WORD,
     Segment,
@@ -195,7 +195,10 @@ def _youtube(events: list[Mapping]) -> list[Mapping]:
         words = [{"word": part["utf8"], "start": _sum_of_ms(start, part.get("tOffsetMs", 0))} for part in parts]
         text = "".join(part["utf8"] for part in parts)
         segments.append({"start": _sum_of_ms(start), "end": _sum_of_ms(start, duration), "text": text, "words": words})
-    return segments if has_words else [segment | {"words": []} for segment in segments]
+    if has_words:
+        return segments
+    texts = plain_texts([segment["text"].split("\n") for segment in segments])  # captions, as in WebVTT
+    return [segment | {"words": [], "text": text} for segment, text in zip(segments, texts, strict=True)]
 
 
 def _sum_of_ms(*values: object) -> float | None:

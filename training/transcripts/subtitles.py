@@ -9,7 +9,7 @@ at its lines of times, which both would need first, is all that is done here.
 import html
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -58,16 +58,22 @@ def read_subtitles(text: str) -> tuple[list[TimedWord], bool, int]:
     if not cues:
         raise ValueError(broken[0] if broken else "no cue ('00:00:01.000 --> 00:00:02.000') was found")
     cues = _drop_rolled_lines(cues)
-    names = _find_names(cues)
     if not any(_WORD_TIME.search(line) for cue in cues for line in cue.lines):
-        texts = ["\n".join(_without_name(_plain(line), names) for line in cue.lines) for cue in cues]
+        texts = plain_texts([cue.lines for cue in cues])
         segments = [Segment(cue.start, cue.end, clean_text(text)) for cue, text in zip(cues, texts, strict=True)]
         return spread(segments), True, len(broken)
+    names = _find_names(line for cue in cues for line in cue.lines)
     words: list[TimedWord] = []
     for cue in cues:
         for line in cue.lines:  # a line of one word carries no word time: the start of its cue is its time
             words += _word_timed(line, cue.start, names)
     return words, False, len(broken)
+
+
+def plain_texts(cues: Sequence[Sequence[str]]) -> list[str]:
+    """Return the text of each cue, given as lines, without tags, entities, and the dashes and names of speakers."""
+    names = _find_names(line for lines in cues for line in lines)
+    return ["\n".join(_without_name(_plain(line), names) for line in lines) for lines in cues]
 
 
 def _split_cues(text: str) -> tuple[list[Cue], list[str]]:
@@ -179,18 +185,22 @@ def _plain(text: str, *, begins_line: bool = True) -> str:
     return _LEADING_DASH.sub("", text) if begins_line else text
 
 
-def _find_names(cues: Sequence[Cue]) -> set[str]:
-    """Return the names of speakers, with which lines begin: "JOHN: hi", what a file has twice, and "Speaker 1".
+def _find_names(lines: Iterable[str]) -> set[str]:
+    """Return the names of speakers, with which lines begin: "JOHN: hi", "John:" twice in a file, and "Speaker 1".
 
-    Where all is in capitals, a name that a file has once cannot be told from "WARNING: HOT".
+    Where all is in capitals, a name that a file has once cannot be told from "WARNING: HOT". Words that begin small, or
+    in a script without capitals, are speech ("then: bake it").
     """
     counts: Counter[str] = Counter()
-    for line in (line for cue in cues for line in cue.lines):
+    for line in lines:
         plain = _plain(line)
         if speaker := _SPEAKER.match(plain):
             name, said = speaker[1], plain[speaker.end() :]
-            is_clear = (name.isupper() and said and not said.isupper()) or _NUMBERED_SPEAKER.fullmatch(name)
-            counts[name] += 2 if is_clear or _plain(line, begins_line=False) != plain else 1
+            is_numbered = bool(_NUMBERED_SPEAKER.fullmatch(name))
+            is_clear = (name.isupper() and said and not said.isupper()) or is_numbered
+            is_name = name.isupper() or is_numbered or all(word[0].isupper() for word in name.split())
+            if is_name:
+                counts[name] += 2 if is_clear or _plain(line, begins_line=False) != plain else 1
     return {name for name, count in counts.items() if count > 1}
 
 

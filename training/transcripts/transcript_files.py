@@ -18,6 +18,7 @@ from training.transcripts.words import TimedWord, check_num_words, spoken_words
 
 SUFFIXES = (".json", ".json3", ".vtt", ".srt")  # where a video has several: the one that is likelier to time words
 BYTE_ORDER_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_HOWTO100M_KEYS = {"start", "end", "text"}
 MAX_BYTES = 32 * 2**20  # of one file; a day of word-timed speech has about 20 MB
 
 
@@ -47,17 +48,28 @@ def read_transcript(file: str | Path) -> Transcript:
         OSError: it cannot be read.
     """
     file = Path(file)
-    if file.exists() and not file.is_file():
-        raise ValueError(f"{file} is not a regular file")  # reading a pipe would never end
-    if file.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{file} is larger than {MAX_BYTES >> 20} MiB, too large for a transcript")
-    text = _decode(file)
+    text = read_text(file)
     try:
         transcript = _parse(text, file.suffix.lower())
         check_num_words(len(transcript.words))
     except (ValueError, RecursionError, OverflowError) as error:
         raise ValueError(f"{file}: {error}") from error
     return transcript
+
+
+def read_text(file: Path) -> str:
+    """Return a transcript file's text; raise as `read_transcript` where it has none."""
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is not a regular file")  # reading a pipe would never end
+    if file.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{file} is larger than {MAX_BYTES >> 20} MiB, too large for a transcript")
+    return _decode(file)
+
+
+def is_transcript(content: object) -> bool:
+    """Return whether a JSON document is of a kind that `read_transcript` reads."""
+    keys = content.keys() if isinstance(content, Mapping) else set()
+    return "subtitles" in keys or keys >= _HOWTO100M_KEYS or is_recognition(content)
 
 
 def _parse(text: str, suffix: str) -> Transcript:
@@ -76,7 +88,7 @@ def _parse(text: str, suffix: str) -> Transcript:
         language = facts.get("language") if isinstance(facts.get("language"), str) else ""
         measures = tuple(read_measures(facts.get("segments")))
         return Transcript(spoken_words(words), is_spread, num_dropped, measures, language)
-    if isinstance(content, Mapping) and {"start", "end", "text"} <= content.keys():
+    if isinstance(content, Mapping) and content.keys() >= _HOWTO100M_KEYS:
         return Transcript(read_howto100m(content), is_spread=True)
     raise ValueError(
         "unknown JSON: expected 'subtitles' (YT-Temporal), 'segments', 'words', 'chunks', 'transcription' or a list of "

@@ -66,13 +66,17 @@ _NOT_SPOKEN = re.compile(
         )
     )
 )
-# Parts of words that tell a description of a sound from an aside such as (a pinch).
+# Words that tell a description of a sound from an aside such as (a pinch). Short ones end there: sing, not single.
 _SOUND = re.compile(
-    r"\b(music|song|sing|play(s|ing)|laugh|giggl|chuckl|applau|clap|cheer|sigh|gasp|groan|grunt|moan|cry|cries|sob|scream|"
-    r"shout|yell|whisper|speak|chatter|murmur|cough|sneez|sniff|snor|throat|breath|whistl|hum(s|ming)\b|beep|buzz|bell|"
-    r"r(ings?|inging)\b|knock|slam|bark|footstep|gunshot|explo|siren|noise|static|silen|inaudib|indistinct|unintelligib|"
-    r"crosstalk|pause|musik|música|musique|rires?\b|risas?\b|lach|lacht|смех|музыка|аплод)|[笑歌]|音[乐樂楽]|拍手|[掌鼓]声|"
-    r"음악|웃음|박수",
+    r"\b(music|songs?|sing(s|ing|ers?)?|laugh(s|ing|ter)?|applau(se|ds|ding)|clap(s|ping)?|cheer(s|ing)|sigh(s|ing)?|"
+    r"gasp(s|ing)?|moan(s|ing)?|cry(ing)?|cries|sob(s|bing)?|shout(s|ing)|yell(s|ing)|whisper(s|ed|ing)?|"
+    r"snor(e|es|ing|t|ts)|clear(s|ing)\s(\w+\s)?throat|breath(s|es|ing)?|hum(s|ming)|buzz(es|ing)?|r(ings?|inging)|"
+    r"knock(s|ing)|slam(s|ming)?|bark(s|ing)|explosions?|explod(es|ing)|silence|crosstalk|musik|música|musique|rires?|"
+    r"risas?|lachen|lacht)\b|"
+    r"\b(giggl|chuckl|groan|grunt|scream|chatter|murmur|cough|sneez|sniff|whistl|beep|footstep|gunshot|siren|inaudib|"
+    r"indistinct|unintelligib|смех|музыка|аплод)|"
+    r"\bplay(s|ing)\b|(?<!ly\s)\bspeak(s|ing)\s\w|\b(bells?|static|noises?|pause)\s*[)）*]|"
+    r"(?<!玩)笑|(?<!谷)歌|音[乐樂楽]|拍手|[掌鼓]声|음악|웃음|박수",
     re.IGNORECASE,
 )
 _SENTENCE_ENDS = tuple(".!?…。！？—–-:")

@@ -57,6 +57,7 @@ def test_no_shift_without_a_place_that_stands_out():
     assert find_shift(advantage, 5.0, 8.0) is None
     assert find_shift(advantage, 65.0, 68.0) == pytest.approx(10.0, abs=0.5)
     assert find_shift(np.ones(2), 60.0, 61.0) is None
+    assert find_shift(np.full(100, np.nan), 5.0, 8.0) is None
 
 
 def test_the_advantage_over_other_sentences_does_not_depend_on_scale_or_windows():

@@ -160,6 +160,10 @@ def test_a_tiny_whisper_writes_what_the_builder_reads(folder, tiny_whisper):
     _, rate, detect = load_recognizer(str(tiny_whisper), None, 1)
     assert transcribe_videos(folder, ["talk.mp4"], say_length, rate, detect) == {}
     assert json.loads((folder / "talk.mp4.json").read_text())["language"] in ("en", "de")
+    heard = iter(["cy", "en", "en"])  # music, then speech
+    write_sound_video(folder / "long.mp4", TONE[: 65 * RATE])
+    transcribe_videos(folder, ["long.mp4"], say_length, RATE, lambda _: next(heard))
+    assert json.loads((folder / "long.mp4.json").read_text())["language"] == "en"
     transcript = read_transcript(folder / "talk.mp4.json")
     assert transcript.words and not transcript.is_spread and not transcript.num_dropped
     assert all(0 <= word.time <= 35.1 for word in transcript.words)
@@ -186,6 +190,10 @@ def test_a_second_run_reads_what_is_missing(folder, tiny_whisper, monkeypatch):
     second = transcribe_folder(folder, "any")
     assert len(read) == 6 and second.pop("talk.mp4").startswith("the .json file beside it is no transcript")
     assert second == first
+    # The builder reads these.
+    for transcript in ({"subtitles": [], "denoised": []}, {"start": [0.0], "end": [1.0], "text": ["hi"]}):
+        (folder / "talk.mp4.json").write_text(json.dumps(transcript))
+        assert transcribe_folder(folder, "any") == first and len(read) == 6
     (folder / "talk.mp4.json").unlink()
     assert transcribe_folder(folder, "any") == first and len(read) == 8
     assert json.loads((folder / "transcribe_failures.json").read_text()) == first
@@ -219,7 +227,11 @@ def test_damaged_sound_is_listed_with_the_reason(tmp_path):
 
 
 def test_the_builder_transcribes_first(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("training.data_building.transcribe.load_recognizer", lambda *_: (say_length, RATE, None))
+    def load(model, language, *_):
+        assert language == "en"
+        return say_length, RATE, None
+
+    monkeypatch.setattr("training.data_building.transcribe.load_recognizer", load)
     report = build_dataset(folder, tmp_path / "out", transcribe="any", language="en", num_workers=1)
     assert report["num_rejected"] == {
         "broken transcript": 1,

@@ -67,7 +67,7 @@ def test_word_times(content):
         pytest.param([UTTERANCE], id="AssemblyAI, utterances without words"),
         pytest.param([{"start": 0.5, "duration": 2.0, "text": "Hello there"}], id="youtube-transcript-api"),
         pytest.param(
-            {"events": [{"tStartMs": 500, "dDurationMs": 2000, "segs": [{"utf8": "Hello\nthere"}]}]},
+            {"events": [{"tStartMs": 500, "dDurationMs": 2000, "segs": [{"utf8": "- JO: <i>Hello</i>\nthere"}]}]},
             id="YouTube's json3",
         ),
     ],

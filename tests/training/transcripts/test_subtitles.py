@@ -52,10 +52,11 @@ RIGHT = {
     ),
     "names that a file has twice": (
         ONE.replace(
-            "hello there", "John: Hi.\n<i>Old Mary:</i> JOHN: No!\nJohn:\nRemember: lots\n主持人：好\n主持人：是"
+            "hello there",
+            "John: Hi.\n<i>Old Mary:</i> JOHN: No!\nJohn:\nRemember: lots\n他说：好\n他说：是\nthen: mix\nthen: bake",
         )
         + TWO.replace("bye", "Old Mary: bye"),
-        "Hi. JOHN: No! Remember: lots 好 是 bye now",
+        "Hi. JOHN: No! Remember: lots 他 说: 好 他 说: 是 then: mix then: bake bye now",
     ),
     "sounds and songs, and what only looks like them": (
         ONE.replace(

@@ -71,6 +71,7 @@ def test_brackets_over_words():
     assert left("今天（笑）很好(笑) 【音乐】") == "今天 很好"
     assert left("yes. (door opens) So *sighs* salt ♪ it") == "yes. So salt it"
     # Where each word has its time, notes pair nothing: a third one would leave out speech.
+    assert left("so (a man speaking Spanish) (school bell) (he clears his throat) it (cries) goes") == "so it goes"
     assert left("♪ hello everyone ♪ i love you ♪ bye") == "hello everyone i love you bye"
     for spoken in (
         "f(x) and word(s)",
@@ -78,6 +79,11 @@ def test_brackets_over_words():
         "in (1995) we",
         "it (which is what we all know) goes",
         "(unclosed it goes",
+        "add (a single pinch) to it",
+        "it is (so to speak) *crystal* clear",
+        "we (strictly speaking) slice (one bell pepper) and *explore* it",
+        "the *yellow* one",
+        "我们用（谷歌）找",
     ):
         assert left(spoken) == spoken
 
