@@ -114,6 +114,8 @@ def output_order(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the packet numbers by picture order count, which starts anew at each IDR picture, and the steps of it.
 
+    Of N pictures, there are N - 1 steps, 0 for those to another period.
+
     Args:
         counts: (N,) the low bits of the order counts, below `modulus`.
         is_reference: (N,) whether the high bits of later pictures derive from this picture.
@@ -133,10 +135,29 @@ def output_order(
     full[others] = full[previous[others]] + steps[others]
     periods = np.cumsum(is_reset)
     order = np.lexsort((full, periods))
-    steps = np.diff(full[order])[np.diff(periods[order]) == 0]
-    if (steps == 0).any():
+    is_inside = np.diff(periods[order]) == 0
+    steps = np.where(is_inside, np.diff(full[order]), 0)
+    if (steps[is_inside] == 0).any():
         raise UnusualStream("two pictures have one order count")
     return order, steps
+
+
+def steps_before_cut(order: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Return the steps of `output_order` without those that have gaps because the stream is cut at a decoding time.
+
+    A group begins with a picture shown after all those decoded before it; the group's others are shown before that
+    picture. The last group of a cut stream lacks some, and its order counts are the first ones of an earlier group.
+    """
+    shown = np.empty(len(order), np.int64)
+    shown[order] = np.concatenate([[0], np.cumsum(steps)])
+    highest = np.maximum.accumulate(shown)
+    starts = np.flatnonzero(shown == highest)
+    tail = shown[starts[-1] :] - highest[starts[-1] - 1]
+    starts = starts[1:-1][np.diff(starts[1:]) >= len(tail)]
+    earlier = shown[starts[:, None] + np.arange(len(tail))] - highest[starts - 1][:, None]
+    if not (earlier == tail).all(axis=1).any():
+        return steps
+    return steps[: np.flatnonzero(order < len(order) - len(tail)).max()]
 
 
 def check_frame_numbers(numbers: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int) -> None:

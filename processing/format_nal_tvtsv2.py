@@ -17,6 +17,7 @@ from .format_headers_tvtsv2 import (
     bit_reader,
     check_frame_numbers,
     output_order,
+    steps_before_cut,
     take_golomb,
 )
 
@@ -178,7 +179,7 @@ class HevcHeaders:
         # Types below 16 with an even number are not referred to by their own layer.
         is_reference = (layers == 0) & ~np.isin(kinds, HEVC_LEADING) & ((kinds >= 16) | (kinds % 2 == 1))
         order, steps = output_order(counts, is_reference, is_idr, 1 << self.order_count_bits)
-        if len({*steps.tolist()}) > 1:
+        if len({*steps_before_cut(order, steps).tolist()} - {0}) > 1:
             raise UnusualStream("order counts have gaps, as where a picture is lost")
         return HeaderFacts(order, np.ones(len(order), bool), is_random_access, bool(layers.any()))
 

@@ -7,8 +7,9 @@ import pytest
 
 from processing.format_headers_tvtsv2 import UnusualStream
 from processing.reader_packets_tvtsv2 import HEADERS
+from tests.support.conformance_videos import HEVC_OPEN_GOP
 from tests.support.odd_videos import write_odd_file
-from tests.support.packets import configuration_of
+from tests.support.packets import configuration_of, encode
 
 
 def read_headers(codec, *packets, extradata=b"", is_keyframe=True):
@@ -61,6 +62,17 @@ def test_two_parameter_sets_of_one_number_are_unusual(name, kind, tmp_path):
     picture = next(unit for unit in units if kind in (unit[3] & 31, unit[3] >> 1))
     with pytest.raises(UnusualStream, match="parameter sets change"):
         HEADERS[codec](b"".join([*units, picture + b"\1"]))
+
+
+def test_hevc_may_be_cut_at_any_packet_but_may_lack_none_before(tmp_path):
+    stream, packets = encode(tmp_path / "video", "libx265", num_frames=36, options=HEVC_OPEN_GOP)
+    extradata = stream.codec_context.extradata
+    for end in range(14, 37):
+        facts = read_headers("hevc", *packets[:end], extradata=extradata)
+        assert [packets[number].pts for number in facts.output_order] == sorted(p.pts for p in packets[:end])
+    for end, lost in [*((36, lost) for lost in range(13, 23)), (22, 19), (21, 19)]:
+        with pytest.raises(UnusualStream, match="order counts have gaps"):
+            read_headers("hevc", *packets[:lost], *packets[lost + 1 : end], extradata=extradata)
 
 
 @pytest.mark.parametrize("codec", HEADERS)
