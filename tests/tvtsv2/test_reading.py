@@ -1,5 +1,6 @@
 """Reading for `tvtsv2 embed`: lists of videos, windows, and the processes that read."""
 
+import os
 import time
 from pathlib import Path
 
@@ -58,6 +59,10 @@ def num_threads_of(reader) -> tuple[int, int]:
     return MAX_THREADS, torch.get_num_threads()
 
 
+def process_id(reader) -> int:
+    return os.getpid()
+
+
 def hang(reader) -> None:
     time.sleep(3600)
 
@@ -69,6 +74,10 @@ def test_a_read_that_hangs_costs_one_file(monkeypatch):
         with pytest.raises(ReadingFailed, match="longer than"):
             result_of(hanging)
         assert result_of(next_read) == (1, 1)
+        process = result_of(processes.submit(process_id))
+        with ReadingProcesses(None, 1) as others:
+            assert result_of(others.submit(process_id)) != process
+        assert result_of(processes.submit(process_id)) == process  # not ended with the others
 
 
 def test_reading_processes_hand_over_frames(tmp_path, monkeypatch):

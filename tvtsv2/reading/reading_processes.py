@@ -1,15 +1,16 @@
 """Processes that read video files: a decoder that crashes or hangs ends its own process and costs one file."""
 
+import copy
 import multiprocessing
 import multiprocessing.context
 import signal
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, TimeoutError
 from typing import Any
 
 import torch
 from pebble import ProcessExpired, ProcessPool
-from pebble.pool.process import WORKERS_NAME
 
 from processing import reader_tvtsv2
 
@@ -53,7 +54,17 @@ class ReadingProcesses:
     """
 
     def __init__(self, reader: Any, num_processes: int):
-        self._pool = ProcessPool(num_processes, initializer=_start, initargs=[reader], context=_context())
+        self._processes: weakref.WeakSet = weakref.WeakSet()
+        context = copy.copy(_context())
+        new_process = context.Process
+
+        def note_process(**options):
+            process = new_process(**options)
+            self._processes.add(process)
+            return process
+
+        context.Process = note_process
+        self._pool = ProcessPool(num_processes, initializer=_start, initargs=[reader], context=context)
 
     def __enter__(self) -> "ReadingProcesses":
         return self
@@ -61,9 +72,8 @@ class ReadingProcesses:
     def __exit__(self, error_type, error, traceback) -> None:
         self._pool.stop()
         # The pool removes its locks before it ends its processes; one that is still starting would report them missing.
-        for process in multiprocessing.active_children():
-            if process.name == WORKERS_NAME:
-                process.kill()
+        for process in self._processes.intersection(multiprocessing.active_children()):
+            process.kill()
         self._pool.join()
 
     def submit(self, function: Callable, *arguments) -> Future:
