@@ -19,7 +19,9 @@ DEFAULT_FPS = 25
 MAX_GAP_SECONDS = 10.0
 HAS_JUMPS = 0x0200  # AVFMT_TS_DISCONT
 
-FRAME_DATA_EXIF = 31  # AV_FRAME_DATA_EXIF
+# Types of side data of frames that PyAV does not have: LCEVC, VIEW_ID, 3D_REFERENCE_DISPLAYS, EXIF, and those to come.
+# Source: FFmpeg, frame.h.
+UNKNOWN_SIDE_DATA = range(28, 64)
 
 
 class VideoWindowError(ValueError):
@@ -48,33 +50,43 @@ class Orientation(NamedTuple):
         return np.ascontiguousarray(pixels)[..., None].view(np.uint8)
 
 
-def orientation_of(frame: av.VideoFrame) -> Orientation:
-    """Return the orientation that the display matrix of a frame states, with angles rounded to quarter turns.
+class OrientationReader:
+    """Reads the orientation of frames; a filter that this may need is kept from frame to frame."""
 
-    FFmpeg makes such a matrix of the orientation in EXIF, too. One that maps the picture to a line or a point is
-    ignored. Source: FFmpeg, display.h: the pixel (x, y) is shown at (a x + c y, b x + d y), with y downwards.
-    """
-    try:
-        side_data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # of PyAV, which does not know the type of EXIF
-        side_data = _without_exif(frame).side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return Orientation()
-    a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
-    if a * d == b * c:
-        return Orientation()
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return Orientation(2 * (d < 0), (a < 0) != (d < 0))
-    return Orientation(1 if b < 0 else 3, (b < 0) == (c < 0))
+    def __init__(self) -> None:
+        self._shape: tuple[int, int, str] | None = None
+        self._graph: Any = None
 
+    def read(self, frame: av.VideoFrame) -> Orientation:
+        """Return the orientation that the display matrix of a frame states, with angles rounded to quarter turns.
 
-def _without_exif(frame: av.VideoFrame) -> av.VideoFrame:
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
-    remover = graph.add("sidedata", f"mode=delete:type={FRAME_DATA_EXIF}")
-    graph.link_nodes(source, remover, graph.add("buffersink")).configure()
-    graph.push(frame)
-    return graph.pull()
+        FFmpeg makes such a matrix of the orientation in EXIF, too. One that maps the picture to a line or a point is
+        ignored. Source: FFmpeg, display.h: the pixel (x, y) is shown at (a x + c y, b x + d y), with y downwards.
+        """
+        try:
+            side_data = frame.side_data.get("DISPLAYMATRIX")
+        except ValueError:  # of PyAV, for types that it does not have
+            side_data = self._without_unknown(frame).side_data.get("DISPLAYMATRIX")
+        if side_data is None:
+            return Orientation()
+        a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
+        if a * d == b * c:
+            return Orientation()
+        if abs(a) + abs(d) >= abs(b) + abs(c):
+            return Orientation(2 * (d < 0), (a < 0) != (d < 0))
+        return Orientation(1 if b < 0 else 3, (b < 0) == (c < 0))
+
+    def _without_unknown(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """Return a copy of a frame without the side data of `UNKNOWN_SIDE_DATA`."""
+        shape = frame.width, frame.height, frame.format.name
+        if shape != self._shape:
+            graph = av.filter.Graph()
+            source = graph.add_buffer(width=shape[0], height=shape[1], format=shape[2], time_base=Fraction(1))
+            removers = [graph.add("sidedata", f"mode=delete:type={number}") for number in UNKNOWN_SIDE_DATA]
+            graph.link_nodes(source, *removers, graph.add("buffersink")).configure()
+            self._shape, self._graph = shape, graph
+        self._graph.push(frame)
+        return self._graph.pull()
 
 
 @dataclass
@@ -167,7 +179,7 @@ def describe(video: OpenVideo, first_frame: av.VideoFrame, ticks: np.ndarray | l
     duration = float(times[-1] - times[0]) + last_duration
     video.check_duration(duration)
     video.check_frame_size(first_frame.width, first_frame.height)
-    orientation = orientation_of(first_frame)
+    orientation = OrientationReader().read(first_frame)
     width, height = first_frame.width, first_frame.height
     if orientation.quarter_turns % 2:
         width, height = height, width

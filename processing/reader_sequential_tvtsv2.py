@@ -14,7 +14,7 @@ import numpy as np
 from .reader_container_tvtsv2 import OpenVideo, demux, is_cut_short, reading_errors
 from .reader_encryption_tvtsv2 import check_side_data
 from .reader_frames_tvtsv2 import ReadRequest, TakenFrames
-from .reader_metadata_tvtsv2 import Orientation, VideoFileMetadata, describe, orientation_of
+from .reader_metadata_tvtsv2 import Orientation, OrientationReader, VideoFileMetadata, describe
 from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, codec_of
 
 # Opens the same video once more.
@@ -114,6 +114,7 @@ class _Survey:
     ticks: list[int | None] = field(default_factory=list)
     first_frame: av.VideoFrame | None = None
     orientation: Orientation | None = None
+    orientations: OrientationReader = field(default_factory=OrientationReader)
     kept: list[av.VideoFrame] | None = field(default_factory=list)
     kept_bytes: int = 0
     taken: TakenFrames | None = None
@@ -135,10 +136,11 @@ class _Survey:
 
     def _add(self, tick: int | None, frame: av.VideoFrame) -> None:
         self.video.check_frame_size(frame.width, frame.height)
+        orientation = self.orientations.read(frame)
         if self.first_frame is None:
-            self.first_frame, self.orientation = frame, orientation_of(frame)
+            self.first_frame, self.orientation = frame, orientation
         # Decoders and standards disagree on how long an orientation that pictures state is valid.
-        if orientation_of(frame) != self.orientation:
+        if orientation != self.orientation:
             raise self.video.error("its pictures state different orientations; videos that change it are not read.")
         self.ticks.append(tick)
         if self.taken is not None:

@@ -116,7 +116,7 @@ def test_frames_are_turned_and_mirrored_as_the_display_matrix_says(tmp_path, mat
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "mjpeg"])
-def test_an_orientation_that_pictures_state_is_right_or_an_error(tmp_path, codec):
+def test_an_orientation_that_pictures_state_is_right_or_an_error(tmp_path, monkeypatch, codec):
     path = write_stated_orientations(tmp_path / "changes", codec, {0: 1, 20: 3})
     for choice in ("first", "12 midpoints"):
         with pytest.raises(VideoReadingError, match="different orientations"):
@@ -127,6 +127,10 @@ def test_an_orientation_that_pictures_state_is_right_or_an_error(tmp_path, codec
     if codec == "mjpeg":
         path = write_stated_orientations(tmp_path / "mirrored", codec, dict.fromkeys(range(36), 4))
         check(path, [image[::-1] for image in decode_all(path)[0]])
+        graph, graphs = av.filter.Graph, []
+        monkeypatch.setattr(av.filter, "Graph", lambda: (graphs.append(graph()), graphs[-1])[1])
+        read_video(path, CHOICES["all"])
+        assert 1 <= len(graphs) <= 2  # one per pass over the frames, not one per frame
 
 
 @pytest.mark.parametrize("scheme", ENCRYPTION_SCHEMES)
