@@ -148,7 +148,7 @@ def steps_before_cut(order: np.ndarray, steps: np.ndarray) -> np.ndarray:
     A group begins with a picture shown after all those decoded before it; the group's others are shown before that
     picture. The last group of a cut stream lacks some, and its order counts are the first ones of an earlier group.
     """
-    shown = np.empty(len(order), np.int64)
+    shown: np.ndarray = np.empty(len(order), np.int64)
     shown[order] = np.concatenate([[0], np.cumsum(steps)])
     highest = np.maximum.accumulate(shown)
     starts = np.flatnonzero(shown == highest)

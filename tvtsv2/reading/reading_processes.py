@@ -54,8 +54,8 @@ class ReadingProcesses:
     """
 
     def __init__(self, reader: Any, num_processes: int):
-        self._processes: weakref.WeakSet = weakref.WeakSet()
-        context = copy.copy(_context())
+        self._processes: weakref.WeakSet = weakref.WeakSet()  # those of this pool
+        context: Any = copy.copy(_context())
         new_process = context.Process
 
         def note_process(**options):
