@@ -20,7 +20,9 @@ from tvtsv2.models.model_loading import load_model, load_processor
 from tvtsv2.models.video_embedding import VideoEmbedder
 from tvtsv2.reading.segment_reading import Segment
 
-CHECK_SECONDS = 1.0  # between looks, while there are no inputs, at whether the server lives
+# Between looks, while there are no inputs, at whether the server lives. The queue can hand an input that arrives within
+# this time of an idle worker's death to the dead worker, and it is lost.
+CHECK_SECONDS = 0.2
 
 
 class PatientLoop(BatchedLoop):
