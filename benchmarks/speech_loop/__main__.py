@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.records import make_record, write_record
-from benchmarks.speech_loop.pretraining import METRICS, pretrain
+from benchmarks.speech_loop.pretraining import difference, pretrain
 from benchmarks.speech_loop.recognizer import NOISE_LEVELS, RECOGNIZER_RATE, measure, recognize, write_language_model
 from benchmarks.speech_loop.voices import Speaker, SpokenWord, add_noise, mux, speak
 from processing.atomic_files import whole_file, write_whole
@@ -103,9 +103,7 @@ def main() -> None:
         "recognition": measure(folder, to_train_on),
         "built": {name: {key: report[key] for key in ("accepted", "num_rejected")} for name, report in reports.items()},
         "metrics": metrics,
-        "recognized_minus_spoken": {
-            key: round(metrics["recognized"][key] - metrics["spoken"][key], 4) for key in METRICS
-        },
+        "recognized_minus_spoken": difference(metrics["recognized"], metrics["spoken"]),
     }
     print(json.dumps(content, indent=1))
     if arguments.record:

@@ -21,6 +21,11 @@ SETTINGS = {
 METRICS = ("sorting_accuracy", "text_to_video_R@1", "video_to_text_R@1")
 
 
+def difference(metrics: dict, other: dict) -> dict:
+    """Return an arm's metrics minus another's."""
+    return {key: round(metrics[key] - other[key], 4) for key in METRICS}
+
+
 def pretrain(folder: Path, name: str, source: dict, heldout: dict, num_steps: int) -> dict:
     """Return the metrics of an arm, trained in `folder/runs/NAME` unless that run is finished.
 

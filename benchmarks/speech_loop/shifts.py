@@ -19,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.records import make_record, write_record
-from benchmarks.speech_loop.pretraining import METRICS, pretrain
+from benchmarks.speech_loop.pretraining import difference, pretrain
 from processing.atomic_files import whole_file, write_whole
 from training.data_building.align import MAX_SHIFT_SECONDS, SENTENCES_FILE, align_dataset
 from training.data_building.build_dataset import build_dataset
@@ -163,9 +163,7 @@ def main() -> None:
         "sentences": compare(folder / "aligned", arranged),
         "videos_left": report["accepted"]["train"],
         "metrics": metrics,
-        "aligned_minus_true_times": {
-            key: round(metrics["aligned"][key] - metrics["true times"][key], 4) for key in METRICS
-        },
+        "aligned_minus_true_times": difference(metrics["aligned"], metrics["true times"]),
     }
     print(json.dumps(content, indent=1))
     if arguments.record:
