@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.speech_loop.voices import SpokenWord
+from benchmarks.speech_loop.voices import BACKGROUNDS, SpokenWord
 from training.data_building.transcribe import Word
 from training.narrated_shapes.scripts import CorpusConfig, plan_narrated_video
 from training.transcripts.transcript_files import read_transcript
 from training.transcripts.words import TimedWord
 
-NOISE_LEVELS = {"clean": None, "20 dB": 20, "10 dB": 10}  # signal to noise; white noise
 RECOGNIZER_RATE = 16000
 NUM_MODEL_VIDEOS = 500
 DISCOUNT = 0.5
@@ -82,11 +81,11 @@ def compare(spoken: list[SpokenWord], heard: list[TimedWord]) -> tuple[int, int,
 
 
 def measure(folder: Path, spoken: dict[str, tuple[str, list[SpokenWord]]]) -> dict:
-    """Return word error rates and errors of times, in all and by noise level."""
-    results = {name: [] for name in ("all", *NOISE_LEVELS)}
-    for name, (level, words) in spoken.items():
+    """Return word error rates and errors of times, in all and by background."""
+    results = {name: [] for name in ("all", *BACKGROUNDS)}
+    for name, (background, words) in spoken.items():
         heard = read_transcript(folder / "videos" / f"{name}.json").words
-        for group in ("all", level):
+        for group in ("all", background):
             results[group].append(compare(words, heard))
     return {group: _summarize(rows) for group, rows in results.items() if rows}
 

@@ -1,34 +1,30 @@
 """Narration up to 20 s early or late, with 5 sentences of 12 about nothing, aligned and trained on.
 
-    python -m benchmarks.speech_loop.shifts --folder outputs/shifts --record benchmarks/records/shifts.json
+    python -m benchmarks.speech_loop.shifts --model outputs/pretrain --folder outputs/shifts \
+        --record benchmarks/records/shifts.json
 
-A small model is trained on generated videos with true times, and aligns other ones: there a narrator says one sentence
-per event, in random order at random times, at most 20 s from where it is seen, and 5 sentences about nothing between.
-The record holds how many sentences come within 1 s of their event's middle, how many about nothing are left out, and
-what a model learns of the aligned videos and of the first ones, evaluated on the same held-out videos. An interrupted
-run is continued.
+The main job's model aligns other videos than its own: there a narrator says one sentence per event, in random order at
+random times, at most 20 s from where it is seen, and 5 sentences about nothing between. The record holds how many
+sentences come within 1 s of their event's middle, how many about nothing are left out, and what a model learns of the
+aligned times and of the true ones of the same videos. An interrupted run is continued.
 """
 
 import argparse
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.records import make_record, write_record
-from benchmarks.speech_loop.pretraining import difference, pretrain
-from processing.atomic_files import whole_file, write_whole
+from benchmarks.speech_loop.pretraining import difference, make_corpus, pretrain, video_folder
+from processing.atomic_files import write_whole
 from training.data_building.align import MAX_SHIFT_SECONDS, SENTENCES_FILE, align_dataset
 from training.data_building.build_dataset import build_dataset
-from training.narrated_shapes.corpus import build_corpus, encode_video
-from training.narrated_shapes.scene_drawing import draw_video
-from training.narrated_shapes.scripts import CorpusConfig, make_generator, plan_narrated_video
+from training.narrated_shapes.corpus import Corpus
+from training.narrated_shapes.scripts import plan_narrated_video
 from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
-from training.train_tokenizer import train_tokenizer
 
 NUM_ABOUT_NOTHING = 5  # beside 7 about an event
 TOLERANCE_SECONDS = 1.0
@@ -75,30 +71,22 @@ def arrange(sentences: list[str], events: list[tuple[float, float]], rng: np.ran
             return arranged
 
 
-def make_videos(folder: Path, num_videos: int, seed: int) -> dict[str, list[Sentence]]:
-    """Write videos, and transcripts with wrong times, and return the sentences of each by its file's name."""
-    config, arranged = CorpusConfig(seed=seed, num_train_videos=num_videos), {}
+def write_transcripts(corpus: Corpus, folder: Path) -> dict[str, list[Sentence]]:
+    """Write transcripts of the training videos with wrong times, and return the sentences by the video's file name."""
+    arranged = {}
     folder.mkdir(parents=True, exist_ok=True)
-    for index in tqdm(range(num_videos), desc="making videos", unit="video"):
-        narrated = plan_narrated_video(config, "train", index)
-        name, events = f"{index:04d}.mp4", [(event.start_seconds, event.end_seconds) for event in narrated.events]
-        sentences = arrange(list(narrated.sentences), events, np.random.default_rng([seed, index]))
-        arranged[name] = sentences
-        if (folder / name).exists():
-            continue
+    for index, video in enumerate(sorted(video_folder(corpus).iterdir())):
+        narrated = plan_narrated_video(corpus.config, "train", index)
+        events = [(event.start_seconds, event.end_seconds) for event in narrated.events]
+        rng = np.random.default_rng([corpus.config.seed, index])
+        arranged[video.name] = arrange(list(narrated.sentences), events, rng)
         words = [
             {"word": word, "start": round(sentence.spoken_start + sentence.seconds * place / len(spoken), 3)}
-            for sentence in sentences
+            for sentence in arranged[video.name]
             for spoken in [sentence.text.split()]
             for place, word in enumerate(spoken)
         ]
-        write_whole(folder / f"{name}.json", json.dumps({"words": words}))
-        pixels = make_generator(config, "train", "narrated pixels", index)
-        with whole_file(folder / name) as path:
-            frames = draw_video(
-                narrated.scene, narrated.events, fps=config.fps, image_size=config.image_size, rng=pixels
-            )
-            encode_video(frames, path, fps=config.fps)
+        write_whole(folder / f"{video.name}.json", json.dumps({"words": words}))
     return arranged
 
 
@@ -128,11 +116,11 @@ def compare(aligned: Path, arranged: dict[str, list[Sentence]]) -> dict:
 
 def _parse_arguments() -> argparse.Namespace:
     parser = OneLineParser(description="Align early and late narration, and pre-train on it.")
+    parser.add_argument("--model", required=True, help="that aligns: the main job's, trained on videos of another seed")
     parser.add_argument("--folder", type=Path, required=True, help="empty, new, or of the same command")
-    parser.add_argument("--num_videos", type=at_least(2), default=200, help="with true times, and with wrong ones")
-    parser.add_argument("--num_heldout_videos", type=at_least(1), default=128, help="to evaluate on")
-    parser.add_argument("--num_steps", type=at_least(1), default=400, help="of each training")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of the corpus; the next one of the aligned videos")
+    parser.add_argument("--num_videos", type=at_least(2), default=600, help="of about half a minute each")
+    parser.add_argument("--num_steps", type=at_least(1), default=1000, help="of each training")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the corpus; another one than the model's")
     parser.add_argument("--record", type=Path, help="where the measurements are written")
     return parser.parse_args()
 
@@ -140,28 +128,27 @@ def _parse_arguments() -> argparse.Namespace:
 @one_line_errors(OSError, ValueError)
 def main() -> None:
     arguments = _parse_arguments()
-    folder, num_videos = arguments.folder, arguments.num_videos
-    counts = {"num_train_videos": num_videos, "num_heldout_videos": arguments.num_heldout_videos}
-    config = CorpusConfig(arguments.seed, **counts, num_train_captions=0, num_heldout_captions=0)
-    corpus = build_corpus(folder / "corpus", config)
-    train_tokenizer(corpus.training_texts(), folder / "tokenizer")
-    clean, heldout = (
-        {"format": "yt_temporal", "list_file": str(corpus.list_file(split)), "root": str(corpus.folder)}
-        for split in ("train", "heldout")
-    )
-    train = partial(pretrain, folder, heldout=heldout, num_steps=arguments.num_steps)
-    metrics = {"true times": train("clean", clean)}
-    videos = folder / "shifted_videos"
-    arranged = make_videos(videos, num_videos, arguments.seed + 1)
-    build_dataset(videos, folder / "shifted", heldout_ratio=0.0)
-    if not (folder / "aligned").exists():
-        align_dataset(str(folder / "runs" / "clean"), folder / "shifted", videos, folder / "aligned")
-    source = {"format": "built", "dataset": str(folder / "aligned"), "videos": str(videos)}
-    metrics["aligned"] = train("aligned", source)
-    report = json.loads((folder / "aligned" / "report.json").read_text())
+    folder = arguments.folder
+    corpus = make_corpus(folder, arguments.num_videos, arguments.seed)
+    videos, aligned = video_folder(corpus), folder / "aligned"
+    arranged = write_transcripts(corpus, folder / "transcripts")
+    build_dataset(videos, folder / "shifted", transcripts=folder / "transcripts", heldout_ratio=0.0)
+    if not aligned.exists():
+        align_dataset(arguments.model, folder / "shifted", videos, aligned)
+    true_times = {"list_file": str(corpus.list_file("train")), "root": str(corpus.folder)}
+    sources = {
+        "true times": {"format": "yt_temporal", **true_times},
+        "aligned": {"format": "built", "dataset": str(aligned), "videos": str(videos)},
+        "not aligned": {"format": "built", "dataset": str(folder / "shifted"), "videos": str(videos)},
+    }
+    metrics = {
+        name: pretrain(folder, name.replace(" ", "_"), source, corpus, arguments.num_steps)
+        for name, source in sources.items()
+    }
     content = {
-        "sentences": compare(folder / "aligned", arranged),
-        "videos_left": report["accepted"]["train"],
+        "sentences": compare(aligned, arranged),
+        "videos": arguments.num_videos,
+        "videos_left": json.loads((aligned / "report.json").read_text())["accepted"]["train"],
         "metrics": metrics,
         "aligned_minus_true_times": difference(metrics["aligned"], metrics["true times"]),
     }

@@ -12,6 +12,13 @@ from training.narrated_shapes.scripts import NarratedVideo
 VOICES = ("en-us", "en-us+f3", "en-us+m3", "en-gb-x-rp", "en-gb-x-rp+f2", "en-gb-scotland+m4")
 SPEEDS = (160, 240)  # words per minute
 PAUSE_SECONDS = (0.0, 0.3)  # before each narration
+BACKGROUNDS = {  # dB below the voice
+    "none": None,
+    "noise, 20 dB": ("noise", 20),
+    "noise, 10 dB": ("noise", 10),
+    "music, 15 dB": ("music", 15),
+}
+CHORD_SECONDS = 0.8
 
 # A word, and when it begins in seconds; None where the synthesizer does not say.
 SpokenWord = tuple[str, float | None]
@@ -82,19 +89,30 @@ def speak(narrated: NarratedVideo, speaker: Speaker, rng: np.random.Generator) -
     return sound, words
 
 
-def add_noise(sound: np.ndarray, level: float | None, rng: np.random.Generator) -> np.ndarray:
-    """Return the sound with white noise at `level` dB below the power of what is not silent."""
-    if level is None:
+def add_background(sound: np.ndarray, name: str, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the sound with one of `BACKGROUNDS`: so many dB below the power of what is not silent."""
+    if BACKGROUNDS[name] is None:
         return sound
+    kind, level = BACKGROUNDS[name]
+    added = _chords(len(sound), rate, rng) if kind == "music" else rng.normal(0, 1, len(sound))
     power = np.square(sound[np.abs(sound) > 0.01]).mean()
-    return sound + rng.normal(0, np.sqrt(power / 10 ** (level / 10)), len(sound)).astype(np.float32)
+    return sound + (added * np.sqrt(power / 10 ** (level / 10) / np.square(added).mean())).astype(np.float32)
+
+
+def _chords(num_samples: int, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Return chords of three fading notes, one after another, float64 (num_samples,)."""
+    times = np.arange(num_samples) / rate
+    chords, place = np.divmod(times, CHORD_SECONDS)
+    roots = rng.integers(-12, 12, int(chords[-1]) + 1)[chords.astype(int)]  # semitones from 220 Hz
+    notes = [np.sin(2 * np.pi * 220 * 2 ** ((roots + step) / 12) * place) for step in (0, 4, 7)]
+    return sum(notes) * np.exp(-2 * place)
 
 
 def mux(video: Path, sound: np.ndarray, rate: int, path: Path) -> None:
     """Write a video's packets with `sound` as an AAC track beside them."""
     with av.open(str(video)) as source, av.open(str(path), "w") as target:
         pictures = target.add_stream_from_template(source.streams.video[0])
-        track = target.add_stream("aac", rate=rate, layout="mono")
+        track = target.add_stream("aac", rate=rate, layout="mono", options={"aac_coder": "fast"})
         for packet in source.demux(video=0):
             if packet.dts is not None:
                 packet.stream = pictures
