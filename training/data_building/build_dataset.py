@@ -4,6 +4,7 @@
     python -m training.data_building.build_dataset --videos my_videos --transcripts subtitles --language en \
         --output my_dataset --groups channels.csv --group_column channel
     python -m training.data_building.build_dataset --videos my_videos --output out --transcribe openai/whisper-small
+    python -m training.data_building.build_dataset --videos my_videos --output out --shots
 
 Transcripts are SRT, WebVTT, speech recognizers' JSON or YT-Temporal JSON files named like their videos, see
 `candidates.py`. In the output folder:
@@ -37,6 +38,7 @@ from training.runtime.worker_processes import worker_context
 from training.sources.table_files import read_table
 
 CHECK_SECONDS = 600  # of one video; a longer check is a decoder that hangs
+SHOTS_SECONDS = 1800  # likewise where the whole video is decoded, for which the reader has a limit, too
 CHECKS_AHEAD = 4  # per process; more would only hold memory
 
 
@@ -49,6 +51,7 @@ def build_dataset(
     language: str | None = None,
     num_clips: int = 4,
     min_words: int = 3,
+    shots: bool = False,
     heldout_ratio: float = 0.05,
     groups: dict[str, str] | None = None,
     num_workers: int | None = None,
@@ -61,6 +64,7 @@ def build_dataset(
         language: of the transcripts to take where files are tagged with one, and of all speech that `transcribe` hears;
             any unless given.
         num_clips, min_words: what a video must have room for, see `ClipDataset`.
+        shots: find the cuts between shots, so that no clip contains one.
         heldout_ratio: share of groups that go to the "heldout" split, [0, 1).
         groups: video path -> group (a channel, a person); all videos of one group fall in one split. A video without
             an entry is a group of its own.
@@ -68,7 +72,8 @@ def build_dataset(
 
     Raises:
         FileNotFoundError: a folder doesn't exist.
-        ValueError: `output` holds other files, no video was found, or an argument is out of range.
+        ValueError: `output` holds other files, no video was found, an argument is out of range, or PySceneDetect is not
+            installed.
     """
     if transcribe is not None and transcripts is not None:
         raise ValueError("transcribe writes transcripts beside the videos; leave out the folder of transcripts")
@@ -79,6 +84,8 @@ def build_dataset(
     if language is not None and language_of(language) is None:
         raise ValueError(f"language must be a code such as en, got {language!r}")
     language = language and language_of(language)
+    if shots:
+        _check_scenedetect()
     found = find_videos(videos)
     if not found.names:
         raise ValueError(f"there is no video in {videos}; {found.describe_left_out()}".removesuffix("; "))
@@ -86,12 +93,14 @@ def build_dataset(
         from training.data_building.transcribe import transcribe_folder  # transformers' pipelines load slowly
 
         transcribe_folder(videos, transcribe, language=language)
-    log, settings = output / "checks.jsonl", f"{num_clips} {min_words}{f' {language}' if language else ''}"
+    log = output / "checks.jsonl"
+    settings = " ".join([str(num_clips), str(min_words), *([language] if language else []), *["shots"] * shots])
     places, todo = find_results(find_candidates(videos, found.names, transcripts, settings, language), log)
     output.mkdir(parents=True, exist_ok=True)
-    options = {"num_clips": num_clips, "min_words": min_words, "language": language}
+    options = {"num_clips": num_clips, "min_words": min_words, "language": language, "shots": shots}
     check = partial(check_video, videos=videos, transcripts=transcripts, **options)
-    _check_missing(todo, places, log, check, num_workers or os.cpu_count() or 1)
+    limit_seconds = SHOTS_SECONDS if shots else CHECK_SECONDS
+    _check_missing(todo, places, log, check, num_workers or os.cpu_count() or 1, limit_seconds)
     return write_output(output, log, places, heldout_ratio, groups or {}, found.left_out)
 
 
@@ -103,13 +112,28 @@ def _check_folders(videos: Path, transcripts: Path, output: Path) -> None:
         raise ValueError(f"{output} holds other files than a dataset built here: give an empty or a new folder")
 
 
+def _check_scenedetect() -> None:
+    try:
+        import scenedetect  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"Finding shots needs PySceneDetect: pip install 'tvtsv2[shots]' ({error})") from error
+
+
 def _check_missing(
-    todo: dict[bytes, tuple[int, Candidate]], places: array, log: Path, check: partial, num_workers: int
+    todo: dict[bytes, tuple[int, Candidate]],
+    places: array,
+    log: Path,
+    check: partial,
+    num_workers: int,
+    limit_seconds: float,
 ) -> None:
     """Check the candidates in `todo` and fill in their places."""
     candidates = [candidate for _, candidate in todo.values()]
     num_workers = min(num_workers, max(1, len(candidates)))
-    results = map(check, candidates) if num_workers == 1 else check_in_processes(check, candidates, num_workers)
+    if num_workers == 1:
+        results = map(check, candidates)
+    else:
+        results = check_in_processes(check, candidates, num_workers, limit_seconds)
     with open(log, "ab") as file:
         for result in tqdm(results, total=len(todo), desc="checking videos", unit="video", disable=not todo):
             places[todo[check_key(result.video, result.signature)][0]] = file.tell()
@@ -162,6 +186,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--language", help="such as en: files tagged with another one are not taken")
     parser.add_argument("--num_clips", type=at_least(1), default=4, help="clips that must fit into a video")
     parser.add_argument("--min_words", type=at_least(1), default=3, help="words that each clip must have")
+    parser.add_argument("--shots", action="store_true", help="find cuts, so that no clip contains one")
     parser.add_argument("--heldout_ratio", type=float, default=0.05, help="share of the groups that are held out")
     parser.add_argument("--groups", type=Path, help="CSV with a column `video` and --group_column")
     parser.add_argument("--group_column", default="group", help="videos equal in it fall in the same split")
@@ -187,6 +212,8 @@ def _print_report(report: dict, file: Path) -> None:
         print(f"left out, {reason}: {len(names)}")
     if report["num_with_several_transcripts"]:
         print(f"more than one transcript, the first taken: {report['num_with_several_transcripts']} (see --language)")
+    if report["num_cuts"]:
+        print(f"cuts, which no clip contains: {report['num_cuts']}")
     if report["num_pieces_with_impossible_times"]:
         print(f"pieces of transcripts with impossible times, left out: {report['num_pieces_with_impossible_times']}")
     for rule, found in report["speech_left_out"].items():

@@ -25,6 +25,7 @@ FEATURES = datasets.Features(
         "video": datasets.Value("string"),
         "duration": datasets.Value("float64"),
         "words": datasets.List({"word": datasets.Value("string"), "time": datasets.Value("float64")}),
+        "shots": datasets.List(datasets.Value("float64")),
         "times_are_spread": datasets.Value("bool"),
         "transcript": datasets.Value("string"),
         "group": datasets.Value("string"),
@@ -87,6 +88,7 @@ def _row(check: VideoCheck, groups: dict[str, str]) -> dict:
         "video": check.video,
         "duration": check.duration,
         "words": [{"word": word, "time": time} for word, time in check.words],
+        "shots": check.shots or None,
         "times_are_spread": check.times_are_spread,
         "transcript": check.transcript,
         "group": groups.get(check.video, check.video),
@@ -99,7 +101,7 @@ def _sort_out(
 ) -> tuple[dict, dict[str, list[int]]]:
     """Return the report, and the places of what was accepted, by split."""
     accepted: dict[str, list[int]] = {"train": [], "heldout": []}
-    totals = Counter(words=0, seconds=0.0, spread=0, dropped=0, early=0)
+    totals = Counter(words=0, seconds=0.0, spread=0, dropped=0, early=0, cuts=0)
     rejected: dict[str, list[dict[str, str]]] = {}
     several: list[dict] = []
     speech: dict[str, dict] = {}
@@ -111,7 +113,7 @@ def _sort_out(
             continue
         accepted[split_of(groups.get(check.video, check.video), heldout_ratio)].append(place)
         totals.update(words=len(check.words), seconds=check.duration, spread=check.times_are_spread)
-        totals.update(dropped=check.num_dropped, early=check.num_early)
+        totals.update(dropped=check.num_dropped, early=check.num_early, cuts=max(0, len(check.shots) - 1))
         if check.others:
             others = [printable_name(name) for name in check.others]
             several.append({"video": check.video, "taken": printable_name(check.transcript), "not taken": others})
@@ -122,6 +124,7 @@ def _sort_out(
         "num_with_spread_times": totals["spread"],
         "num_pieces_with_impossible_times": totals["dropped"],
         "num_words_before_first_frame": totals["early"],
+        "num_cuts": totals["cuts"],
         "num_with_several_transcripts": len(several),
         "speech_left_out": dict(sorted(speech.items())),
         "num_rejected": {reason: len(videos) for reason, videos in sorted(rejected.items())},
@@ -165,7 +168,8 @@ configs:
 their words were spread over each segment (`times_are_spread`).
 
 Columns: `video` (path relative to the folder of videos, which is not part of this dataset), `duration` in seconds, \
-`words` (`word`, `time` in seconds from the first frame), `times_are_spread`, `transcript` (the file they come from), \
+`words` (`word`, `time` in seconds from the first frame), `shots` (where a shot starts, in seconds, if \
+it was built with `--shots`), `times_are_spread`, `transcript` (the file they come from), \
 `group` (all videos of a group are in one split), `content_hash`.
 
 | rejected because | videos |

@@ -90,7 +90,7 @@ def pack_shards(
 def _claim_folder(output: Path, rows: dict[str, datasets.Dataset], settings: dict) -> None:
     digest = hashlib.blake2b(digest_size=16)
     for split_rows in rows.values():
-        for columns in split_rows.select_columns(["video", "content_hash"]).iter(batch_size=10_000):
+        for columns in split_rows.iter(batch_size=100):
             digest.update(repr(columns).encode())
     wanted = {"content": digest.hexdigest(), **settings}
     record = output / "shards.json"
@@ -134,6 +134,8 @@ def _samples(rows: datasets.Dataset, indices: list[int], videos: Path) -> Iterat
         words = [word["word"] for word in row["words"]]
         times = [word["time"] for word in row["words"]]
         content = {"video": row["video"], "duration": row["duration"], "words": words, "times": times}
+        if row.get("shots"):  # of all videos, or of none
+            content["shots"] = row["shots"]
         yield f"{index:08d}", json.dumps(content).encode(), _video_file(videos, row["video"]).read_bytes()
 
 

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.data_building.video_checks import DUPLICATE_WORDS, WRONG_LANGUAGE
+from training.data_building.video_checks import DUPLICATE_WORDS, NO_ROOM_BETWEEN_CUTS, WRONG_LANGUAGE
 from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 from training.sources.clip_dataset import ClipDataset, ClipKey
@@ -77,13 +77,13 @@ def _draw_passage(axes, passage: dict, clips: ClipDataset) -> None:
 def read_left_out(source: dict) -> list[dict]:
     """Return examples of what the rules left out of a built dataset, by its report: rule, file, video, time, text.
 
-    Of the rules that reject whole videos, those about speech: the text says why.
+    Of the rules that reject whole videos, those about what is said and seen: the text says why.
     """
     if source["format"] != "built":
         return []
     report = json.loads((Path(source["dataset"]) / "report.json").read_text(encoding="utf-8"))
     examples = {rule: found["examples"] for rule, found in report["speech_left_out"].items()}
-    for reason in (DUPLICATE_WORDS, WRONG_LANGUAGE):
+    for reason in (DUPLICATE_WORDS, WRONG_LANGUAGE, NO_ROOM_BETWEEN_CUTS):
         entries = report["rejected"].get(reason, [])
         examples[reason] = [{"video": entry["video"], "time": 0.0, "text": entry["detail"]} for entry in entries]
     return [

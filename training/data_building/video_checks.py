@@ -10,6 +10,7 @@ import numpy as np
 from processing import VideoReadingError, interval_midpoint_indices, read_video
 from processing.video_files import content_hash
 from training.data_building.candidates import Candidate, language_of
+from training.data_building.shots import find_shots
 from training.sources.clip_sampling import TranscriptError, choose_span
 from training.sources.table_files import resolve_inside
 from training.transcripts.speech_rules import judge
@@ -24,6 +25,7 @@ BROKEN_TRANSCRIPT = "broken transcript"
 UNREADABLE_VIDEO = "unreadable video"
 WORDS_OUTSIDE = "words outside the video"
 TOO_FEW_WORDS = "too short, or too few words for the clips"
+NO_ROOM_BETWEEN_CUTS = "no place for the clips between its cuts"
 BROKEN_NAME = "name is not UTF-8"
 OUTSIDE_FOLDER = "leads out of the folder"
 DUPLICATE = "same content as another video"
@@ -41,6 +43,7 @@ class VideoCheck:
     words: (word, seconds from the first frame) pairs.
     num_dropped: pieces of the transcript with impossible times.
     left_out: passages that a rule left out, see `speech_rules.Finding`.
+    shots: seconds at which its shots start; empty where it was not asked for.
     num_early: words spoken before the first frame, where the video track starts later than the sound.
     """
 
@@ -57,6 +60,7 @@ class VideoCheck:
     content_hash: str = ""
     left_out: tuple[tuple[str, float, int, str], ...] = ()
     words: tuple[tuple[str, float], ...] = ()
+    shots: tuple[float, ...] = ()
 
     def to_json(self) -> str:
         """Return one line of the log of checks."""
@@ -75,6 +79,7 @@ def check_video(
     num_clips: int,
     min_words: int,
     language: str | None = None,
+    shots: bool = False,
 ) -> VideoCheck:
     """Return the check of one candidate; whatever is wrong with its files is a reason, not an exception."""
     check = VideoCheck(candidate.video, candidate.signature)
@@ -111,7 +116,8 @@ def check_video(
         left_out=left_out,
         words=words,
     )
-    return _check_words(check, start, num_clips, min_words)
+    check = _check_words(check, start, num_clips, min_words)
+    return _check_shots(check, video, num_clips, min_words) if shots and check.reason is None else check
 
 
 def _read_first(
@@ -162,3 +168,17 @@ def _check_words(check: VideoCheck, start_seconds: float, num_clips: int, min_wo
         detail = f"{error}; {num_left_out} words were left out by rules" if num_left_out else str(error)
         return replace(check, reason=TOO_FEW_WORDS, detail=detail, words=())
     return replace(check, words=inside, num_early=len(early))
+
+
+def _check_shots(check: VideoCheck, video: Path, num_clips: int, min_words: int) -> VideoCheck:
+    """Return the check of a good video with its shots, or why no clips fit into them."""
+    try:
+        check = replace(check, shots=find_shots(video))
+    except VideoReadingError as error:
+        return replace(check, reason=UNREADABLE_VIDEO, detail=str(error), words=())
+    words = [TimedWord(*word) for word in check.words]
+    try:
+        choose_span(check.duration, words, num_clips, min_words, check.video, np.random.default_rng(0), check.shots)
+    except TranscriptError as error:
+        return replace(check, reason=NO_ROOM_BETWEEN_CUTS, detail=str(error), words=())
+    return check

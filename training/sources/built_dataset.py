@@ -51,7 +51,8 @@ class BuiltDataset:
         row = self.rows[index]
         words = [TimedWord(**word) for word in row["words"]]
         place = f"{self.dataset}, {row['video']}"
-        return SourceVideo(self.path(row["video"]), row["video"], place, words, row["duration"])
+        shots = row.get("shots") or ()  # older datasets have no such column
+        return SourceVideo(self.path(row["video"]), row["video"], place, words, row["duration"], shots)
 
 
 def find_splits(dataset: Path) -> dict[str, list[str]]:

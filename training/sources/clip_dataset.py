@@ -74,7 +74,7 @@ class ClipDataset(Dataset):
             window, transcripts = (0.0, float("inf")), [video.caption]
         else:
             span, transcripts = choose_span(
-                video.duration, video.words, self.num_clips, self.min_words, video.place, generator
+                video.duration, video.words, self.num_clips, self.min_words, video.place, generator, video.shots
             )
             window = (span.start_seconds, span.end_seconds)
         frames = read_clip(

@@ -3,7 +3,8 @@
 Axes: T frames, H height, W width, K clips (transcripts) of a video.
 """
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from training.sources.clip_spans import ClipSpan, draw_span, fixed_spans
 from training.transcripts.words import TimedWord, count_words, words_in_window
 
 MAX_DRAWS = 20
+MAX_DRAWS_BETWEEN_CUTS = 1000  # few places may be left
 
 
 class TranscriptError(ValueError):
@@ -27,6 +29,7 @@ def choose_span(
     min_words: int,
     place: str,
     generator: np.random.Generator | None,
+    shots: Sequence[float] = (),
 ) -> tuple[ClipSpan, list[str]]:
     """Return a span whose clips all have at least `min_words` words, and their transcripts.
 
@@ -36,15 +39,17 @@ def choose_span(
         num_clips, min_words: of the span, and of each clip.
         place: what errors call the video.
         generator: draws the span; None tries fixed ones, for evaluation.
+        shots: seconds at which shots start, ascending; no clip contains the cut between two of them. The gaps between
+            clips may.
 
     Raises:
-        TranscriptError: the video is too short, or each of `MAX_DRAWS` draws had a clip with too few words.
+        TranscriptError: the video is too short, or each of `MAX_DRAWS` draws (`MAX_DRAWS_BETWEEN_CUTS` where there are
+            cuts) had a clip with too few words, or with a cut.
     """
     try:
-        spans: Iterable[ClipSpan] = fixed_spans(duration, num_clips)
-        if generator is not None:
-            spans = (draw_span(duration, num_clips, generator) for _ in range(MAX_DRAWS))
-        for span in spans:
+        for span in _spans(duration, num_clips, generator, has_cuts=len(shots) > 1):
+            if any(bisect_right(shots, start) < bisect_left(shots, end) for start, end in span.windows()):
+                continue
             transcripts = [words_in_window(words, *window) for window in span.windows()]
             if min(map(count_words, transcripts)) >= min_words:
                 return span, transcripts
@@ -52,8 +57,20 @@ def choose_span(
         raise TranscriptError(f"{place}: {error}") from error
     raise TranscriptError(
         f"{place}: no {num_clips} clips with at least {min_words} words each were found among {len(words)} words "
-        f"in {duration:.1f} s"
+        f"in {duration:.1f} s" + (f", within the {len(shots)} shots" if len(shots) > 1 else "")
     )
+
+
+def _spans(
+    duration: float, num_clips: int, generator: np.random.Generator | None, has_cuts: bool
+) -> Iterator[ClipSpan]:
+    if generator is None:
+        yield from fixed_spans(duration, num_clips)
+        if not has_cuts:
+            return
+        generator = np.random.default_rng(0)
+    for _ in range(MAX_DRAWS_BETWEEN_CUTS if has_cuts else MAX_DRAWS):
+        yield draw_span(duration, num_clips, generator)
 
 
 def read_clip(

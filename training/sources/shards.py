@@ -58,8 +58,8 @@ class Shards:
         """
         place = f"{self._url(index)}, sample {index}"
         video, content = self._read(index, "video", place), self._read(index, "json", place)
-        video_id, duration, words = parse_content(content, place)
-        return SourceVideo(video, video_id, f"{place} ({video_id})", words, duration)
+        video_id, duration, words, shots = parse_content(content, place)
+        return SourceVideo(video, video_id, f"{place} ({video_id})", words, duration, shots)
 
     def _url(self, index: int) -> str:
         return f"{self.shards}/{self.split}-{self.places['shard'][index]:05d}.{self.suffix}"
@@ -114,8 +114,8 @@ def read_range(url: str, start: int | None, end: int | None) -> bytes:
     return file_system.cat_file(path, start=start, end=end)
 
 
-def parse_content(content: bytes | str, place: str) -> tuple[str, float, list[TimedWord]]:
-    """Return path, seconds and words of a sample's JSON.
+def parse_content(content: bytes | str, place: str) -> tuple[str, float, list[TimedWord], list[float]]:
+    """Return path, seconds, words and the starts of the shots, if any, of a sample's JSON.
 
     Raises:
         TranscriptError: it is broken; `place` is what the message calls the sample.
@@ -123,6 +123,7 @@ def parse_content(content: bytes | str, place: str) -> tuple[str, float, list[Ti
     try:
         content = json.loads(content)
         words = [TimedWord(*word) for word in zip(content["words"], content["times"], strict=True)]
-        return str(content["video"]), float(content["duration"]), words
+        shots = [float(start) for start in content.get("shots", ())]
+        return str(content["video"]), float(content["duration"]), words, shots
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TranscriptError(f"{place}: its words are broken: {error!r}") from error

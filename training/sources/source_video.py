@@ -17,6 +17,7 @@ class SourceVideo:
     place: what errors call it, such as "train.csv, line 7".
     words: all words spoken, in order of time; seconds count from the video's first frame, or on the file's clock.
     duration: seconds in which clips may lie.
+    shots: seconds at which shots start, ascending; no clip contains a cut. Empty where cuts do not count.
     caption: None where there are words.
     on_file_clock: the words' seconds count from the start of the file, as those of transcripts do, also where the
         video track starts later.
@@ -27,6 +28,7 @@ class SourceVideo:
     place: str
     words: Sequence[TimedWord] = ()
     duration: float = 0.0
+    shots: Sequence[float] = ()
     caption: str | None = None
     on_file_clock: bool = False
 
