@@ -52,11 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise ArgumentError(f"--calibrate belongs to --format onnx, not {arguments.format}.")
     if arguments.format == "parquet":
         return _export_store(arguments)
+    from modeling_tvtsv2.weight_hash import hash_weights
     from processing.atomic_files import whole_folder
     from tvtsv2.models.backends import EXPORT_FILE
     from tvtsv2.models.exported_towers import TOWERS, check_tower, export_onnx, export_program
     from tvtsv2.models.folder_checks import hash_files
-    from tvtsv2.models.model_loading import hash_weights, load_model, load_processor
+    from tvtsv2.models.model_loading import load_model, load_processor
 
     model = load_model(arguments.model, revision=arguments.revision)
     processor = load_processor(arguments.model, revision=arguments.revision)

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from modeling_tvtsv2 import TVTSv2Model
+from modeling_tvtsv2.weight_hash import hash_weights
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import write_video
 from tvtsv2.main import main
@@ -25,7 +26,7 @@ from tvtsv2.models.backends import (
 )
 from tvtsv2.models.exported_towers import TextTower, VideoTower, check_tower
 from tvtsv2.models.folder_checks import check_export
-from tvtsv2.models.model_loading import hash_weights, load_for_checks
+from tvtsv2.models.model_loading import load_for_checks
 from tvtsv2.models.query import Query
 from tvtsv2.store.embedding_store import EmbeddingStore
 

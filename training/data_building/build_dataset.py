@@ -4,7 +4,8 @@
     python -m training.data_building.build_dataset --videos my_videos --transcripts subtitles --language en \
         --output my_dataset --groups channels.csv --group_column channel
     python -m training.data_building.build_dataset --videos my_videos --output out --transcribe openai/whisper-small
-    python -m training.data_building.build_dataset --videos my_videos --output out --shots
+    python -m training.data_building.build_dataset --videos my_videos --output out --shots \
+        --duplicate_videos outputs/my_run
 
 Transcripts are SRT, WebVTT, speech recognizers' JSON or YT-Temporal JSON files named like their videos, see
 `candidates.py`. In the output folder:
@@ -13,6 +14,7 @@ Transcripts are SRT, WebVTT, speech recognizers' JSON or YT-Temporal JSON files 
     README.md                                       the data card
     report.json                                     every rejected video under its reason, every choice of a transcript
     checks.jsonl                                    all checks' results: a second run checks what is new or changed
+    embeddings-*.bin                                of `--duplicate_videos`, likewise
 """
 
 import argparse
@@ -29,7 +31,7 @@ from tqdm import tqdm
 
 from processing.video_files import find_videos
 from training.data_building.candidates import Candidate, check_key, find_candidates, language_of
-from training.data_building.check_log import find_results
+from training.data_building.check_log import find_results, read_results
 from training.data_building.dataset_files import write_output
 from training.data_building.video_checks import UNREADABLE_VIDEO, VideoCheck, check_video
 from training.runtime.command_errors import OneLineParser, one_line_errors
@@ -52,6 +54,7 @@ def build_dataset(
     num_clips: int = 4,
     min_words: int = 3,
     shots: bool = False,
+    duplicate_videos: str | None = None,
     heldout_ratio: float = 0.05,
     groups: dict[str, str] | None = None,
     num_workers: int | None = None,
@@ -65,6 +68,8 @@ def build_dataset(
             any unless given.
         num_clips, min_words: what a video must have room for, see `ClipDataset`.
         shots: find the cuts between shots, so that no clip contains one.
+        duplicate_videos: saved TVTSv2 model by whose embeddings a video is rejected that looks like an earlier one, in
+            whichever split either is.
         heldout_ratio: share of groups that go to the "heldout" split, [0, 1).
         groups: video path -> group (a channel, a person); all videos of one group fall in one split. A video without
             an entry is a group of its own.
@@ -101,7 +106,12 @@ def build_dataset(
     check = partial(check_video, videos=videos, transcripts=transcripts, **options)
     limit_seconds = SHOTS_SECONDS if shots else CHECK_SECONDS
     _check_missing(todo, places, log, check, num_workers or os.cpu_count() or 1, limit_seconds)
-    return write_output(output, log, places, heldout_ratio, groups or {}, found.left_out)
+    similar = None
+    if duplicate_videos is not None:
+        from training.data_building.similar_videos import embed_videos  # loads the model's code
+
+        similar = embed_videos(duplicate_videos, videos, read_results(log, places), output).mark
+    return write_output(output, log, places, heldout_ratio, groups or {}, found.left_out, similar)
 
 
 def _check_folders(videos: Path, transcripts: Path, output: Path) -> None:
@@ -187,6 +197,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num_clips", type=at_least(1), default=4, help="clips that must fit into a video")
     parser.add_argument("--min_words", type=at_least(1), default=3, help="words that each clip must have")
     parser.add_argument("--shots", action="store_true", help="find cuts, so that no clip contains one")
+    parser.add_argument("--duplicate_videos", help="reject videos that look alike to this saved TVTSv2 model")
     parser.add_argument("--heldout_ratio", type=float, default=0.05, help="share of the groups that are held out")
     parser.add_argument("--groups", type=Path, help="CSV with a column `video` and --group_column")
     parser.add_argument("--group_column", default="group", help="videos equal in it fall in the same split")

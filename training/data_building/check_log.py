@@ -6,7 +6,7 @@ Only places (numbers) and short keys are held per video, so that a log may be mu
 import hashlib
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,14 +63,23 @@ def read_results(log: Path, places: Iterable[int]) -> Iterator[VideoCheck]:
             yield VideoCheck.from_json(file.readline())
 
 
-def read_checks(log: Path, places: Sequence[int]) -> Iterator[VideoCheck]:
-    """Yield results in the order of the candidates; one of the content, or words, of an accepted one is marked."""
+def read_checks(
+    log: Path, places: Sequence[int], mark_similar: Callable[[VideoCheck], VideoCheck] | None = None
+) -> Iterator[VideoCheck]:
+    """Yield results in the order of the candidates; one of the content, or words, of an accepted one is marked.
+
+    Args:
+        log, places: the results.
+        mark_similar: gets each video that is accepted so far, see `SimilarVideos.mark`.
+    """
     accepted: dict[str | bytes, tuple[int, ...]] = {}
     for place, check in zip(places, read_results(log, places), strict=True):
         if check.reason is None:
             keys = [check.content_hash, *_keys(_texts(check))]
             others = dict.fromkeys(other for key in keys for other in accepted.get(key, ()))
             check = _mark_duplicate(check, read_results(log, others))
+            if check.reason is None and mark_similar is not None:
+                check = mark_similar(check)
             if check.reason is None:
                 accepted |= {key: (*accepted.get(key, ()), place)[:PLACES_PER_KEY] for key in keys}
         yield check

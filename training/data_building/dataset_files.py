@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -47,9 +47,11 @@ def write_output(
     heldout_ratio: float,
     groups: dict[str, str],
     left_out: dict[str, list[str]],
+    mark_similar: Callable[[VideoCheck], VideoCheck] | None = None,
 ) -> dict:
     """Write Parquet files, report and card of the checks at `places` of the log, and return the report."""
-    report, accepted = _sort_out(log, places, heldout_ratio, groups)
+    checks = read_checks(log, places, mark_similar)
+    report, accepted = _sort_out(zip(places, checks, strict=True), heldout_ratio, groups)
     report["left_out"] = {reason: sorted(map(printable_name, names)) for reason, names in sorted(left_out.items())}
     part = output / "data.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -97,7 +99,7 @@ def _row(check: VideoCheck, groups: dict[str, str]) -> dict:
 
 
 def _sort_out(
-    log: Path, places: Sequence[int], heldout_ratio: float, groups: dict[str, str]
+    checks: Iterable[tuple[int, VideoCheck]], heldout_ratio: float, groups: dict[str, str]
 ) -> tuple[dict, dict[str, list[int]]]:
     """Return the report, and the places of what was accepted, by split."""
     accepted: dict[str, list[int]] = {"train": [], "heldout": []}
@@ -105,7 +107,7 @@ def _sort_out(
     rejected: dict[str, list[dict[str, str]]] = {}
     several: list[dict] = []
     speech: dict[str, dict] = {}
-    for place, check in zip(places, read_checks(log, places), strict=True):
+    for place, check in checks:
         count_left_out(speech, check.video, check.left_out)
         if check.reason is not None:
             entry = {"video": printable_name(check.video), "detail": printable_name(check.detail)}

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
-from training.data_building.video_checks import DUPLICATE_WORDS, NO_ROOM_BETWEEN_CUTS, WRONG_LANGUAGE
+from training.data_building.video_checks import DUPLICATE_FRAMES, DUPLICATE_WORDS, NO_ROOM_BETWEEN_CUTS, WRONG_LANGUAGE
 from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 from training.sources.clip_dataset import ClipDataset, ClipKey
@@ -83,7 +83,7 @@ def read_left_out(source: dict) -> list[dict]:
         return []
     report = json.loads((Path(source["dataset"]) / "report.json").read_text(encoding="utf-8"))
     examples = {rule: found["examples"] for rule, found in report["speech_left_out"].items()}
-    for reason in (DUPLICATE_WORDS, WRONG_LANGUAGE, NO_ROOM_BETWEEN_CUTS):
+    for reason in (DUPLICATE_FRAMES, DUPLICATE_WORDS, WRONG_LANGUAGE, NO_ROOM_BETWEEN_CUTS):
         entries = report["rejected"].get(reason, [])
         examples[reason] = [{"video": entry["video"], "time": 0.0, "text": entry["detail"]} for entry in entries]
     return [

@@ -30,6 +30,7 @@ BROKEN_NAME = "name is not UTF-8"
 OUTSIDE_FOLDER = "leads out of the folder"
 DUPLICATE = "same content as another video"
 DUPLICATE_WORDS = "nearly the same words as another video"
+DUPLICATE_FRAMES = "looks like another video"
 WRONG_LANGUAGE = "spoken in another language"
 MAX_FINDING_CHARACTERS = 200
 

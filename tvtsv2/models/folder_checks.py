@@ -18,10 +18,10 @@ import torch
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForVideoClassification, TVTSv2Model
+from modeling_tvtsv2.weight_hash import hash_weights
 from processing import TVTSv2Processor
 from processing.video_files import content_hash
 from tvtsv2.models.backends import EXPORT_FILE, EXPORT_FOLDER
-from tvtsv2.models.model_loading import hash_weights
 
 Model = TVTSv2Model | TVTSv2ForVideoClassification
 REFERENCE_FILE = "reference_embeddings.json"

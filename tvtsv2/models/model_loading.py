@@ -1,6 +1,5 @@
 """A model and its processor, loaded strictly: every weight from the file, no code of the folder executed."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,12 +140,3 @@ def load_processor(name: str, *, revision: str | None = None) -> TVTSv2Processor
             return TVTSv2Processor.from_pretrained(name, revision=revision)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} has no complete processor (video processor and tokenizer): {error}") from error
-
-
-def hash_weights(model: torch.nn.Module) -> str:
-    """Return the SHA-256 of all weights with their names: the same wherever and however they are stored."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
+from modeling_tvtsv2.weight_hash import hash_weights
 from tvtsv2.models.backends import torch_backend
-from tvtsv2.models.model_loading import hash_weights, load_model, load_processor
+from tvtsv2.models.model_loading import load_model, load_processor
 
 
 class Query:

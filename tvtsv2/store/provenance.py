@@ -3,9 +3,9 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from modeling_tvtsv2 import TVTSv2Model
+from modeling_tvtsv2.weight_hash import hash_weights
 from processing import TVTSv2VideoProcessor
 from processing.frame_settings_tvtsv2 import TVTSv2VideoProcessorKwargs
-from tvtsv2.models.model_loading import hash_weights
 from tvtsv2.reading.segment_reading import Windows
 
 EMBEDDING = "the class token of the last block, after the final layer norm and the projection"

@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoProcesso
 from benchmarks.evaluation.embeddings.frame_readers import FrameReader, VideoPrismReader, pixel_settings
 from modeling_tvtsv2 import TVTSv2Model
 from modeling_tvtsv2.fast_linear import use_fast_linear
+from modeling_tvtsv2.weight_hash import hash_weights
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
-from tvtsv2.models.model_loading import hash_weights
 
 NUM_FRAMES = 12  # of a CLIP or SigLIP; source: paper, section 4.1
 TEXT_BATCH_SIZE = 256

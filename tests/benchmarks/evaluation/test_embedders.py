@@ -11,10 +11,10 @@ from transformers import AutoImageProcessor, AutoModel, AutoProcessor, VideoPris
 from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder
 from benchmarks.evaluation.embeddings.frame_readers import read_frames
 from modeling_tvtsv2 import TVTSv2Model
+from modeling_tvtsv2.weight_hash import hash_weights
 from processing import TVTSv2Processor
 from tests.support.benchmark_models import FAMILIES, VIDEO_ONLY, save_model
 from tests.support.video_files import write_video
-from tvtsv2.models.model_loading import hash_weights
 
 TEXTS = ["a red thing", "a person waving", "a person waving a red thing and more words than there are places for"]
 
