@@ -11,13 +11,6 @@ from modeling_tvtsv2 import TVTSv2Model
 from tests.support.small_folder import small_processor, write_small_folder
 from tests.support.video_files import draw_frame, write_video
 
-mteb = pytest.importorskip("mteb")
-decoders = pytest.importorskip("torchcodec.decoders", exc_type=(ImportError, RuntimeError))
-
-from mteb.mocks import mock_tasks  # noqa: E402
-
-from tvtsv2.hosts.mteb_encoder import make_model_meta  # noqa: E402
-
 TASKS = [
     "MockVideoRetrievalT2V",
     "MockVideoRetrievalV2T",
@@ -28,13 +21,27 @@ TASKS = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def mteb():
+    """The library, which takes seconds to import: not in a process that collects this file and runs another."""
+    pytest.importorskip("torchcodec.decoders", exc_type=(ImportError, RuntimeError))
+    return pytest.importorskip("mteb")
+
+
+@pytest.fixture(scope="module")
+def make_model_meta(mteb):
+    from tvtsv2.hosts.mteb_encoder import make_model_meta
+
+    return make_model_meta
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_small_folder(tmp_path_factory.mktemp("mteb") / "model")
 
 
 @pytest.fixture(scope="module")
-def encoder(folder):
+def encoder(folder, make_model_meta):
     return make_model_meta(str(folder)).load_model(device="cpu")
 
 
@@ -52,7 +59,9 @@ def encode(encoder, rows: list[dict]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_task_of_each_kind_runs(encoder, name):
+def test_a_task_of_each_kind_runs(mteb, encoder, name):
+    from mteb.mocks import mock_tasks
+
     results = mteb.evaluate(encoder, [getattr(mock_tasks, name)()], cache=None, co2_tracker=False)
     assert results.model_name == "tvtsv2/model"
     assert 0 <= results.task_results[0].get_score() <= 1
@@ -60,6 +69,8 @@ def test_a_task_of_each_kind_runs(encoder, name):
 
 def test_frames_are_sampled_once_and_are_those_of_the_model(encoder, folder, tmp_path):
     """mteb's collator would sample 12 frames by another rule, of which the processor would then sample again."""
+    from torchcodec import decoders
+
     lengths = [3, 4, 5, 11, 30]
     paths = [str(write_video(tmp_path / f"{length}.mp4", num_frames=length, height=48, width=64)) for length in lengths]
     embeddings = encode(encoder, [{"video": decoders.VideoDecoder(path)} for path in paths])
@@ -76,7 +87,7 @@ def test_channels_first_frames_are_a_video_and_images_and_texts_are_themselves(e
     assert np.allclose(encode(encoder, [{"text": text} for text in texts]), embed(folder, text=texts), atol=1e-5)
 
 
-def test_several_columns_are_added_and_unknown_ones_refused(encoder, folder):
+def test_several_columns_are_added_and_unknown_ones_refused(encoder, folder, make_model_meta):
     image = PIL.Image.fromarray(draw_frame(0, 40, 60))
     expected = embed(folder, text="red circle") + embed(folder, images=image)
     expected /= np.linalg.norm(expected)

@@ -15,7 +15,7 @@ from modeling_tvtsv2 import (
     TVTSv2TextModel,
     TVTSv2VisionModel,
 )
-from tests.conftest import make_tiny_batch, randomized
+from tests.support.tiny_models import make_tiny_batch, randomized
 
 NUM_LAYERS = 2
 # Small CLIPs with the proportions of the two families that TVTSv2 starts from: OpenAI's B/32 and laion's H/14.

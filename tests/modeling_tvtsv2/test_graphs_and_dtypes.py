@@ -11,7 +11,7 @@ from torch.export import Dim
 from transformers.integrations import hub_kernels
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining, TVTSv2Model, TVTSv2TextModel, TVTSv2VisionModel
-from tests.conftest import make_tiny_batch, make_tiny_config, randomized
+from tests.support.tiny_models import make_tiny_batch, make_tiny_config, randomized
 
 
 def make_towers() -> list[tuple[nn.Module, torch.Tensor]]:

@@ -7,7 +7,7 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining, TVTSv2Model
-from tests.conftest import make_tiny_batch, make_tiny_config, randomized
+from tests.support.tiny_models import make_tiny_batch, make_tiny_config, randomized
 
 
 def new_parameters(name: str) -> bool:

@@ -14,7 +14,6 @@ from modeling_tvtsv2 import (
     TVTSv2VisionModel,
 )
 from modeling_tvtsv2.convert_checkpoint import convert_official_state_dict, converted_names
-from tests.conftest import make_tiny_batch, make_tiny_config, randomized
 from tests.support.deterministic_weights import (
     FAMILIES,
     GOLDEN,
@@ -24,6 +23,7 @@ from tests.support.deterministic_weights import (
     golden_video,
     official_state_dict,
 )
+from tests.support.tiny_models import make_tiny_batch, make_tiny_config, randomized
 
 # float32 on CPU: what the golden numbers were computed in, by other operations in another order.
 EMBEDDING_TOLERANCE = {"rtol": 0, "atol": 2e-5}

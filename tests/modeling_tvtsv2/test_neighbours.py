@@ -16,7 +16,7 @@ from modeling_tvtsv2 import (
     TVTSv2TextModel,
     TVTSv2VisionModel,
 )
-from tests.conftest import make_tiny_batch, make_tiny_config, randomized
+from tests.support.tiny_models import make_tiny_batch, make_tiny_config, randomized
 
 CLASSES = [TVTSv2ForPreTraining, TVTSv2Model, TVTSv2ForVideoClassification, TVTSv2VisionModel, TVTSv2TextModel]
 EMBEDDINGS = ["patch_embedding", "position_embedding", "temporal_embedding", "type_embedding"]

@@ -12,8 +12,8 @@ from modeling_tvtsv2 import (
     TVTSv2TextModel,
     TVTSv2VisionModel,
 )
-from tests.conftest import make_tiny_config, randomized
 from tests.support.library_log import propagating_transformers_log
+from tests.support.tiny_models import make_tiny_config, randomized
 
 # --- arguments ---------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from transformers import pipeline
 
 from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
 from processing import VideoReadingError
-from tests.conftest import make_tiny_config, randomized
 from tests.support.small_folder import small_processor, write_small_folder
+from tests.support.tiny_models import make_tiny_config, randomized
 from tests.support.video_files import draw_frame, write_video
 
 LABELS = ["red circle", "blue square", "green star"]

@@ -14,8 +14,8 @@ import torch
 from transformers import pipeline
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining, TVTSv2Model
-from tests.conftest import make_tiny_config, randomized
 from tests.support.small_folder import small_processor
+from tests.support.tiny_models import make_tiny_config, randomized
 from tests.support.video_files import write_video
 
 TEXTS = ["red circle", "blue square moves"]

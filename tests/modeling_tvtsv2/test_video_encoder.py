@@ -17,7 +17,7 @@ from modeling_tvtsv2 import (
 )
 from modeling_tvtsv2.video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings
 from modeling_tvtsv2.video_encoder_tvtsv2 import TVTSv2DividedAttention, TVTSv2MLP, TVTSv2VideoLayer
-from tests.conftest import make_tiny_config, randomized
+from tests.support.tiny_models import make_tiny_config, randomized
 
 NUM_FRAMES = [1, 3, 4]  # an image, fewer than the model has temporal embeddings for, as many
 

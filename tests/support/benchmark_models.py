@@ -33,7 +33,7 @@ from transformers import (
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
-from tests.conftest import make_tiny_config, randomized
+from tests.support.tiny_models import make_tiny_config, randomized
 
 FAMILIES = ("tvtsv2", "clip", "siglip", "xclip", "videoprism")
 VIDEO_ONLY = ("videomae", "dinov2")

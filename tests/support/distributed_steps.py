@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
-from tests.conftest import make_tiny_config, randomized
 from tests.support.processes import exit_codes, start_processes
+from tests.support.tiny_models import make_tiny_config, randomized
 from training.arguments import PreTrainingArguments
 from training.contrast.gather import gather_batch_sizes, gather_with_gradient, num_processes
 from training.trainer import TVTSv2Trainer

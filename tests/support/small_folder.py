@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining, TVTSv2Model
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
-from tests.conftest import make_tiny_config, randomized
+from tests.support.tiny_models import make_tiny_config, randomized
 
 WORDS = ["red", "blue", "green", "circle", "square", "star", "moves", "a", "person"]
 

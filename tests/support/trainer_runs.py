@@ -5,8 +5,8 @@ import re
 import torch
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
-from tests.conftest import make_tiny_config
 from tests.support.distributed_steps import make_joined_batch, part_of
+from tests.support.tiny_models import make_tiny_config
 from training.arguments import PreTrainingArguments
 from training.trainer import TVTSv2Trainer
 

@@ -4,7 +4,7 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
-from tests.conftest import make_tiny_batch, make_tiny_config
+from tests.support.tiny_models import make_tiny_batch, make_tiny_config
 from training.flops import count_step_flops
 from training.parameter_rules import ParameterPlan
 

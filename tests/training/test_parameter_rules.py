@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
-from tests.conftest import make_tiny_config
+from tests.support.tiny_models import make_tiny_config
 from training.parameter_rules import ParameterPlan, ParameterRule
 
 

@@ -6,7 +6,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from modeling_tvtsv2 import TVTSv2Config, TVTSv2ForPreTraining
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
-from tests.conftest import make_tiny_config
+from tests.support.tiny_models import make_tiny_config
 from training import pretraining_setup
 from training.arguments import DataArguments, ModelArguments, PreTrainingArguments
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus

@@ -15,8 +15,8 @@ from transformers import TrainerCallback, TrainingArguments
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
 from processing import TVTSv2VideoProcessor
-from tests.conftest import make_tiny_config, randomized
 from tests.support.distributed_steps import make_joined_batch, make_trainer
+from tests.support.tiny_models import make_tiny_config, randomized
 from tests.support.trainer_runs import KEY_BIAS, collate, make_samples, train
 from training.arguments import PreTrainingArguments
 from training.callbacks.plan_file import PLAN_FILE

@@ -6,9 +6,9 @@ from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
-from tests.conftest import make_tiny_config, randomized
 from tests.support.distributed_steps import loss_and_gradients, make_joined_batch, make_trainer, steps_in_processes
 from tests.support.processes import exit_codes, start_processes
+from tests.support.tiny_models import make_tiny_config, randomized
 from tests.support.trainer_runs import KEY_BIAS, collate, make_samples, train
 
 ACCUMULATING = {

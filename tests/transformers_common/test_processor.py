@@ -13,8 +13,8 @@ import torch
 from transformers import AutoProcessor, AutoTokenizer, AutoVideoProcessor
 
 from processing import TVTSv2Processor, TVTSv2VideoProcessor
-from tests.conftest import make_tiny_config
 from tests.support.small_folder import small_processor
+from tests.support.tiny_models import make_tiny_config
 
 TEXT = "red circle"
 VIDEO = np.random.default_rng(0).integers(0, 256, (8, 3, 30, 40), dtype=np.uint8)

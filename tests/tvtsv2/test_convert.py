@@ -12,7 +12,7 @@ from tvtsv2.main import main
 def pretend_conversion(monkeypatch):
     """In place of a checkpoint of hundreds of megabytes: the smallest model, written as the conversion would."""
     import modeling_tvtsv2.convert_checkpoint as module
-    from tests.conftest import make_tiny_config
+    from tests.support.tiny_models import make_tiny_config
 
     def convert(checkpoint_path: str, output_dir: str) -> type:
         TVTSv2Model(make_tiny_config()).save_pretrained(output_dir)
