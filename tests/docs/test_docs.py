@@ -1,5 +1,6 @@
 """The README and the pages of docs/: every block of Python and every command runs, in order, as it stands."""
 
+import json
 import re
 import shlex
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,11 @@ INSTEAD = [
         ["--seconds", "0"],
         "takes minutes to hours. Without time it only lists its runs; tests/benchmarks/study runs each claim, small.",
     ),
+    (
+        re.compile(r"data_building\.build_dataset "),
+        ["--num_workers", "1"],
+        "takes seconds to start processes. tests/training/data_building/test_build_dataset.py has several.",
+    ),
 ]
 
 
@@ -55,6 +61,8 @@ def place(tmp_path_factory):
     make_inputs(place)
     hub = start_hub("your-name/your-other-model")
     presets = {name: TVTSv2Config.from_preset(name) for name in ("tiny", "b16", "h14")} | {"b32": golden_config("B")}
+    for name in ("b16", "h14"):  # for plans, of which tests/training/cost/test_plan.py has the whole ones
+        presets[name].vision_config.num_hidden_layers = 1
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(TVTSv2Config, "from_preset", lambda name, **fields: presets[name])
@@ -112,6 +120,18 @@ def run_command(page: Path, line: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_runs_in_order(page, run_page):
     run_page(page)
+
+
+def test_a_folder_of_videos_becomes_a_published_model(place, run_page):
+    run_page(ROOT / "docs" / "pretrain.md")
+    assert json.loads((place / "my_videos" / "talk.mp4.json").read_text())["segments"]
+    for dataset in ("my_dataset", "my_next_dataset"):
+        report = json.loads((place / dataset / "report.json").read_text())
+        assert sum(report["accepted"].values()) + sum(report["num_rejected"].values()) == 6
+        (unheard,) = report["rejected"]["too short, or too few words for the clips"]  # five seconds of a tone
+        assert unheard["video"] == "talk.mp4"
+    assert 0 <= json.loads((place / "outputs/my_run/eval_results.json").read_text())["text_to_video_R@1"] <= 1
+    assert "text_to_video R@1" in (place / "your-name/my-model/README.md").read_text()
 
 
 def test_what_is_run_instead_is_still_on_a_page():

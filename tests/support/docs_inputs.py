@@ -15,6 +15,7 @@ from benchmarks.evaluation.embeddings.embedding_file import write_embedding_file
 from tests.support.deterministic_weights import official_state_dict
 from tests.support.paths import ROOT
 from tests.support.small_folder import small_processor, write_small_folder
+from tests.support.speech import TONE, write_sound_video, write_tiny_whisper
 from tests.support.video_files import write_video
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 
@@ -36,6 +37,7 @@ def make_inputs(place: Path) -> None:
 def _make_models(place: Path) -> None:
     write_small_folder(place / "model")
     write_small_folder(place / "outputs" / "pretrain")
+    write_tiny_whisper(place / "openai" / "whisper-small")
     small_processor().tokenizer.save_pretrained(place / "openai" / "clip-vit-base-patch16")
     torch.save(official_state_dict("B"), place / "TVTSv2_B_16.pth")  # the release's names, at a test's sizes
 
@@ -98,7 +100,7 @@ def _make_annotations(place: Path) -> None:
 
 
 def _make_narrated_videos(place: Path) -> None:
-    """Narrated videos, each with a transcript of its name."""
+    """Narrated videos, each with a transcript of its name, and one with sound instead."""
     config = CorpusConfig(
         num_train_videos=5, num_heldout_videos=0, num_train_captions=0, num_heldout_captions=0, image_size=160
     )
@@ -106,3 +108,4 @@ def _make_narrated_videos(place: Path) -> None:
     shutil.copytree(source / "data", place / "my_videos")
     for file in (source / "annotations").iterdir():
         shutil.copyfile(file, place / "my_videos" / file.name)
+    write_sound_video(place / "my_videos" / "talk.mp4", TONE[:80_000])

@@ -21,8 +21,8 @@ from modeling_tvtsv2.weight_hash import hash_weights
 from processing import TVTSv2Processor, VideoReadingError
 from training.data_building.video_checks import DUPLICATE_FRAMES, UNREADABLE_VIDEO, VideoCheck
 
-# Of two embeddings. By random weights, too, copies encoded anew reach 0.99 and other generated videos 0.95.
-MIN_COSINE = 0.98
+MIN_COSINE = 0.99  # of two embeddings less their mean, which a model that was trained little gives every video
+NUM_AT_ZERO = 10  # embeddings of zeros that count for the mean, so that it is small where there are few videos
 VIDEOS_AT_A_TIME = 16
 
 
@@ -30,7 +30,7 @@ class SimilarVideos:
     """Marks a video that looks like one of those accepted before it.
 
     Args:
-        embeddings: of unit length, float (n, D).
+        embeddings: of unit length, less what they have in common, float (n, D).
         rows: the row of each content hash.
         failures: why a video has no embedding, by content hash.
     """
@@ -88,10 +88,16 @@ def embed_videos(model_name: str, videos: Path, checks: Iterable[VideoCheck], ou
                 unit = torch.nn.functional.normalize(embeds[0].float(), dim=-1)
                 log.write(np.array((bytes.fromhex(content), unit.cpu().numpy()), record).tobytes())
                 log.flush()
-    rows = _read(file, record)
-    embeddings = torch.nn.functional.normalize(torch.tensor(rows["embedding"].astype(np.float32)), dim=-1)
-    places = {row.tobytes().hex(): place for place, row in enumerate(rows["content"])}
-    return SimilarVideos(embeddings.to(device), places, failures)
+    rows = {row["content"].tobytes().hex(): row["embedding"] for row in _read(file, record)}
+    places = {content: place for place, content in enumerate(content for content in good if content in rows)}
+    embeddings = torch.tensor(np.array([rows[content] for content in places], np.float32), device=device)
+    return SimilarVideos(_less_mean(embeddings), places, failures)
+
+
+def _less_mean(embeddings: torch.Tensor) -> torch.Tensor:
+    """Return embeddings (n, D) less their mean, of unit length."""
+    mean = embeddings.sum(0) / (len(embeddings) + NUM_AT_ZERO)
+    return torch.nn.functional.normalize(embeddings - mean, dim=-1)
 
 
 def _read(file: Path, record: np.dtype) -> np.ndarray:
