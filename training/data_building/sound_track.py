@@ -8,7 +8,7 @@ import av
 import numpy as np
 from av.stream import Discard
 
-from processing import VideoLimits
+from processing import VideoLimits, VideoReadingError
 from processing.reader_container_tvtsv2 import OpenVideo, demux, open_video, reading_errors
 from processing.reader_frames_tvtsv2 import MAX_DAMAGED_RATIO
 
@@ -16,6 +16,7 @@ PIECE_SECONDS = 30.0  # Whisper's window; other models take pieces of any length
 CUT_SECONDS = 10.0  # the end of a piece in which it is cut, where it is quietest
 QUIET_SECONDS = 0.2
 SILENCE_LEVEL = 10 ** (-60 / 20)  # of full scale; the loudest 0.2 s of a piece without speech may reach it
+LEVEL_RATE = 8000  # samples per second, where only the level counts
 MAX_GAP_SECONDS = 0.2  # between two frames, where a piece ends and the next one begins
 LIMITS = VideoLimits()
 
@@ -69,6 +70,29 @@ def read_pieces(video: str | Path, sampling_rate: int, damage: SoundDamage | Non
                 yield from _audible(SoundPiece(start, pending[:end]), sampling_rate)
                 pending, start = pending[end:], start + end / sampling_rate
         yield from _audible(SoundPiece(start, pending), sampling_rate)
+
+
+def silent_stretches(video: str | Path) -> list[tuple[float, float]]:
+    """Return the stretches [start, end) in seconds on the file's clock in which nothing can be heard.
+
+    Where the track has gaps, or has ended, nothing is known. So it is with sound that is missing, cannot be read, or is
+    silent from end to end: the words are then not from it.
+    """
+    stretches: list[tuple[float, float]] = []
+    has_sound = False
+    try:
+        with open_video(video, LIMITS) as opened, reading_errors(opened.name):
+            for start, samples in _read_samples(opened, LEVEL_RATE, SoundDamage()):
+                if _is_audible(samples, LEVEL_RATE):
+                    has_sound = True
+                    continue
+                end = start + len(samples) / LEVEL_RATE
+                if stretches and start - stretches[-1][1] <= MAX_GAP_SECONDS:
+                    start = stretches.pop()[0]
+                stretches.append((start, end))
+    except VideoReadingError:
+        return []
+    return stretches if has_sound else []
 
 
 def _read_samples(video: OpenVideo, sampling_rate: int, damage: SoundDamage) -> Iterator[tuple[float, np.ndarray]]:
@@ -128,8 +152,12 @@ def _quiet_place(samples: np.ndarray, sampling_rate: int) -> int:
 
 def _audible(piece: SoundPiece, sampling_rate: int) -> Iterator[SoundPiece]:
     """Yield the piece if it has any sound: recognizers invent words for silence."""
-    window = round(QUIET_SECONDS * sampling_rate)
-    squares = np.square(piece.samples)
-    padded = np.pad(squares, (0, -len(squares) % window)).reshape(-1, window)
-    if len(squares) and np.sqrt(padded.mean(1).max()) > SILENCE_LEVEL:
+    if _is_audible(piece.samples, sampling_rate):
         yield piece
+
+
+def _is_audible(samples: np.ndarray, sampling_rate: int) -> bool:
+    window = round(QUIET_SECONDS * sampling_rate)
+    squares = np.square(samples)
+    padded = np.pad(squares, (0, -len(squares) % window)).reshape(-1, window)
+    return len(squares) > 0 and bool(np.sqrt(padded.mean(1).max()) > SILENCE_LEVEL)

@@ -11,14 +11,16 @@ from processing import VideoReadingError, interval_midpoint_indices, read_video
 from processing.video_files import content_hash
 from training.data_building.candidates import Candidate, language_of
 from training.data_building.shots import find_shots
+from training.data_building.sound_track import silent_stretches
 from training.sources.clip_sampling import TranscriptError, choose_span
 from training.sources.table_files import resolve_inside
-from training.transcripts.speech_rules import judge
+from training.transcripts.speech_rules import Measures, judge
 from training.transcripts.transcript_files import Transcript, read_transcript
 from training.transcripts.words import TimedWord
 
 NUM_PROBES = 3
 MAX_OUTSIDE_RATIO = 0.05
+SILENCE_MARGIN_SECONDS = 1.0  # words that begin closer to sound may be late or early
 
 NO_TRANSCRIPT = "no transcript of that name"
 BROKEN_TRANSCRIPT = "broken transcript"
@@ -101,7 +103,8 @@ def check_video(
     except (VideoReadingError, OSError) as error:
         return replace(check, reason=UNREADABLE_VIDEO, detail=str(error))
     # Transcripts count on the file's clock, clips from the first frame.
-    kept, findings = judge([word for word in transcript.words if word.word], transcript.measures)
+    measures = transcript.measures or _measure_silence(video)
+    kept, findings = judge([word for word in transcript.words if word.word], measures)
     start = metadata.start_seconds
     words = tuple((word.word, round(word.time - start, 3)) for word in kept)
     left_out = tuple(
@@ -119,6 +122,16 @@ def check_video(
     )
     check = _check_words(check, start, num_clips, min_words)
     return _check_shots(check, video, num_clips, min_words) if shots and check.reason is None else check
+
+
+def _measure_silence(video: Path) -> list[Measures]:
+    """Return the silent stretches of the sound, for words from a recognizer that measures nothing, or from a person."""
+    margin = SILENCE_MARGIN_SECONDS
+    return [
+        Measures(start + margin, end - margin, silent_seconds=end - start)
+        for start, end in silent_stretches(video)
+        if end - start > 2 * margin
+    ]
 
 
 def _read_first(

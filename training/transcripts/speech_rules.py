@@ -21,13 +21,14 @@ PHRASES = re.compile(
 
 @dataclass(frozen=True)
 class Measures:
-    """What Whisper says of its segment [start, end) seconds; None where it does not."""
+    """What Whisper says of its segment [start, end) seconds, or how long its sound is silent; None where unknown."""
 
     start: float
     end: float
     no_speech_prob: float | None = None
     avg_logprob: float | None = None
     compression_ratio: float | None = None
+    silent_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,10 @@ def _is_repetitive(segment: Measures, threshold: float) -> bool:
     return segment.compression_ratio is not None and segment.compression_ratio > threshold
 
 
+def _is_silent(segment: Measures, threshold: float) -> bool:
+    return segment.silent_seconds is not None and segment.silent_seconds > threshold
+
+
 def _find_loops(words: Sequence[TimedWord], measures, threshold: float) -> Iterator[range]:
     """Yield runs of a phrase that is spoken `threshold` times or more without a word between."""
     texts, first = [normalize_word(word.word) for word in words], 0
@@ -142,6 +147,7 @@ def _find_phrases(words: Sequence[TimedWord], measures, threshold: float) -> Ite
 RULES = (
     Rule("probably no speech", 0.6, partial(_measured, _is_no_speech)),
     Rule("segment that compresses too well", 2.4, partial(_measured, _is_repetitive)),
+    Rule("spoken over silence", 5.0, partial(_measured, _is_silent)),
     Rule("phrase repeated in a loop", 4, _find_loops),
     Rule("phrase of an uploader", 1, _find_phrases),
 )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from processing import TVTSv2VideoProcessor
+from tests.support.speech import RATE, TONE, write_sound_video
 from training.data_building import build_dataset as module
 from training.data_building.build_dataset import build_dataset, check_in_processes, read_groups
 from training.data_building.candidates import Candidate
@@ -358,3 +359,22 @@ def test_speech_about_nothing_and_the_same_words_again_are_counted_and_shown(vid
     assert [each["video"] for each in rejected] == ["b.mp4", "copy.mp4", "silent.mp4"]
     clips = ClipDataset(BuiltDataset(out, video_folder), TVTSv2VideoProcessor(crop_size=32))
     assert draw_preview(clips, [ClipKey(0, 0)], tmp_path / "sheet.png", [passage, *rejected]) == 0
+
+
+def test_words_over_silence_are_left_out_unless_the_recognizer_measured(tmp_path):
+    """A tone to 22 s, then silence of 8 s; the words of a video that is silent from end to end are not of its sound."""
+    sound = TONE[: 30 * RATE].copy()
+    sound[22 * RATE :] = 0
+    (tmp_path / "videos").mkdir()
+    segments = [{"start": float(s), "end": s + 1.0, "text": f"second {s} is shown"} for s in range(30)]
+    for number, (name, sound_of) in enumerate({"a": sound, "b": 0 * sound, "c": sound}.items()):
+        write_sound_video(tmp_path / "videos" / f"{name}.mp4", sound_of)
+        own = [{**segment, "text": f"{segment['text']} as{number}"} for segment in segments]
+        measured = [{**segment, "no_speech_prob": 0.1} for segment in own]
+        (tmp_path / "videos" / f"{name}.json").write_text(json.dumps({"segments": measured if name == "c" else own}))
+    report = build_dataset(tmp_path / "videos", tmp_path / "out", num_workers=1, heldout_ratio=0.0)
+    found = report["speech_left_out"].pop("spoken over silence")
+    assert report["speech_left_out"] == {} and found["videos"] == 1
+    (example,) = found["examples"]
+    assert example["video"] == "a.mp4" and example["time"] == pytest.approx(23, abs=1.1)
+    assert "second 28 is shown" in example["text"] and "second 22" not in example["text"]
