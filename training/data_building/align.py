@@ -190,7 +190,9 @@ def _aligned_rows(
             _count(report, row["video"], sentences)
             log.write(_log_line(row["video"], sentences))
             aligned = shifted_words(sentences, duration)
-            choose_span(duration, aligned, num_clips, min_words, row["video"], np.random.default_rng(0))
+            choose_span(
+                duration, aligned, num_clips, min_words, row["video"], np.random.default_rng(0), row.get("shots") or ()
+            )
         except (VideoReadingError, TranscriptError) as error:
             report["rejected"][row["video"]] = str(error)
             continue
