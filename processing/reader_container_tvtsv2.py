@@ -19,11 +19,8 @@ from av.stream import Discard, Disposition
 
 from .reader_head_tvtsv2 import (
     HEAD_BYTES,
-    MAX_OGG_PAGE,
     HostileHead,
     check_head,
-    declared_size,
-    ends_as_ogg,
     image_demuxer,
     name_format,
 )
@@ -35,6 +32,10 @@ ALLOWED_NAMES = (
     "MP4, MOV, 3GP, Matroska, WebM, AVI, MPEG-TS, MPEG-PS, FLV, Ogg, GIF, APNG and ASF/WMV videos, JPEG, PNG and WebP "
     "images"
 )
+
+# Decoders that conceal errors without a flag by default. Those of H.264 and MPEG-1, 2 and 4 flag such frames; those of
+# VP8, VP9, AV1 and Theora have no option to fail.
+CONCEALING_CODECS = frozenset({"hevc", "mjpeg"})
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class OpenVideo:
         stream: The first video stream that is not an attached picture; all others are discarded.
         started: When the read began, by `time.monotonic`.
         openable: What it was opened from: an absolute path, or a file object.
+        decoder_options: The options of its decoders.
     """
 
     name: str
@@ -84,6 +86,7 @@ class OpenVideo:
     limits: VideoLimits
     started: float
     openable: str | BinaryIO
+    decoder_options: dict[str, str]
 
     def error(self, cause: object) -> VideoReadingError:
         """Return the error to raise for `cause`."""
@@ -121,26 +124,6 @@ class OpenVideo:
             )
 
 
-def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
-    """Return whether the file says that it is longer than it is.
-
-    Looks at the container's index of packets, at the size that Matroska and RIFF files begin with, and at the last page
-    of Ogg files. Transport and program streams say nothing: a part of one is one.
-    """
-    size = video.container.size
-    if size <= 0:
-        return False
-    entries = video.stream.index_entries
-    if len(entries) > num_packets and any(entry.pos + entry.size > size for entry in entries):
-        return True
-    with raw_file(video.openable) as file:
-        if video.container.format.name == "ogg":
-            file.seek(max(0, size - MAX_OGG_PAGE))
-            return not ends_as_ogg(file.read())
-        declared = declared_size(file.read(128))
-    return declared is not None and declared > size
-
-
 def source_name(source: VideoSource) -> str:
     """Return the name of a source in messages: its path, the name of its file object, or its size for bytes."""
     if isinstance(source, str | os.PathLike):
@@ -168,12 +151,13 @@ def reading_errors(name: str):
 
 
 @contextmanager
-def open_video(source: VideoSource, limits: VideoLimits, started: float | None = None):
+def open_video(source: VideoSource, limits: VideoLimits, started: float | None = None, *, strict: bool = False):
     """Open a source for the length of a `with` block and yield its `OpenVideo`.
 
     Args:
         source: As for `read_video`.
         started: When the read began, by `time.monotonic`; None: now.
+        strict: Let decoders of `CONCEALING_CODECS` fail on errors.
 
     Raises:
         VideoReadingError: No such file, not a regular file, empty, no allowed container format, no video stream.
@@ -183,8 +167,13 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
         openable = _openable(source, name)
         container = _open_container(openable, _read_head(openable, name), name, limits)
     with container:
-        stream = _select_stream(container, name, limits)
-        yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started, openable)
+        stream = _select_stream(container, name)
+        options = {"max_pixels": decoder_max_pixels(limits)}
+        if strict and stream.codec_context.codec.canonical_name in CONCEALING_CODECS:
+            options["err_detect"] = "explode+crccheck+bitstream+buffer"
+        stream.codec_context.options = options
+        started = time.monotonic() if started is None else started
+        yield OpenVideo(name, container, stream, limits, started, openable, options)
 
 
 def demux(video: OpenVideo, stream: av.stream.Stream) -> Iterator[av.Packet]:
@@ -288,7 +277,7 @@ def _check_regular(status: os.stat_result, name: str) -> None:
         raise VideoReadingError(f"Cannot read video {name!r}: it is empty.")
 
 
-def _select_stream(container: av.container.InputContainer, name: str, limits: VideoLimits) -> av.VideoStream:
+def _select_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
     stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
     if stream is None:
         raise VideoReadingError(f"Cannot read video {name!r}: it has no video stream.")
@@ -297,6 +286,5 @@ def _select_stream(container: av.container.InputContainer, name: str, limits: Vi
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
-    stream.codec_context.options = {"max_pixels": decoder_max_pixels(limits)}
     stream.codec_context.thread_count = 1
     return stream

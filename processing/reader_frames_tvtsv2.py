@@ -24,7 +24,7 @@ MAX_DAMAGED_RATIO = 0.05
 
 
 class TakenFrames:
-    """The frames asked for, each converted to RGB as soon as it is decoded; those flagged as corrupt are noted.
+    """The frames asked for, each converted to RGB as soon as it is decoded.
 
     Every frame must have the stored size of the first one.
     """
@@ -38,7 +38,6 @@ class TakenFrames:
         self.indices = check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
         self.slots = {index: slot for slot, index in enumerate(dict.fromkeys(self.indices))}
         self.missing = set(self.slots)
-        self.corrupt: set[int] = set()
         self.images: np.ndarray | None = None
         self.lock = threading.Lock()
         self.reformatters = threading.local()
@@ -53,8 +52,6 @@ class TakenFrames:
                 f"frame {index} has {frame.width}x{frame.height} pixels, the first frame "
                 f"{self.size[0]}x{self.size[1]}; videos that change their size are not read."
             )
-        if frame.is_corrupt:
-            self.corrupt.add(index)
         if not hasattr(self.reformatters, "own"):
             self.reformatters.own = VideoReformatter()
         with reading_errors(self.video.name):
@@ -92,12 +89,13 @@ class ReadRequest:
         """Return the frames and the completed metadata.
 
         Raises:
-            VideoReadingError: A frame is missing, or the decoder flags it as corrupt in a strict read.
+            VideoReadingError: A frame is missing, or may show damage in a strict read.
         """
         frames = taken.stacked()
-        if self.strict and taken.corrupt:
+        damaged = taken.slots.keys() & metadata.damaged_frames
+        if self.strict and damaged:
             raise taken.video.error(
-                f"frame {min(taken.corrupt)} is damaged (the decoder flags it as corrupt); a strict read refuses it."
+                f"frame {min(damaged)} is damaged, or refers to frames that are; a strict read refuses it."
             )
         metadata.frames_indices = taken.indices
         metadata.taken_seconds = [float(metadata.frame_seconds[index]) for index in taken.indices]

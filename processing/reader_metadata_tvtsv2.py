@@ -106,8 +106,11 @@ class VideoFileMetadata(VideoMetadata):
         taken_seconds: The same for the frames taken, in the order of `frames_indices`.
         reading_method: How frames were found: "packet_table", or "sequential" (the whole stream decoded).
         sequential_reason: Why the packet table was not certain.
-        num_undecodable_packets: Packets that the decoder refuses; their frames do not count.
+        num_undecodable_packets: Packets from the first keyframe on that the decoder refuses; their frames do not count.
+            HEVC's are not counted, as no frame is returned that refers to theirs.
         num_corrupt_frames: Frames that the decoder flags as corrupt, counted in a sequential read.
+        damaged_frames: Indices of the frames that may show damage, known after a sequential read: those flagged as
+            corrupt, and those decoded after one of them or after an undecodable packet, up to the next keyframe.
         is_truncated: The file ends before its container says so. Known for MP4 and MOV with a whole index, for Matroska
             and WebM that state their size, for AVI, and for Ogg, whose last page says so. Other containers (MPEG
             transport and program streams, FLV, ASF, GIF) are not checked; truncated, they mostly read as shorter files.
@@ -122,6 +125,7 @@ class VideoFileMetadata(VideoMetadata):
     sequential_reason: str | None = None
     num_undecodable_packets: int = 0
     num_corrupt_frames: int = 0
+    damaged_frames: list[int] = dataclasses.field(default_factory=list, repr=False)
     is_truncated: bool = False
 
     @property

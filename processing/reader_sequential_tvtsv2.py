@@ -4,18 +4,20 @@ The number of frames is known at the end only. Frames are kept until then where 
 are chosen by the number and the times that the packets announce; a second decode is needed where these prove wrong.
 """
 
+from array import array
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 
 import av
 import numpy as np
 
-from .reader_container_tvtsv2 import OpenVideo, demux, is_cut_short, reading_errors
+from .reader_container_tvtsv2 import OpenVideo, demux, raw_file, reading_errors
 from .reader_encryption_tvtsv2 import check_side_data
 from .reader_frames_tvtsv2 import ReadRequest, TakenFrames
+from .reader_head_tvtsv2 import MAX_OGG_PAGE, declared_size, ends_as_ogg
 from .reader_metadata_tvtsv2 import Orientation, OrientationReader, VideoFileMetadata, describe
-from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, codec_of
+from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, MISSING, codec_of
 
 # Opens the same video once more.
 OpenAgain = Callable[[], AbstractContextManager[OpenVideo]]
@@ -23,12 +25,55 @@ OpenAgain = Callable[[], AbstractContextManager[OpenVideo]]
 
 @dataclass
 class Damage:
-    """What a sequential decode passes over, of `num_packets` read; `is_truncated`: demuxing ends with an error."""
+    """What a sequential decode passes over.
 
-    num_packets: int = 0
-    num_undecodable_packets: int = 0
-    num_corrupt_frames: int = 0
+    Attributes:
+        rows: Timestamp, keyframe flag, and whether it is undecodable, of every packet with data.
+        refused_ticks: Timestamps of HEVC packets that the decoder refuses, but for which it may return frames.
+        corrupt_ticks: Timestamps of frames that are flagged as corrupt, or returned for such packets.
+        is_truncated: Demuxing ends with an error.
+    """
+
+    rows: array = field(default_factory=lambda: array("q"))
+    refused_ticks: set[int | None] = field(default_factory=set)
+    corrupt_ticks: list[int] = field(default_factory=list)
     is_truncated: bool = False
+
+    def refuse(self, packet: av.Packet | None, video: OpenVideo) -> None:
+        """Note that the decoder refuses the last packet read; None for the end of the stream."""
+        if packet is not None and codec_of(video) == "hevc":
+            # The decoder may still return this frame, but none that refers to a missing one.
+            self.refused_ticks.add(packet.pts)
+            return
+        if packet is not None and codec_of(video) == "h264":
+            # The decoder also refuses packets without a slice, which stand for no frame.
+            slices = av.bitstream.BitStreamFilterContext("filter_units=pass_types=1-5", video.stream)
+            with suppress(av.FFmpegError):
+                self.rows[-1] = len(slices.filter(packet)) > 0
+                return
+        if self.rows:
+            self.rows[-1] = True
+
+    @property
+    def num_undecodable_packets(self) -> int:
+        """Return the number of undecodable packets, without those before the first keyframe."""
+        keyframes = self.rows[1::3]
+        first = keyframes.index(1) if 1 in keyframes else 0
+        return sum(self.rows[3 * first + 2 :: 3])
+
+    def find_damaged(self, ticks: list[int | None]) -> list[int]:
+        """Return the indices of the frames, of these timestamps, that may show damage."""
+        corrupt = set(self.corrupt_ticks)
+        damaged, is_damaged, exact_from = set(corrupt), False, MISSING
+        for tick, is_keyframe, is_refused in zip(*[iter(self.rows)] * 3, strict=True):
+            if is_refused or tick in corrupt:
+                is_damaged, exact_from = True, MISSING
+            elif is_keyframe:
+                exact_from = tick
+            # Frames shown before a keyframe may refer to those decoded before it.
+            if is_damaged and (exact_from == MISSING or tick < exact_from):
+                damaged.add(tick)
+        return [index for index, tick in enumerate(ticks) if (MISSING if tick is None else tick) in damaged]
 
 
 def read_sequentially(open_again: OpenAgain, request: ReadRequest, reason: str) -> tuple[np.ndarray, VideoFileMetadata]:
@@ -68,10 +113,11 @@ def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[tuple[int 
             except av.EOFError:  # drained already
                 frames = []
             except av.FFmpegError:
-                damage.num_undecodable_packets += 1
+                damage.refuse(packet, video)
                 frames = []
         for frame in frames:
-            damage.num_corrupt_frames += frame.is_corrupt
+            if frame.is_corrupt or frame.pts in damage.refused_ticks:
+                damage.corrupt_ticks.append(MISSING if frame.pts is None else frame.pts)
             last_frame = frame
             yield frame.pts, frame
 
@@ -92,8 +138,29 @@ def _demux(video: OpenVideo, damage: Damage) -> Iterator[av.Packet | None]:
             return
         for side_data in packet.iter_sidedata():
             check_side_data(side_data, video)
-        damage.num_packets += packet.size > 0
+        if packet.size:
+            damage.rows.extend((MISSING if packet.pts is None else packet.pts, packet.is_keyframe, False))
         yield packet
+
+
+def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
+    """Return whether the file says that it is longer than it is.
+
+    Looks at the container's index of packets, at the size that Matroska and RIFF files begin with, and at the last page
+    of Ogg files. Transport and program streams say nothing: a part of one is one.
+    """
+    size = video.container.size
+    if size <= 0:
+        return False
+    entries = video.stream.index_entries
+    if len(entries) > num_packets and any(entry.pos + entry.size > size for entry in entries):
+        return True
+    with raw_file(video.openable) as file:
+        if video.container.format.name == "ogg":
+            file.seek(max(0, size - MAX_OGG_PAGE))
+            return not ends_as_ogg(file.read())
+        declared = declared_size(file.read(128))
+    return declared is not None and declared > size
 
 
 @dataclass
@@ -172,8 +239,9 @@ class _Survey:
             raise video.error("no frame of it can be decoded.")
         metadata = describe(video, self.first_frame, self.ticks)
         metadata.num_undecodable_packets = self.damage.num_undecodable_packets
-        metadata.num_corrupt_frames = self.damage.num_corrupt_frames
-        metadata.is_truncated = self.damage.is_truncated or is_cut_short(video, self.damage.num_packets)
+        metadata.num_corrupt_frames = len(self.damage.corrupt_ticks)
+        metadata.damaged_frames = self.damage.find_damaged(self.ticks)
+        metadata.is_truncated = self.damage.is_truncated or is_cut_short(video, len(self.damage.rows) // 3)
         return metadata
 
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, is_cut_short, open_video
+from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, open_video
 from .reader_decoding_tvtsv2 import decode_first_frames, decode_runs
 from .reader_encryption_tvtsv2 import check_file_encryption
 from .reader_frames_tvtsv2 import Indices, ReadRequest, TakenFrames, check_indices
 from .reader_metadata_tvtsv2 import VideoFileMetadata, describe
 from .reader_packets_tvtsv2 import PacketReader, UncertainTable, plan_runs, read_packet_table
-from .reader_sequential_tvtsv2 import read_sequentially
+from .reader_sequential_tvtsv2 import is_cut_short, read_sequentially
 
 # More decoders for one file cost memory and find no runs to share.
 MAX_THREADS = 8
@@ -52,7 +52,8 @@ def read_video(
         frame_transform: Applied at once to each frame taken, (H, W, 3) uint8 to an array of a fixed shape, so that only
             its results are kept in memory.
         strict: Raise for a truncated file, for one of which over 5 % of the packets or frames are damaged, and for
-            frames taken that the decoder flags as corrupt. False takes what decodes; the metadata counts the damage.
+            frames taken that are among `metadata.damaged_frames`: no frame is returned that depends on damage which
+            FFmpeg's decoder finds. False takes what decodes.
         num_threads: Threads to decode with; None: all cores up to 8, but one inside a data loader's worker.
         limits: What the read may cost.
 
@@ -66,7 +67,7 @@ def read_video(
     """
     num_threads = min(default_num_threads(), MAX_THREADS) if num_threads is None else num_threads
     request = ReadRequest(sample_indices_fn, frame_transform, strict)
-    open_again = functools.partial(open_video, path, limits, time.monotonic())
+    open_again = functools.partial(open_video, path, limits, time.monotonic(), strict=strict)
     with open_again() as video:
         check_file_encryption(video)
         try:

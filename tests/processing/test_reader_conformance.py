@@ -9,7 +9,7 @@ import pytest
 
 import processing.reader_packets_tvtsv2 as packet_table
 from processing import VideoReadingError, interval_midpoint_indices, read_video
-from tests.support.conformance_videos import WRITERS, splice_sizes
+from tests.support.conformance_videos import WRITERS, X265, splice_sizes
 from tests.support.container_videos import (
     ENCRYPTION_SCHEMES,
     write_encrypted,
@@ -17,6 +17,7 @@ from tests.support.container_videos import (
     write_stated_orientations,
     write_theora_repeats,
 )
+from tests.support.packets import change_packets, with_data
 from tests.support.paths import SHARED_FAULTS
 from tests.support.video_files import decode_all, write_video
 
@@ -148,6 +149,47 @@ def test_frames_that_the_decoder_flags_as_corrupt_are_errors_in_strict_reads(tmp
         read_video(path, CHOICES["all"])
     frames, metadata = read_video(path, CHOICES["all"], strict=False)
     assert (frames == np.stack(images)).all() and metadata.num_corrupt_frames > 0
+
+
+def inverted(data: bytes, part: slice) -> bytes:
+    """The data with all bits of a part inverted."""
+    return data[: part.start] + bytes(255 - byte for byte in data[part]) + data[part.stop :]
+
+
+@pytest.mark.parametrize(
+    "codec, options, part",
+    [
+        ("libx264", {"x264-params": "bframes=0:keyint=12:scenecut=0"}, slice(0, 9)),
+        ("libx265", {"x265-params": f"{X265}:bframes=0:hash=1"}, slice(30, 31)),
+        ("mpeg4", {}, slice(20, 40)),
+        ("libvpx-vp9", {}, slice(0, 9)),
+    ],
+    ids=["h264 units", "hevc hash", "mpeg4", "vp9"],
+)
+def test_frames_that_depend_on_damage_are_errors_in_strict_reads(tmp_path, codec, options, part):
+    def damage(number, packet):
+        return [with_data(packet, inverted(bytes(packet), part)) if number == 20 else packet]
+
+    arguments = {"suffix": ".mkv", "num_frames": 48, "options": options}
+    images, _ = decode_all(change_packets(tmp_path / "whole", codec, change=lambda _, packet: [packet], **arguments))
+    path = change_packets(tmp_path / "damaged", codec, change=damage, **arguments)
+    for exact in (slice(0, 20), slice(-12, None)):
+        frames, _ = read_video(path, lambda metadata, exact=exact: range(metadata.total_num_frames)[exact])
+        assert (frames == np.stack(images[exact])).all()
+    for choice in (lambda metadata: [22], CHOICES["12 midpoints"], CHOICES["all"]):
+        with pytest.raises(VideoReadingError, match="damaged"):
+            read_video(path, choice)
+
+
+def test_damaged_motion_jpeg_loses_its_frame_in_strict_reads(tmp_path):
+    def damage(number, packet):
+        return [with_data(packet, inverted(bytes(packet), slice(900, 960))) if number == 20 else packet]
+
+    arguments = {"suffix": ".mov", "num_frames": 30, "options": {"huffman": "default"}}
+    images, _ = decode_all(change_packets(tmp_path / "whole", "mjpeg", change=lambda _, packet: [packet], **arguments))
+    path = change_packets(tmp_path / "damaged", "mjpeg", change=damage, **arguments)
+    frames, metadata = read_video(path, CHOICES["all"])
+    assert (frames == np.stack(images[:20] + images[21:])).all() and metadata.num_undecodable_packets == 1
 
 
 @pytest.mark.parametrize("seeks", [False, True])
