@@ -56,10 +56,8 @@ class Damage:
 
     @property
     def num_undecodable_packets(self) -> int:
-        """Return the number of undecodable packets, without those before the first keyframe."""
-        keyframes = self.rows[1::3]
-        first = keyframes.index(1) if 1 in keyframes else 0
-        return sum(self.rows[3 * first + 2 :: 3])
+        """Return the number of undecodable packets."""
+        return sum(self.rows[2::3])
 
     def find_damaged(self, ticks: list[int | None]) -> list[int]:
         """Return the indices of the frames, of these timestamps, that may show damage."""
