@@ -18,6 +18,7 @@ from training.transcripts.words import TimedWord
 RECOGNIZER_RATE = 16000
 NUM_MODEL_VIDEOS = 500
 DISCOUNT = 0.5
+DITHER = 0.01  # standard deviation of noise in what is recognized: without it, PocketSphinx mishears after silence
 
 
 def write_language_model(path: Path, seed: int) -> None:
@@ -49,10 +50,12 @@ def recognize(pieces: Iterator[np.ndarray], language_model: Path) -> Iterator[li
     """Yield PocketSphinx's words of each piece."""
     from pocketsphinx import Decoder
 
+    rng = np.random.default_rng(0)
     decoder = Decoder(samprate=RECOGNIZER_RATE, loglevel="FATAL", lm=str(language_model))
     for samples in pieces:
         decoder.start_utt()
-        decoder.process_raw((samples.clip(-1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
+        samples = (samples + rng.normal(0, DITHER, len(samples))).clip(-1, 1)
+        decoder.process_raw((samples * 32767).astype(np.int16).tobytes(), full_utt=True)
         decoder.end_utt()
         parts = [(re.sub(r"\(\d+\)$", "", part.word), part) for part in decoder.seg() or ()]
         yield [(word, part.start_frame / 100, part.end_frame / 100) for word, part in parts if word[0] not in "<[("]

@@ -9,14 +9,14 @@ import numpy as np
 
 from training.narrated_shapes.scripts import NarratedVideo
 
-VOICES = ("en-us", "en-us+f3", "en-us+m3", "en-gb-x-rp", "en-gb-x-rp+f2", "en-gb-scotland+m4")
+VOICES = ("en-us", "en-us+f2", "en-us+f4", "en-us+m2", "en-us+m3", "en-us+m4")  # as the recognizer was trained on
 SPEEDS = (160, 240)  # words per minute
 PAUSE_SECONDS = (0.0, 0.3)  # before each narration
 BACKGROUNDS = {  # dB below the voice
     "none": None,
+    "noise, 25 dB": ("noise", 25),
     "noise, 20 dB": ("noise", 20),
-    "noise, 10 dB": ("noise", 10),
-    "music, 15 dB": ("music", 15),
+    "music, 20 dB": ("music", 20),
 }
 CHORD_SECONDS = 0.8
 
