@@ -53,7 +53,8 @@ def similarity_histogram(own: np.ndarray, others: np.ndarray, own_name: str, oth
     def draw(axes) -> None:
         edges = np.histogram_bin_edges(np.concatenate([own.ravel(), others.ravel()]), bins=NUM_BINS)
         for values, name, color in ((others, other_name, OTHER), (own, own_name, OWN)):
-            axes.hist(values.ravel(), bins=edges, density=True, alpha=0.65, label=name, color=color)
+            style = {"histtype": "stepfilled", "alpha": 0.65, "label": name, "color": color}
+            axes.hist(values.ravel(), bins=edges, density=True, **style)
         axes.set(xlabel=axis, ylabel="density", yticks=[])
         axes.legend(frameon=False)
 

@@ -10,12 +10,14 @@ import pytest
 
 from benchmarks.speed.hour import ReadingHere
 from modeling_tvtsv2 import TVTSv2Config
+from modeling_tvtsv2.weight_hash import hash_weights
 from tests.support.deterministic_weights import golden_config
 from tests.support.docs_commands import Program, find_program
 from tests.support.docs_inputs import make_inputs
 from tests.support.hub_stand_in import start_hub
 from tests.support.paths import ROOT
 from tests.support.small_folder import embed_in_this_process
+from tvtsv2.models import exported_towers
 
 HOST_PAGES = sorted((ROOT / "docs" / "hosts").glob("*.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *HOST_PAGES]
@@ -73,8 +75,27 @@ def place(tmp_path_factory):
         # A process for each folder takes seconds; tests/tvtsv2/test_verify.py has folders that need one.
         patch.setattr("tvtsv2.models.folder_checks.embed_as_stranger", embed_in_this_process)
         patch.setattr("tvtsv2.models.video_embedding.ReadingProcesses", ReadingHere)  # likewise; see test_embed.py
+        # Nor does a page show these numbers: see tests/training/cost/test_plan.py and tests/benchmarks/test_run.py.
+        patch.setattr("training.flops._count_one_video", lambda *shape: (10**12, 2 * 10**12, 2))
+        patch.setattr("benchmarks.evaluation.protocols.bootstrap.NUM_RESAMPLES", 10)
+        patch.setattr("tvtsv2.models.exported_towers.export_onnx", once_per_tower(exported_towers.export_onnx))
         yield place
     hub.shutdown()
+
+
+def once_per_tower(export):
+    """Several pages write the same towers as ONNX, which takes seconds: later ones get a copy of the file."""
+    written = {}
+
+    def export_or_copy(tower, file: Path) -> None:
+        key = type(tower), hash_weights(tower.model)
+        if key in written:
+            file.write_bytes(written[key])
+        else:
+            export(tower, file)
+            written[key] = file.read_bytes()
+
+    return export_or_copy
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,15 @@
 """The tokenizer gives sentencepiece's own ids and survives the way through a folder."""
 
 import json
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sentencepiece
+from transformers import AutoTokenizer
 
+from tests.support.processes import exit_codes, start_processes
 from training.narrated_shapes.corpus import Corpus, CorpusConfig
 from training.train_tokenizer import END, START, convert_sentencepiece, train_sentencepiece, train_tokenizer
 
@@ -72,6 +74,14 @@ def test_decoding_gives_the_normalised_text_back(tokenizer):
     assert tokenizer.decode(ids, skip_special_tokens=True) == "it's the red star."
 
 
+def tokenize_elsewhere(folder: Path, samples: list[str], file: Path) -> None:
+    """In a process of its own, with other hashes, to which this project and sentencepiece cannot be imported."""
+    sys.modules.update(dict.fromkeys(["training", "processing", "modeling_tvtsv2", "sentencepiece"]))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer(samples, truncation=True)["input_ids"]
+    file.write_text(json.dumps([ids, tokenizer.model_max_length, tokenizer.pad_token_id]))
+
+
 def test_same_files_for_the_same_texts_and_same_ids_in_another_process(texts, tmp_path):
     tokenizer = train_tokenizer(iter(texts), tmp_path / "a", vocab_size=300)
     train_tokenizer(texts, tmp_path / "b", vocab_size=300)
@@ -81,18 +91,11 @@ def test_same_files_for_the_same_texts_and_same_ids_in_another_process(texts, tm
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
     samples = [*texts[:20], *ODD_TEXTS, "star " * 100]
-    script = (
-        "import json, sys\n"
-        "sys.modules.update(dict.fromkeys(['training', 'processing', 'modeling_tvtsv2', 'sentencepiece']))\n"
-        "from transformers import AutoTokenizer\n"
-        "tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n"
-        "ids = tokenizer(json.load(sys.stdin), truncation=True)['input_ids']\n"
-        "print(json.dumps([ids, tokenizer.model_max_length, tokenizer.pad_token_id]))\n"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path / "a")]
-    result = subprocess.run(command, input=json.dumps(samples), capture_output=True, text=True, check=True)
+    log = tmp_path / "log"
+    processes = start_processes(1, tokenize_elsewhere, tmp_path / "a", samples, tmp_path / "ids.json", log=log)
+    assert exit_codes(processes, timeout_seconds=300) == [0], log.read_text()
     expected = [tokenizer(samples, truncation=True)["input_ids"], 77, tokenizer.pad_token_id]
-    assert json.loads(result.stdout) == expected
+    assert json.loads((tmp_path / "ids.json").read_text()) == expected
 
 
 def test_a_small_text_gets_a_small_vocabulary_and_a_long_line_counts():

@@ -17,6 +17,12 @@ def plan_of(*command_line: str) -> str:
     return describe_plan(*parse_arguments([*command_line, "--plan", "--use_cpu", "true"]))
 
 
+@pytest.fixture
+def no_flops(monkeypatch):
+    """For plans of which the work is not looked at: counting takes seconds for the published sizes."""
+    monkeypatch.setattr("training.flops._count_one_video", lambda *shape: (10**12, 2 * 10**12, 2))
+
+
 def number(plan: str, label: str) -> int:
     return int(re.search(rf"^  {label}\s+([\d,]+)", plan, re.MULTILINE)[1].replace(",", ""))
 
@@ -44,7 +50,9 @@ def test_work_of_the_default_run():
 
 
 @pytest.mark.parametrize("name", ["b32", "b16", "h14"])
-def test_the_paper_s_recipes_are_planned_without_their_data(name, tmp_path, monkeypatch):
+def test_the_paper_s_recipes_are_planned_without_their_data(name, tmp_path, monkeypatch, request):
+    if name != "b32":
+        request.getfixturevalue("no_flops")
     monkeypatch.chdir(tmp_path)
     plan = plan_of(str(CONFIGS / f"{name}.yaml"), "--plan_processes", "80")
     assert plan.count("NOT ON THIS MACHINE") == 2
@@ -60,7 +68,7 @@ def test_the_paper_s_recipes_are_planned_without_their_data(name, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_the_recipe_as_released_differs_from_the_paper_and_hardly_from_the_release():
+def test_the_recipe_as_released_differs_from_the_paper_and_hardly_from_the_release(no_flops):
     released = plan_of(str(CONFIGS / "as_released" / "h14.yaml"), "--plan_processes", "80")
     assert re.search(r"contrastive loss weight +0\.0125 +1 +0\.0125   differs from paper$", released, re.MULTILINE)
     assert re.search(r"Adam's epsilon +1e-06 +1e-08 +1e-06   differs from paper$", released, re.MULTILINE)
@@ -68,7 +76,7 @@ def test_the_recipe_as_released_differs_from_the_paper_and_hardly_from_the_relea
     assert [line[:15] for line in left] == ["mixed precision"]  # accelerate's to set
 
 
-def test_sources_that_are_there_are_counted(tmp_path, monkeypatch):
+def test_sources_that_are_there_are_counted(tmp_path, monkeypatch, no_flops):
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "data/yttemporal"
     (data / "videos/a/data").mkdir(parents=True)
