@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,7 @@ import pytest
 
 from benchmarks import gpu_check
 from benchmarks.speed.gpu import commands
-from benchmarks.speed.hour import ReadingHere
-from tests.support.docs_commands import run_main
+from tests.support.docs_commands import read_here, run_main
 from tests.support.paths import ROOT
 from tests.support.processes import exit_codes, start_processes
 
@@ -31,8 +31,6 @@ def failing_part(setting, report):
 
 
 def dying_part(setting, report):
-    import os
-
     os._exit(7)
 
 
@@ -82,22 +80,20 @@ def test_a_part_that_is_done_is_not_repeated(parts, tmp_path, monkeypatch):
     assert found["failing"] == found["failing"] | {"state": "done", "results": {"answer": 43}}
 
 
-def embed_in_this_process(*arguments: str, device: str) -> tuple[float, str]:
-    """Stand for `run_python`: a process that imports everything anew takes many seconds; the main job has one."""
-    output = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        patch.setattr("tvtsv2.models.video_embedding.ReadingProcesses", ReadingHere)
-        assert (arguments[:2], device, run_main("tvtsv2.main", list(arguments[2:]))) == (("-m", "tvtsv2"), "cpu", 0)
-    return 1.0, output.getvalue()
-
-
 def rehearse(path: str) -> None:
-    """In a process of its own: run every part, but for the main job without starting Python anew."""
-    run_python = commands.run_python
-    commands.run_python = lambda *arguments, **options: (embed_in_this_process if "embed" in arguments else run_python)(
-        *arguments, **options
-    )
+    """In a process of its own: run every part, and only the main job in a Python that imports everything anew."""
+    start_python = commands.run_python
+
+    def run_python(*arguments: str, device: str) -> tuple[float, str]:
+        if "embed" not in arguments:
+            return start_python(*arguments, device=device)
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        read_here()
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            assert run_main("tvtsv2.main", list(arguments[2:])) == 0
+        return 1.0, output.getvalue()
+
+    commands.run_python = run_python
     sys.exit(gpu_check.main(["--device", "cpu", "--small", "--seconds", "900", "--output", path]))
 
 

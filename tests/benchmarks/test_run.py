@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.evaluation.embeddings.embedding_file import write_embedding_file
 from benchmarks.evaluation.metric_table import format_metrics
+from benchmarks.evaluation.protocols import bootstrap
 from benchmarks.ledger import make_ledger
 from benchmarks.records import read_records
 from benchmarks.run import make_parser, run
@@ -22,7 +23,7 @@ from benchmarks.speed.hour import ReadingHere
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2Processor
 from tests.support.benchmark_models import save_model
-from tests.support.docs_commands import run_and_exit
+from tests.support.docs_commands import run_reading_here
 from tests.support.processes import exit_codes, start_processes
 from tvtsv2.models import video_embedding
 from tvtsv2.store.embedding_store import EmbeddingStore
@@ -123,11 +124,15 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+FEW_RESAMPLES = 100
+
+
 @pytest.fixture(scope="module", autouse=True)
-def reading_here():
+def quick():
     """Other processes would take a second to start for every run; tests/benchmarks/evaluation has them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(video_embedding, "ReadingProcesses", ReadingHere)
+        patch.setattr(bootstrap, "NUM_RESAMPLES", FEW_RESAMPLES)
         yield
 
 
@@ -228,9 +233,9 @@ def test_the_recorded_command_runs_again_as_it_stands(run_once, models, data, mo
     assert again["metrics"] == record["metrics"] and again["command"] == record["command"]
 
 
-def run_reading_here(*arguments):
-    video_embedding.ReadingProcesses = ReadingHere
-    run_and_exit(*arguments)
+def run_quickly(*arguments):
+    bootstrap.NUM_RESAMPLES = FEW_RESAMPLES
+    run_reading_here(*arguments)
 
 
 def test_two_processes_report_what_one_does(command, models, data, tmp_path):
@@ -239,7 +244,7 @@ def test_two_processes_report_what_one_does(command, models, data, tmp_path):
     line = ["recognition", "--data", "hmdb51", "--annotations", str(data / "hmdb51"), "--videos", str(data / "videos")]
     line += ["--model", str(models / "trained"), "--cache_dir", str(tmp_path / "cache"), "--device", "cpu", *TEMPLATES]
     line += ["--output_dir", str(output)]
-    processes = start_processes(2, run_reading_here, str(tmp_path), "benchmarks.run", line, log=log)
+    processes = start_processes(2, run_quickly, str(tmp_path), "benchmarks.run", line, log=log)
     assert exit_codes(processes, timeout_seconds=300) == [0, 0], log.read_text()
     record, alone = read_record(output), command("recognition", "hmdb51", "hmdb51", models / "trained", *TEMPLATES)
     assert record["num_processes"] == 2 and record["metrics"] == alone["metrics"]

@@ -1,11 +1,10 @@
 """One folder with model, processor and code: it works where this project is not installed, and can be saved there.
 
-Each step runs in a process of its own that cannot import this project's packages.
+Each step runs in a process of its own that cannot import this project's packages (tests/support/strangers.py).
 """
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from transformers import pipeline
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining, TVTSv2Model
+from tests.support import strangers
 from tests.support.small_folder import small_processor
 from tests.support.tiny_models import make_tiny_config, randomized
 from tests.support.video_files import write_video
@@ -180,7 +180,7 @@ def run_as_a_stranger(code: str, video: Path, *folders: Path) -> dict:
     environment |= {"HF_HOME": str(home), "HF_MODULES_CACHE": str(home / "modules"), "OMP_NUM_THREADS": "1"}
     ending = 'torch.save(results, "results.pt")'
     command = [sys.executable, "-c", PREAMBLE + code + ending, *map(str, (video, *folders))]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=home, env=environment, check=False)
+    finished = strangers.run(command, cwd=home, env=environment)
     assert finished.returncode == 0, finished.stderr
     return torch.load(home / "results.pt") | {"stderr": finished.stderr}
 

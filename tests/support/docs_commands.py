@@ -24,7 +24,7 @@ class Program:
         """Return the exit code; 0 is success."""
         if self.num_processes == 1:
             return run_main(self.module, self.arguments)
-        processes = start_processes(self.num_processes, run_and_exit, str(Path.cwd()), self.module, self.arguments)
+        processes = start_processes(self.num_processes, run_reading_here, str(Path.cwd()), self.module, self.arguments)
         return max(map(abs, exit_codes(processes, TIMEOUT_SECONDS)))
 
 
@@ -74,3 +74,19 @@ def run_and_exit(folder: str, module: str, arguments: list[str]) -> None:
     code = run_main(module, arguments)
     if code:
         sys.exit(code)
+
+
+def read_here() -> None:
+    """Let this process read videos itself: a server of reading processes imports its libraries for seconds."""
+    from benchmarks.speed.hour import ReadingHere
+    from tvtsv2.models import video_embedding
+    from tvtsv2.reading import reading_processes
+
+    video_embedding.ReadingProcesses = ReadingHere
+    reading_processes.prepare = lambda: None
+
+
+def run_reading_here(folder: str, module: str, arguments: list[str]) -> None:
+    """As `run_and_exit`, after `read_here`."""
+    read_here()
+    run_and_exit(folder, module, arguments)

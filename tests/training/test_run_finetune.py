@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
+from tests.support import strangers
 from tests.support.small_folder import write_small_folder
 from tests.support.video_files import write_video
 from training.finetuning.labelled_videos import find_videos
@@ -142,7 +142,7 @@ def test_adapters_reload_onto_the_folder_where_the_project_is_not_and_merge_exac
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_HOME": str(tmp_path), "HF_MODULES_CACHE": str(tmp_path / "modules"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", STRANGER, *map(str, (place / "model", lora_run, retrieval_run, video))]
-    finished = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    finished = strangers.run(command, cwd=tmp_path, env=environment)
     assert finished.returncode == 0 and "done" in finished.stdout, finished.stderr
 
 

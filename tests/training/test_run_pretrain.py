@@ -1,9 +1,9 @@
 """The main job, small, from its command to the folder it leaves; interrupted, in two processes, and with bad input."""
 
 import json
+import os
 import re
 import shutil
-import subprocess
 import sys
 
 import matplotlib.image
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from modeling_tvtsv2 import TVTSv2Model
 from processing import TVTSv2Processor
+from tests.support import strangers
 from tests.support.pretraining_run import (
     NUM_STEPS,
     SAVE_STEPS,
@@ -140,7 +141,8 @@ torch.save({"video": video_embeds, "text": text_embeds, "sorter": sorter}, file)
 def test_the_folder_embeds_the_same_without_this_project(run, folder, tmp_path):
     video = heldout_video(folder)
     command = [sys.executable, "-c", CLEAN_PROCESS, str(run), video, str(tmp_path / "embeds.pt")]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    result = strangers.run(command, cwd=tmp_path, env=environment)
     assert result.returncode == 0, result.stderr[-3000:]
     elsewhere = torch.load(tmp_path / "embeds.pt")
 

@@ -1,7 +1,10 @@
 """A small model and videos to embed."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from tests.support import strangers
 from tests.support.small_folder import write_small_folder
 from tests.support.video_files import write_video
 
@@ -11,6 +14,12 @@ NUM_VIDEOS = 6
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     return write_small_folder(tmp_path_factory.mktemp("embed") / "model")
+
+
+@pytest.fixture
+def in_a_fork(monkeypatch):
+    """A folder's own code runs in a process without this project that need not import everything anew."""
+    monkeypatch.setattr("tvtsv2.models.folder_checks.subprocess", SimpleNamespace(run=strangers.run))
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.speed.hour import ReadingHere
+from tests.support.docs_commands import run_reading_here
 from tests.support.processes import exit_codes, start_processes
 from tests.support.stores import embed, read_failures, read_rows, read_store
 from tests.support.video_files import write_video
 from tests.tvtsv2.conftest import NUM_VIDEOS
 from tvtsv2.main import main
-from tvtsv2.models import video_embedding
 from tvtsv2.models.video_embedding import VideoEmbedder
 from tvtsv2.reading.video_list import VideoEntry
 from tvtsv2.store import embedding_store
@@ -39,12 +38,6 @@ def embed_until_killed(arguments: list[str], readers: Path) -> None:
     embedding_store.MAX_UNWRITTEN_ROWS = 2
     StoreWriter.add_video = add_or_die
     main(["embed", *arguments, "--batch_size", "1"])
-
-
-def embed_here(arguments: list[str]) -> None:
-    """In a process of its own, without reading processes, which would import their libraries once more."""
-    video_embedding.ReadingProcesses = ReadingHere
-    sys.exit(main(["embed", *arguments]))
 
 
 def is_running(pid: int) -> bool:
@@ -73,7 +66,7 @@ def test_killed_and_taken_up_by_two_processes(model_folder, videos, tmp_path):
     assert 2 <= len(before) < NUM_VIDEOS
 
     log = tmp_path / "embed.log"
-    processes = start_processes(2, embed_here, arguments, log=log)
+    processes = start_processes(2, run_reading_here, str(tmp_path), "tvtsv2.main", ["embed", *arguments], log=log)
     assert set(exit_codes(processes, timeout_seconds=300)) <= {0, 3}, log.read_text()
     assert "could not be read" in log.read_text()
     after = read_store(store)

@@ -136,12 +136,14 @@ def test_the_card_states_one_thing_about_the_rights(checkpoint, tmp_path, option
     assert ModelCard.load(tmp_path / "out" / "README.md").data.license == options[1]
 
 
-def test_a_published_folder_carries_references_and_passes_verify(exported, capsys):
+def test_a_published_folder_carries_references_and_passes_verify(exported, capsys, in_a_fork):
     assert main(["verify", str(exported), "--dtypes", "float32"]) == 0
     assert "reference of file and texts" in capsys.readouterr().out
 
 
-def test_a_fine_tuned_classifier_is_published_with_a_card_of_its_own(checkpoint, tmp_path, capsys, monkeypatch):
+def test_a_fine_tuned_classifier_is_published_with_a_card_of_its_own(
+    checkpoint, tmp_path, capsys, in_a_fork, monkeypatch
+):
     names = {0: "archery", 1: "juggling"}
     model = TVTSv2ForVideoClassification.from_pretrained(checkpoint, num_labels=2, id2label=names)
     model.save_pretrained(tmp_path / "tuned")

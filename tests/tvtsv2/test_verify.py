@@ -158,8 +158,7 @@ def test_each_damage_is_found_by_what_is_computed(folder_with_reference, capsys,
     change, check = DAMAGE[damage]
     change(folder)
     change_json(folder / REFERENCE_FILE, lambda values: values.update(checksums=hash_files(folder)))
-    if damage not in FOUND_IN_OWN_CODE:
-        request.getfixturevalue("in_this_process")
+    request.getfixturevalue("in_a_fork" if damage in FOUND_IN_OWN_CODE else "in_this_process")
     assert check in verify_quickly(folder, capsys)
 
 
