@@ -1,6 +1,7 @@
 """The generated corpus: real files in the published formats, reproducible, and not to be sorted without watching."""
 
 import csv
+import functools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -22,6 +23,8 @@ from training.narrated_shapes.scripts import (
 )
 
 SMALL = CorpusConfig(num_train_videos=3, num_heldout_videos=2, num_train_captions=3, num_heldout_captions=1)
+# Several tests count over the same hundreds of videos.
+plan = functools.cache(functools.partial(plan_narrated_video, SMALL))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def test_layout_is_the_published_one(corpus):
 
 def test_files_show_what_the_script_says(corpus):
     frames = read_frames(corpus.folder / "videos" / "train" / "data" / "train000000.mp4").astype(int)
-    for event in plan_narrated_video(SMALL, "train", 0).events:
+    for event in plan("train", 0).events:
         if event.motion == "blink":
             continue
         middle = frames[round((event.start_seconds + event.end_seconds) / 2 * SMALL.fps)]
@@ -115,7 +118,7 @@ def test_refuses_impossible_parameters(wrong):
 
 
 def test_splits_and_indices_differ_and_colors_within_a_video_do():
-    scripts = [plan_narrated_video(SMALL, split, index) for split in ("train", "heldout") for index in range(200)]
+    scripts = [plan(split, index) for split in ("train", "heldout") for index in range(200)]
     assert len({script.events for script in scripts}) == len(scripts)
     combinations = {tuple(sorted((event.color, event.shape) for event in script.events)) for script in scripts}
     assert len(combinations) == len(scripts)
@@ -127,7 +130,7 @@ def test_splits_and_indices_differ_and_colors_within_a_video_do():
 def test_words_are_spoken_while_their_event_is_shown():
     names = {name: shape for shape, spoken in SHAPE_NAMES.items() for name in spoken}
     for index in range(50):
-        script = plan_narrated_video(SMALL, "train", index)
+        script = plan("train", index)
         for word in script.words:
             shown = [event for event in script.events if event.start_seconds <= word.time < event.end_seconds]
             cleaned = word.cleaned.strip(".,!").lower()
@@ -138,7 +141,7 @@ def test_words_are_spoken_while_their_event_is_shown():
 def test_vocabulary_is_compact_and_speaks_of_everything():
     words = Counter()
     for index in range(300):
-        words.update(word.cleaned.strip(".,!").lower() for word in plan_narrated_video(SMALL, "train", index).words)
+        words.update(word.cleaned.strip(".,!").lower() for word in plan("train", index).words)
     assert 100 < len(words) < 300
     assert {*COLORS, *SHAPES} <= set(words)
     assert set(MOTION_PHRASES) == set(MOTIONS) and set(SHAPE_NAMES) == set(SHAPES)
@@ -162,7 +165,7 @@ def test_vocabulary_is_compact_and_speaks_of_everything():
 def test_asr_is_noisy_and_the_editor_repairs_most():
     heard, cleaned = Counter(), Counter()
     for index in range(300):
-        for word in plan_narrated_video(SMALL, "train", index).words:
+        for word in plan("train", index).words:
             heard[word.heard] += 1
             cleaned[word.cleaned.strip(".,!").lower()] += 1
     errors = set(MISHEARINGS.values())
@@ -187,7 +190,7 @@ def test_wording_does_not_depend_on_the_place_in_the_video():
     counts: dict[str, np.ndarray] = {}
     num_videos = 1000
     for index in range(num_videos):
-        script = plan_narrated_video(SMALL, "train", index)
+        script = plan("train", index)
         for place, event in enumerate(script.events):
             said = [word.heard for word in script.words if event.start_seconds <= word.time < event.end_seconds]
             for feature in {
@@ -215,11 +218,11 @@ def test_text_alone_cannot_sort():
     rng = np.random.default_rng(0)
     counts = [Counter() for _ in range(4)]
     for index in range(1500):
-        for place, words in enumerate(sample_transcripts(plan_narrated_video(SMALL, "train", index), rng)):
+        for place, words in enumerate(sample_transcripts(plan("train", index), rng)):
             counts[place].update(set(features(words)))
     right = total = 0
     for index in range(600):
-        for place, words in enumerate(sample_transcripts(plan_narrated_video(SMALL, "heldout", index), rng)):
+        for place, words in enumerate(sample_transcripts(plan("heldout", index), rng)):
             scores = [sum(np.log(count[feature] + 1) for feature in set(features(words))) for count in counts]
             right += int(np.argmax(scores) == place)
             total += 1
@@ -232,7 +235,7 @@ def test_watching_can_sort():
     rng = np.random.default_rng(0)
     right = total = 0
     for index in range(200):
-        script = plan_narrated_video(SMALL, "heldout", index)
+        script = plan("heldout", index)
         clip_seconds = rng.uniform(3, 5)
         start = rng.uniform(0, script.events[-1].end_seconds - 4 * clip_seconds - 3)
         frame_seconds = start + (np.arange(12) + rng.random(12)) / 12 * (4 * clip_seconds + 3)
