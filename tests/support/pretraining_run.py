@@ -3,8 +3,6 @@
 import json
 import multiprocessing
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import yaml
@@ -64,13 +62,17 @@ def finish(config: Path, log: Path, num_processes: int = 1) -> None:
 def finished_run(folder: Path) -> Path:
     """Return the folder of an uninterrupted run in one process, launched as the README says; made once per session."""
     if not (folder / "alone" / "eval_results.json").is_file():
-        launch = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", SCRIPT)
-        command = [sys.executable, *launch, str(write_config(folder, "alone"))]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with (folder / "alone.log").open("wb") as log:
-            run = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=log, timeout=TIMEOUT_SECONDS)
-        assert run.returncode == 0, (folder / "alone.log").read_text(encoding="utf-8")[-5000:]
+        launch = ["--cpu", "--num_processes", "1", SCRIPT, str(write_config(folder, "alone"))]
+        log = folder / "alone.log"
+        codes = exit_codes(start_processes(1, _launch, launch, log=log), TIMEOUT_SECONDS)
+        assert codes == [0], log.read_text(encoding="utf-8")[-5000:]
     return folder / "alone"
+
+
+def _launch(arguments: list[str]) -> None:
+    """As `accelerate launch`, which starts Python with the script, after its own imports of many seconds."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    run_and_exit(str(ROOT), "accelerate.commands.launch", arguments)
 
 
 def read_json(path: Path) -> dict:
