@@ -3,6 +3,7 @@
 Axes: M texts, V videos, D width of embeddings.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,6 @@ from benchmarks.evaluation.protocols import dual_softmax
 from benchmarks.evaluation.protocols.bootstrap import bootstrap_intervals
 from benchmarks.evaluation.protocols.similarity_blocks import (
     DIRECTIONS,
-    Block,
     ranks_of_blocks,
     right_texts,
     right_videos,
@@ -109,10 +109,7 @@ def rank_both_ways(
     }
     ranks = {}
     for direction, (queries, candidates, is_right) in sides.items():
-
-        def make_blocks(queries: np.ndarray = queries, candidates: np.ndarray = candidates) -> Block:
-            return similarity_blocks(queries, candidates)
-
+        make_blocks = functools.partial(similarity_blocks, queries, candidates)
         blocks = make_blocks() if temperature is None else dual_softmax.dual_softmax_blocks(make_blocks, temperature)
         ranks[direction] = ranks_of_blocks(blocks, is_right)
     return ranks
