@@ -106,8 +106,7 @@ class VideoFileMetadata(VideoMetadata):
         taken_seconds: The same for the frames taken, in the order of `frames_indices`.
         reading_method: How frames were found: "packet_table", or "sequential" (the whole stream decoded).
         sequential_reason: Why the packet table was not certain.
-        num_undecodable_packets: Packets that the decoder refuses; their frames do not count. HEVC's are not counted, as
-            no frame is returned that refers to theirs.
+        num_undecodable_packets: Packets that the decoder refuses; their frames do not count.
         num_corrupt_frames: Frames that the decoder flags as corrupt, counted in a sequential read.
         damaged_frames: Indices of the frames that may show damage, known after a sequential read: those flagged as
             corrupt, and those decoded after one of them or after an undecodable packet, up to the next keyframe.

@@ -9,6 +9,7 @@ import pytest
 
 import processing.reader_packets_tvtsv2 as packet_table
 from processing import VideoReadingError, interval_midpoint_indices, read_video
+from processing.reader_sequential_tvtsv2 import Damage
 from tests.support.conformance_videos import WRITERS, X265, splice_sizes
 from tests.support.container_videos import (
     ENCRYPTION_SCHEMES,
@@ -179,6 +180,13 @@ def test_frames_that_depend_on_damage_are_errors_in_strict_reads(tmp_path, codec
     for choice in (lambda metadata: [22], CHOICES["12 midpoints"], CHOICES["all"]):
         with pytest.raises(VideoReadingError, match="damaged"):
             read_video(path, choice)
+
+
+def test_frames_before_the_second_keyframe_after_damage_are_exact():
+    damage = Damage()
+    for tick in (0, 3, 1, 2, 6, 4, 5, 9, 7, 8, 12, 10, 11):  # keyframes 0, 6 and 12, in the order of decoding
+        damage.rows.extend((tick, tick % 6 == 0, tick == 3))
+    assert damage.find_damaged([0, 1, 2, 4, 5, *range(6, 13)]) == [1, 2, 3, 4]
 
 
 def test_damaged_motion_jpeg_loses_its_frame_in_strict_reads(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 
 from processing import VideoLimits, VideoReadingError, interval_midpoint_indices, read_video
 from processing.reader_encryption_tvtsv2 import check_side_data
+from tests.support.conformance_videos import X265
 from tests.support.odd_videos import write_odd_file
 from tests.support.video_files import decode_all, draw_frame, write_video
 
@@ -54,8 +55,10 @@ def test_truncated_files_are_errors_unless_asked_for(tmp_path, extension):
     assert metadata.is_truncated and 40 < len(frames) < 60 and (frames == np.stack(images)).all()
 
 
-def test_mostly_undecodable_files_are_errors_unless_asked_for(tmp_path):
-    path = write_video(tmp_path / "video.mp4", gop_size=60)
+@pytest.mark.parametrize("codec, gop_size", [("libx264", 60), ("libx265", 1)])
+def test_mostly_undecodable_files_are_errors_unless_asked_for(tmp_path, codec, gop_size):
+    options = {"x265-params": f"{X265}:keyint=1"} if codec == "libx265" else None
+    path = write_video(tmp_path / "video.mp4", codec=codec, num_frames=30, gop_size=gop_size, options=options)
     data = bytearray(path.read_bytes())
     with av.open(str(path)) as container:
         spans = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
