@@ -59,7 +59,7 @@ def embed_videos(model_name: str, videos: Path, checks: Iterable[VideoCheck], ou
     """Embed the good videos of a folder that have no embedding in `output` yet.
 
     Raises:
-        OSError, ValueError: there is no such model.
+        OSError, ValueError: there is no such model, or its embeddings are not finite.
     """
     device = PartialState().device
     model = TVTSv2Model.from_pretrained(model_name).eval().to(device)
@@ -96,6 +96,8 @@ def embed_videos(model_name: str, videos: Path, checks: Iterable[VideoCheck], ou
 
 def _less_mean(embeddings: torch.Tensor) -> torch.Tensor:
     """Return embeddings (n, D) less their mean, of unit length."""
+    if not embeddings.isfinite().all():
+        raise ValueError("some of the model's embeddings are not finite: give a model whose training did not diverge")
     mean = embeddings.sum(0) / (len(embeddings) + NUM_AT_ZERO)
     return torch.nn.functional.normalize(embeddings - mean, dim=-1)
 

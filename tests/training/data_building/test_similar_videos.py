@@ -7,6 +7,7 @@ import av
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from modeling_tvtsv2 import TVTSv2Model
 from tests.support.small_folder import write_small_folder
@@ -79,3 +80,12 @@ def test_one_without_an_embedding_is_rejected_with_the_reason():
 def test_no_such_model_is_an_error(place, tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         build_dataset(place / "videos", tmp_path, num_workers=1, duplicate_videos=str(place / "nowhere"))
+
+
+def test_embeddings_that_are_not_finite_are_an_error(place, tmp_path):
+    """One would make all cosines NaN, so that no video looked like another."""
+    write_small_folder(tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file({name: weight * torch.nan for name, weight in weights.items()}, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(ValueError, match="not finite"):
+        build_dataset(place / "videos", tmp_path / "out", num_workers=1, duplicate_videos=str(tmp_path / "model"))
