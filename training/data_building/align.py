@@ -17,13 +17,12 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from tqdm import tqdm
 
-from modeling_tvtsv2 import TVTSv2Model
-from processing import TVTSv2Processor, VideoReadingError
+from processing import VideoReadingError
 from processing.atomic_files import whole_folder
 from training.data_building.dataset_files import count_left_out, write_rows
+from training.data_building.trained_model import load_trained_model
 from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 from training.sources.built_dataset import BuiltDataset, find_splits
@@ -116,10 +115,8 @@ def shifted_words(sentences: Sequence[AlignedSentence], duration: float) -> list
 class ModelSimilarity:
     """Cosine similarity of sentences and windows of a video by a saved model."""
 
-    def __init__(self, model: str, device: torch.device | str):
-        self.model = TVTSv2Model.from_pretrained(model).eval().to(device)
-        self.processor = TVTSv2Processor.from_pretrained(model)
-        self.device = device
+    def __init__(self, model: str):
+        self.model, self.processor, self.device = load_trained_model(model)
 
     @torch.inference_mode()
     def __call__(self, video: Path, texts: list[str], windows: list[tuple[float, float]]) -> np.ndarray:
@@ -160,9 +157,9 @@ def align_dataset(
         num_clips, min_words: what a video must have room for, see `ClipDataset`.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such dataset or model, or `output` holds files.
+        FileNotFoundError, ValueError: there is no such dataset or model, it lacks weights, or `output` holds files.
     """
-    compare = ModelSimilarity(model, PartialState().device)
+    compare = ModelSimilarity(model)
     report = {"model": model, "num_sentences": 0, "num_left_out": 0, "num_shifted": 0}
     report |= {"accepted": {}, "rejected": {}, "speech_left_out": {}}
     with whole_folder(output) as folder:

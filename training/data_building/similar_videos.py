@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from tqdm import tqdm
 
-from modeling_tvtsv2 import TVTSv2Model
 from modeling_tvtsv2.weight_hash import hash_weights
-from processing import TVTSv2Processor, VideoReadingError
+from processing import VideoReadingError
+from training.data_building.trained_model import load_trained_model
 from training.data_building.video_checks import DUPLICATE_FRAMES, UNREADABLE_VIDEO, VideoCheck
 
 MIN_COSINE = 0.99  # of two embeddings less their mean, which a model that was trained little gives every video
@@ -59,11 +58,10 @@ def embed_videos(model_name: str, videos: Path, checks: Iterable[VideoCheck], ou
     """Embed the good videos of a folder that have no embedding in `output` yet.
 
     Raises:
-        OSError, ValueError: there is no such model, or its embeddings are not finite.
+        OSError, ValueError: there is no such model, it lacks weights, or its embeddings are not finite.
     """
-    device = PartialState().device
-    model = TVTSv2Model.from_pretrained(model_name).eval().to(device)
-    processor = TVTSv2Processor.from_pretrained(model_name).video_processor
+    model, processor, device = load_trained_model(model_name)
+    processor = processor.video_processor
     name = hashlib.sha256(f"{hash_weights(model)} {processor.to_json_string()}".encode()).hexdigest()[:16]
     file = output / f"embeddings-{name}.bin"
     record = np.dtype([("content", "V32"), ("embedding", "<f2", model.config.projection_dim)])

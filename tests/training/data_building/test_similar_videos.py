@@ -89,3 +89,13 @@ def test_embeddings_that_are_not_finite_are_an_error(place, tmp_path):
     save_file({name: weight * torch.nan for name, weight in weights.items()}, tmp_path / "model" / "model.safetensors")
     with pytest.raises(ValueError, match="not finite"):
         build_dataset(place / "videos", tmp_path / "out", num_workers=1, duplicate_videos=str(tmp_path / "model"))
+
+
+def test_a_model_without_some_of_its_weights_is_an_error(place, tmp_path):
+    """They would be random: another model in each run."""
+    write_small_folder(tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if not name.startswith("text_")}
+    save_file(kept, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks .* weights, such as text_.*: give a video-text model"):
+        build_dataset(place / "videos", tmp_path / "out", num_workers=1, duplicate_videos=str(tmp_path / "model"))
