@@ -1,7 +1,7 @@
 """Write what is said in each video of a folder, with the time of every word, beside the video.
 
     python -m training.data_building.transcribe --videos my_videos --model openai/whisper-small
-    accelerate launch -m training.data_building.transcribe --videos my_videos --model openai/whisper-small --language en
+    accelerate launch --multi_gpu -m training.data_building.transcribe --videos my_videos --model openai/whisper-small
 
 `my_videos/talk.mp4` gets `my_videos/talk.mp4.json`, in Whisper's format. A video that has this file is left alone, so
 the same command again continues. Videos without words, those with damaged sound, and those whose file is another
