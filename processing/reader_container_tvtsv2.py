@@ -33,10 +33,6 @@ ALLOWED_NAMES = (
     "images"
 )
 
-# Decoders that conceal errors without a flag by default. Those of H.264 and MPEG-1, 2 and 4 flag such frames; those of
-# VP8, VP9, AV1 and Theora have no option to fail.
-CONCEALING_CODECS = frozenset({"hevc", "mjpeg"})
-
 logger = logging.getLogger(__name__)
 
 VideoSource = str | os.PathLike | bytes | BinaryIO
@@ -77,7 +73,6 @@ class OpenVideo:
         stream: The first video stream that is not an attached picture; all others are discarded.
         started: When the read began, by `time.monotonic`.
         openable: What it was opened from: an absolute path, or a file object.
-        decoder_options: The options of its decoders.
     """
 
     name: str
@@ -86,7 +81,6 @@ class OpenVideo:
     limits: VideoLimits
     started: float
     openable: str | BinaryIO
-    decoder_options: dict[str, str]
 
     def error(self, cause: object) -> VideoReadingError:
         """Return the error to raise for `cause`."""
@@ -151,13 +145,12 @@ def reading_errors(name: str):
 
 
 @contextmanager
-def open_video(source: VideoSource, limits: VideoLimits, started: float | None = None, *, strict: bool = False):
+def open_video(source: VideoSource, limits: VideoLimits, started: float | None = None):
     """Open a source for the length of a `with` block and yield its `OpenVideo`.
 
     Args:
         source: As for `read_video`.
         started: When the read began, by `time.monotonic`; None: now.
-        strict: Let decoders of `CONCEALING_CODECS` fail on errors.
 
     Raises:
         VideoReadingError: No such file, not a regular file, empty, no allowed container format, no video stream.
@@ -168,12 +161,8 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
         container = _open_container(openable, _read_head(openable, name), name, limits)
     with container:
         stream = _select_stream(container, name)
-        options = {"max_pixels": decoder_max_pixels(limits)}
-        if strict and stream.codec_context.codec.canonical_name in CONCEALING_CODECS:
-            options["err_detect"] = "explode+crccheck+bitstream+buffer"
-        stream.codec_context.options = options
-        started = time.monotonic() if started is None else started
-        yield OpenVideo(name, container, stream, limits, started, openable, options)
+        stream.codec_context.options = {"max_pixels": decoder_max_pixels(limits)}
+        yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started, openable)
 
 
 def demux(video: OpenVideo, stream: av.stream.Stream) -> Iterator[av.Packet]:

@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from .reader_container_tvtsv2 import OpenVideo
+from .reader_container_tvtsv2 import OpenVideo, decoder_max_pixels
 from .reader_packets_tvtsv2 import (
     SKIPPING_CODECS,
     PacketReader,
@@ -202,7 +202,7 @@ def _new_decoder(video: OpenVideo, num_threads: int) -> av.VideoCodecContext:
     original = video.stream.codec_context
     decoder = av.CodecContext.create(original.codec.name, "r")
     decoder.extradata = original.extradata
-    decoder.options = video.decoder_options
+    decoder.options = {"max_pixels": decoder_max_pixels(video.limits)}
     for name in ("width", "height", "colorspace", "color_range", "color_primaries", "color_trc", "reorder_depth"):
         setattr(decoder, name, getattr(original, name))
     decoder.thread_count = num_threads

@@ -19,8 +19,8 @@ from .reader_head_tvtsv2 import MAX_OGG_PAGE, declared_size, ends_as_ogg
 from .reader_metadata_tvtsv2 import Orientation, OrientationReader, VideoFileMetadata, describe
 from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, MISSING, codec_of
 
-# Opens the same video once more; `strict` as in `open_video`.
-OpenAgain = Callable[..., AbstractContextManager[OpenVideo]]
+# Opens the same video once more.
+OpenAgain = Callable[[], AbstractContextManager[OpenVideo]]
 
 
 @dataclass
@@ -29,22 +29,16 @@ class Damage:
 
     Attributes:
         rows: Timestamp, keyframe flag, and whether it is undecodable, of every packet with data.
-        refused_ticks: Timestamps of HEVC packets that the decoder refuses, but for which it may return frames.
-        corrupt_ticks: Timestamps of frames that are flagged as corrupt, or returned for such packets.
+        corrupt_ticks: Timestamps of frames that are flagged as corrupt.
         is_truncated: Demuxing ends with an error.
     """
 
     rows: array = field(default_factory=lambda: array("q"))
-    refused_ticks: set[int] = field(default_factory=set)
     corrupt_ticks: list[int] = field(default_factory=list)
     is_truncated: bool = False
 
     def refuse(self, packet: av.Packet | None, video: OpenVideo) -> None:
         """Note that the decoder refuses the last packet read; None for the end of the stream."""
-        if packet is not None and codec_of(video) == "hevc":
-            # The decoder may still return this frame, but none that refers to a missing one.
-            self.refused_ticks.add(MISSING if packet.pts is None else packet.pts)
-            return
         if packet is not None and codec_of(video) == "h264":
             # The decoder also refuses packets without a slice, which stand for no frame.
             slices = av.bitstream.BitStreamFilterContext("filter_units=pass_types=1-5", video.stream)
@@ -56,8 +50,8 @@ class Damage:
 
     @property
     def num_undecodable_packets(self) -> int:
-        """Return the number of undecodable packets; those of HEVC for which a frame is returned are corrupt."""
-        return sum(self.rows[2::3]) + len(self.refused_ticks.difference(self.corrupt_ticks))
+        """Return the number of undecodable packets."""
+        return sum(self.rows[2::3])
 
     def find_damaged(self, ticks: list[int | None]) -> list[int]:
         """Return the indices of the frames, of these timestamps, that may show damage."""
@@ -114,9 +108,8 @@ def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[tuple[int 
                 damage.refuse(packet, video)
                 frames = []
         for frame in frames:
-            tick = MISSING if frame.pts is None else frame.pts
-            if frame.is_corrupt or tick in damage.refused_ticks:
-                damage.corrupt_ticks.append(tick)
+            if frame.is_corrupt:
+                damage.corrupt_ticks.append(MISSING if frame.pts is None else frame.pts)
             last_frame = frame
             yield frame.pts, frame
 
@@ -237,21 +230,11 @@ class _Survey:
             video.check_frame_size(video.stream.codec_context.width, video.stream.codec_context.height)
             raise video.error("no frame of it can be decoded.")
         metadata = describe(video, self.first_frame, self.ticks)
-        metadata.num_undecodable_packets = self._count_undecodable()
+        metadata.num_undecodable_packets = self.damage.num_undecodable_packets
         metadata.num_corrupt_frames = len(self.damage.corrupt_ticks)
         metadata.damaged_frames = self.damage.find_damaged(self.ticks)
         metadata.is_truncated = self.damage.is_truncated or is_cut_short(video, len(self.damage.rows) // 3)
         return metadata
-
-    def _count_undecodable(self) -> int:
-        """Return the number of undecodable packets, without those refused in a strict read for what they refer to."""
-        damage = self.damage
-        if damage.refused_ticks and "err_detect" in self.video.decoder_options:
-            damage = Damage()
-            with self.open_again(strict=False) as video:
-                for _ in decode_sequentially(video, damage):
-                    pass
-        return damage.num_undecodable_packets
 
 
 def _announced_ticks(video: OpenVideo) -> list[int | None]:

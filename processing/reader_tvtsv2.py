@@ -67,7 +67,7 @@ def read_video(
     """
     num_threads = min(default_num_threads(), MAX_THREADS) if num_threads is None else num_threads
     request = ReadRequest(sample_indices_fn, frame_transform, strict)
-    open_again = functools.partial(open_video, path, limits, time.monotonic(), strict=strict)
+    open_again = functools.partial(open_video, path, limits, time.monotonic())
     with open_again() as video:
         check_file_encryption(video)
         try:
