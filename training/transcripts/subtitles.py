@@ -11,9 +11,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 
-from training.transcripts.words import Segment, TimedWord, clean_text, repair_text, split_words, spread
+from training.transcripts.words import NEXT_LINE, Segment, TimedWord, clean_text, repair_text, split_words, spread
 
 MAX_SECONDS = 7 * 24 * 3600
 MIN_SECONDS_TO_READ = 0.1
@@ -26,7 +26,12 @@ _CUE_TIMES = re.compile(rf"\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s.*)?$")
 _LOOKS_LIKE_TIMES = re.compile(rf"\s*-?[\d:]*\d:[\d:.,-]+\s*{_ARROW}")
 _FRACTION = re.compile(r"\d\s?[.,\uff0c]\s?\d")
 _WORD_TIME = re.compile(rf"<{_TIME}>")
-_TAG = re.compile(r"</?[a-zA-Z][^<>]*>|</>|<[\d:.,]+>|\{\\[^{}]*\}|\{/?[biusBIUS]\}|\\[Nh]")
+# A path such as "C:\New" comes first: it holds no line breaks of SubStation.
+_TAG = re.compile(
+    r"(?P<path>\b[a-z]:\\[^\s<]*)|</?([abcipsuv]|br|div|em|font|lang|r[bpt]|ruby|span|strong|tt)([\s./][^<>]*)?>|</>|"
+    r"<[\d:.,]+>|\{\\[^{}]*\}|\{/?[bius]\}|\\(?-i:[Nh])",
+    re.IGNORECASE,
+)
 _READING = re.compile(r"<rt>[^<]*(?:</rt>)?")  # how the characters before are pronounced
 _LEADING_DASH = re.compile(r"^[-\u2010-\u2015]\s*(?!\d)")
 # Up to three words before a colon, all but the last one without a small letter at their start.
@@ -51,7 +56,7 @@ def read_subtitles(text: str) -> tuple[list[TimedWord], bool, int]:
     Raises:
         ValueError: there is no cue with possible times.
     """
-    text = re.sub(r"\r*\n|[\r\v\f\x1c-\x1e]", "\n", text.replace("\ufeff", ""))
+    text = re.sub(r"\r*\n|[\r\v\f\x1c-\x1e]", "\n", NEXT_LINE.sub("\n", text.replace("\ufeff", "")))
     cues, broken = _split_cues(text)
     # Segments of a stream repeat cues that reach over their border, and converted styles draw a cue twice.
     cues = list({(cue.start, cue.end, *map(_plain, cue.lines)): cue for cue in cues}.values())
@@ -162,7 +167,7 @@ def _word_timed(line: str, start: float, names: set[str]) -> list[TimedWord]:
     words: list[TimedWord] = []
     for match in [*_WORD_TIME.finditer(line), None]:
         piece = line[position : match.start() if match else len(line)]
-        spoken, shown = _plain(piece, begins_line=not words), _TAG.sub("", piece)
+        spoken, shown = _plain(piece, begins_line=not words), _without_tags(piece)
         spoken = (spoken if words else _without_name(spoken, names)).split()
         if spoken and is_open and not shown[0].isspace() and _is_one_word(words[-1].word, spoken[0]):
             words[-1] = TimedWord(words[-1].word + spoken.pop(0), words[-1].time)
@@ -180,28 +185,35 @@ def _is_one_word(before: str, after: str) -> bool:
 
 def _plain(text: str, *, begins_line: bool = True) -> str:
     """Return a line of a cue without tags, readings, entities, and the dash before a speaker."""
-    text = _TAG.sub(lambda tag: " " * tag[0].lower().startswith(("\\", "<br")), _READING.sub("", text))
+    text = _without_tags(_READING.sub("", text))
     text = " ".join(repair_text(html.unescape(text)).split())
     return _LEADING_DASH.sub("", text) if begins_line else text
 
 
-def _find_names(lines: Iterable[str]) -> set[str]:
-    """Return the names of speakers, with which lines begin: "JOHN: hi", "John:" twice in a file, and "Speaker 1".
+def _without_tags(text: str) -> str:
+    return _TAG.sub(lambda tag: tag["path"] or " " * tag[0].lower().startswith(("\\", "<br")), text)
 
-    Where all is in capitals, a name that a file has once cannot be told from "WARNING: HOT". Words that begin small, or
-    in a script without capitals, are speech ("then: bake it").
+
+def _find_names(lines: Iterable[str]) -> set[str]:
+    """Return the names of speakers, with which lines begin: "JOHN: hi", "- John: hi", "Speaker 1: hi".
+
+    Without a dash, "John: hi" could be "Tip: stir", and "JOHN: HI" could be "WARNING: HOT". These are names where two
+    or more take turns, each twice. Words that begin small, or in a script without capitals, are speech ("then: bake").
     """
-    counts: Counter[str] = Counter()
+    clear, named = set(), []
     for line in lines:
         plain = _plain(line)
         if speaker := _SPEAKER.match(plain):
             name, said = speaker[1], plain[speaker.end() :]
             is_numbered = bool(_NUMBERED_SPEAKER.fullmatch(name))
-            is_clear = (name.isupper() and said and not said.isupper()) or is_numbered
-            is_name = name.isupper() or is_numbered or all(word[0].isupper() for word in name.split())
-            if is_name:
-                counts[name] += 2 if is_clear or _plain(line, begins_line=False) != plain else 1
-    return {name for name, count in counts.items() if count > 1}
+            if is_numbered or name.isupper() or all(word[0].isupper() for word in name.split()):
+                named.append(name)
+                has_dash = _plain(line, begins_line=False) != plain
+                if is_numbered or has_dash or (name.isupper() and said and not said.isupper()):
+                    clear.add(name)
+    turns = Counter(name for name, _ in groupby(named))
+    speakers = {name for name, count in turns.items() if count > 1}
+    return clear | speakers if len(speakers) > 1 else clear
 
 
 def _without_name(line: str, names: set[str]) -> str:

@@ -36,7 +36,8 @@ _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 # Zero-width blanks, direction and byte order marks, soft hyphens, signs for unknown characters; not the joiners inside
 # Persian and Indic words.
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufffd]")
-
+# U+0085, a line break; after letters that other encodings leave, it is a part of one ("Ã\x85", a misread "Å").
+NEXT_LINE = re.compile("(?<![\x80-\xff])\x85")
 
 _NOTES = "[\u2669-\u266f]+"
 _BETWEEN_WORDS = "\x1f"  # a blank that is no line break
@@ -53,7 +54,7 @@ def _song() -> str:
     return rf"{_NOTES}(?:{blank}*{word}(?:{blank}+{word}){{0,{MAX_BRACKETED_WORDS - 1}}}{blank}*{_NOTES})?"
 
 
-# [Music], 【音乐】, (laughs), （笑）, *sighs*, ♪ songs ♪, a change of speaker, tokens of Whisper. Not (1995).
+# [Music], 【音乐】, (laughs), （笑）, *sighs*, ♪ songs ♪, a change of speaker, tokens of Whisper. Not (1995) or [1995].
 _NOT_SPOKEN = re.compile(
     "|".join(
         (
@@ -79,6 +80,7 @@ _SOUND = re.compile(
     r"(?<!玩)笑|(?<!谷)歌|音[乐樂楽]|拍手|[掌鼓]声|음악|웃음|박수",
     re.IGNORECASE,
 )
+_IS_NUMBER = re.compile(r"\W\s*\d[\d.,]*\s*\W")
 _SENTENCE_ENDS = tuple(".!?…。！？—–-:")
 _SPOKEN_SIGNS = "&%@#"
 
@@ -186,7 +188,7 @@ def split_sentences(words: Sequence[TimedWord]) -> Iterator[range]:
 def repair_text(text: str) -> str:
     """Return text with mistaken encodings repaired, and without invisible characters."""
     # Plain ASCII needs no repair, and checking it for one takes longer than all the rest.
-    return text if text.isascii() else _INVISIBLE.sub("", ftfy.fix_text(text, unescape_html=False))
+    return text if text.isascii() else _INVISIBLE.sub("", ftfy.fix_text(NEXT_LINE.sub("\n", text), unescape_html=False))
 
 
 def clean_text(text: str) -> str:
@@ -197,7 +199,9 @@ def clean_text(text: str) -> str:
 
 
 def _is_aside(passage: re.Match) -> bool:
-    """Return whether words in parentheses or asterisks name no sound and stand within a sentence: "(a pinch)"."""
+    """Return whether words between signs are speech: "[1995]", or "(a pinch)" within a sentence, which is no sound."""
+    if _IS_NUMBER.fullmatch(passage[0]):
+        return True
     if passage[0][0] not in "(（*" or _SOUND.search(passage[0]):
         return False
     before = passage.string[max(0, passage.start() - 3) : passage.start()]

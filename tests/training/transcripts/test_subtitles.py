@@ -24,6 +24,23 @@ RIGHT = {
     "line separators in a cue": (ONE.replace("hello", "hello\u2028\u2028\x0b\x1cmy"), "hello my there"),
     "a smaller sign": (ONE.replace("hello", "I <3 this and 5 > 4"), "I <3 this and 5 > 4 there"),
     "line breaks of SubStation": (ONE.replace("hello ", r"hello\N"), "hello there"),
+    "paths": (
+        "00:01.0 --> 00:02.0\nopen C:\\New, not c:\\Users\\home<i>d:\\Notes</i>:\\Nthere",
+        r"open C:\New, not c:\Users\homed:\Notes: there",
+    ),
+    "tags that are none": (
+        ONE.replace("hello", "vector<int> and <T>, <Font size=3>{B}not</font>"),
+        "vector<int> and <T>, not there",
+    ),
+    "next lines": ("1\x8500:00:01,000 --> 00:00:02,000\x85hello\x85there\x85Ã\x85re Well\x85", "hello there Åre Well"),
+    "numbers in brackets": (
+        ONE.replace("hello", "in [1995] 【3】 [1,000] we [2 people laugh] [SPEAKER_00]"),
+        "in [1995] 【3】 [1,000] we there",
+    ),
+    "labels of one kind": (
+        ONE.replace("hello there", "Tip: stir\nWarning: hot\nTip: taste\nTip: salt\nWARNING: HOT\nWARNING: COLD"),
+        "Tip: stir Warning: hot Tip: taste Tip: salt WARNING: HOT WARNING: COLD",
+    ),
     "a last line that is a number": (f"{ONE}\n{TWO.strip()}\n42", "hello there bye now 42"),
     "a number above the next cue's": (f"{ONE}42\n\n{TWO}", "hello there 42 bye now"),
     "a number in a file without numbers": (
