@@ -176,6 +176,7 @@ def as_frames(video: Any, settings: FrameSettings) -> torch.Tensor:
     if isinstance(video, PIL.Image.Image):
         if video.mode != "RGB" and not settings.do_convert_rgb:
             raise ValueError(f"With do_convert_rgb=False, an image must be RGB, got one of mode {video.mode!r}.")
+        _check_depth(video)
         return torch.from_numpy(np.array(PIL.ImageOps.exif_transpose(video).convert("RGB")))[None]
     if isinstance(video, np.ndarray):
         video = torch.from_numpy(np.require(video, requirements=["C", "W"]))
@@ -250,6 +251,7 @@ def _open_image(source: VideoSource, settings: FrameSettings) -> PIL.Image.Image
                     f"Cannot read image {path!r}: {image.width}x{image.height} exceeds max_frame_pixels="
                     f"{settings.limits.max_frame_pixels}."
                 )
+            _check_depth(image)
             image.load()
             return image
     # PIL raises SyntaxError and others for damaged files.
@@ -257,6 +259,12 @@ def _open_image(source: VideoSource, settings: FrameSettings) -> PIL.Image.Image
         if isinstance(cause, VideoReadingError):
             raise
         raise VideoReadingError(f"Cannot read image {path!r}: {cause}") from cause
+
+
+def _check_depth(image: PIL.Image.Image) -> None:
+    """Raise `ValueError` for more than 8 bits per color, of which PIL's conversion to RGB turns all above 255 white."""
+    if image.mode[0] in "IF":
+        raise ValueError(f"an image must have 8 bits per color, got mode {image.mode!r}; scale its values to 0 to 255.")
 
 
 def _describe(item: Any) -> str:

@@ -108,6 +108,17 @@ def test_image_files_that_cannot_be_read_are_errors_that_name_them(tmp_path):
     assert features["pixel_values_videos"].shape[:2] == (1, 1) and features["video_errors"][1] is None
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_images_of_more_than_8_bits_are_errors(mode, tmp_path):
+    image = PIL.Image.fromarray(np.full((40, 60), 300, {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]))
+    assert image.mode == mode
+    image.save(tmp_path / "deep.tiff")
+    with pytest.raises(ValueError, match="8 bits"):
+        process(image)
+    with pytest.raises(VideoReadingError, match=r"deep\.tiff.*8 bits"):
+        process(tmp_path / "deep.tiff")
+
+
 def test_an_image_is_turned_as_its_file_says(tmp_path):
     image, path = PIL.Image.fromarray(draw_frame(0, 40, 60)), tmp_path / "turned.png"
     exif = PIL.Image.Exif()

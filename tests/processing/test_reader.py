@@ -264,6 +264,9 @@ def test_real_clips_give_the_recorded_frames():
         for num_threads in (1, 2):
             options = {"num_threads": num_threads, "strict": not clip["undecodable_packets"]}
             metadata = check_read(SHARED_CLIPS / clip["file"], images, indices, **options)
+        if clip["undecodable_packets"]:
+            with pytest.raises(VideoReadingError, match="damage"):
+                read_video(SHARED_CLIPS / clip["file"], lambda metadata, indices=indices: indices)
         assert metadata.total_num_frames == clip["frames"] and metadata.rotation == clip["rotation"], clip["file"]
         if clip["file"] != "mmaction2__test.avi":  # whose times mean nothing
             assert metadata.fps == pytest.approx(clip["fps"], rel=1e-3), clip["file"]

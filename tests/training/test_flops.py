@@ -18,21 +18,20 @@ RULES = {
     "text frozen": [{"match": ["text_model.*", "text_projection.*"], "frozen": True}, {"match": "*"}],
     "sorter alone": [{"match": "sorter.*"}, {"match": "*", "frozen": True}],
 }
+# A caption trains no sorter.
+CASES = [(rules, number) for rules in RULES for number in (1, 4) if (rules, number) != ("sorter alone", 1)]
 
 
 @pytest.mark.parametrize("scope", ["all", "pooled"])
-@pytest.mark.parametrize("num_transcripts", [1, 4])
-@pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+@pytest.mark.parametrize(("rules", "num_transcripts"), CASES)
 def test_counts_are_those_of_a_real_step(rules, num_transcripts, scope):
-    if num_transcripts == 1 and rules is RULES["sorter alone"]:
-        pytest.skip("a caption trains no sorter")
     config = make_tiny_config(
         text={"num_hidden_layers": 3},
         vision={"num_hidden_layers": 2, "post_layernorm_scope": scope},
         sorter_uses_class_token=scope == "all",
     )
     model = TVTSv2ForPreTraining._from_config(config, attn_implementation="eager")
-    ParameterPlan(model, rules, learning_rate=1.0).apply(model)
+    ParameterPlan(model, RULES[rules], learning_rate=1.0).apply(model)
     batch = make_tiny_batch()
     batch["input_ids"] = batch["input_ids"][:, :num_transcripts].clone()
     if num_transcripts == 1:

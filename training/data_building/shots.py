@@ -4,9 +4,8 @@ import numpy as np
 
 from processing import read_video
 
-ROWS_COMPARED = (
-    24  # points of a frame's shorter side; all frames are in memory, 0.3 GB per hour of 16:9 at 30 per second
-)
+# Points of a frame's shorter side; all frames are in memory, 0.3 GB per hour of 16:9 at 30 per second.
+ROWS_COMPARED = 24
 
 
 def find_shots(video) -> tuple[float, ...]:

@@ -89,10 +89,10 @@ def embed_videos(model_name: str, videos: Path, checks: Iterable[VideoCheck], ou
     rows = {row["content"].tobytes().hex(): row["embedding"] for row in _read(file, record)}
     places = {content: place for place, content in enumerate(content for content in good if content in rows)}
     embeddings = torch.tensor(np.array([rows[content] for content in places], np.float32), device=device)
-    return SimilarVideos(_less_mean(embeddings), places, failures)
+    return SimilarVideos(less_mean(embeddings), places, failures)
 
 
-def _less_mean(embeddings: torch.Tensor) -> torch.Tensor:
+def less_mean(embeddings: torch.Tensor) -> torch.Tensor:
     """Return embeddings (n, D) less their mean, of unit length."""
     if not embeddings.isfinite().all():
         raise ValueError("some of the model's embeddings are not finite: give a model whose training did not diverge")

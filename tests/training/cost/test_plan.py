@@ -50,9 +50,7 @@ def test_work_of_the_default_run():
 
 
 @pytest.mark.parametrize("name", ["b32", "b16", "h14"])
-def test_the_paper_s_recipes_are_planned_without_their_data(name, tmp_path, monkeypatch, request):
-    if name != "b32":
-        request.getfixturevalue("no_flops")
+def test_the_paper_s_recipes_are_planned_without_their_data(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = plan_of(str(CONFIGS / f"{name}.yaml"), "--plan_processes", "80")
     assert plan.count("NOT ON THIS MACHINE") == 2

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from processing import VideoReadingError
+from tests.support.built_rows import set_shots
 from tests.support.small_folder import write_small_folder
 from training.data_building.align import (
     AlignedSentence,
@@ -96,6 +97,7 @@ def test_a_model_writes_a_data_set_and_says_what_it_left_out(tmp_path, monkeypat
     log = [json.loads(line)["sentences"] for line in (tmp_path / "strict" / "sentences.jsonl").read_text().splitlines()]
     assert sum(each["shift"] is None for video in log for each in video) == report["num_left_out"]
 
+    set_shots(tmp_path / "dataset", [0.0, 9.5])
     monkeypatch.setattr("training.data_building.align.find_shift", lambda *_: 0.0)
     report = align_dataset(model, tmp_path / "dataset", videos, tmp_path / "same")
     assert report["accepted"] == {"train": 2} and not report["num_left_out"] and not report["num_shifted"]
@@ -103,6 +105,7 @@ def test_a_model_writes_a_data_set_and_says_what_it_left_out(tmp_path, monkeypat
         BuiltDataset(tmp_path / "dataset", videos), BuiltDataset(tmp_path / "same", videos), strict=True
     ):
         assert after.words == before.words and after.duration == before.duration
+        assert after.shots == before.shots == [0.0, 9.5]
 
     def refuse(*_):
         raise VideoReadingError("broken")

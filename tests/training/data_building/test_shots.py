@@ -1,6 +1,7 @@
 """Where shots start, to the frame, and clips that contain no cut, from the builder to the training sample."""
 
 import json
+import shutil
 import sys
 from fractions import Fraction
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from processing import TVTSv2VideoProcessor
+from tests.support.built_rows import set_shots
 from training.data_building.build_dataset import build_dataset
 from training.data_building.pack_shards import pack_shards
 from training.data_building.preview_clips import read_left_out
@@ -92,8 +94,11 @@ def test_shards_have_the_shots_and_are_of_one_dataset(video_folder, dataset, tmp
     build_dataset(video_folder, tmp_path / "plain", num_workers=1, heldout_ratio=0.0)
     rows = datasets.load_dataset(str(tmp_path / "plain"), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows["shots"][:] == [None] * 3
-    with pytest.raises(ValueError, match="holds shards of another dataset"):
-        pack_shards(tmp_path / "plain", video_folder, tmp_path / "shards")
+    other = shutil.copytree(dataset, tmp_path / "other")
+    set_shots(other, [0.0, 3.0])  # all else is equal
+    for changed in (tmp_path / "plain", other):
+        with pytest.raises(ValueError, match="holds shards of another dataset"):
+            pack_shards(changed, video_folder, tmp_path / "shards")
 
 
 def test_without_pyscenedetect(video_folder, tmp_path, monkeypatch):

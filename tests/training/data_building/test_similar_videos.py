@@ -14,7 +14,7 @@ from tests.support.small_folder import write_small_folder
 from training.data_building.build_dataset import build_dataset
 from training.data_building.dataset_files import split_of
 from training.data_building.preview_clips import read_left_out
-from training.data_building.similar_videos import SimilarVideos
+from training.data_building.similar_videos import SimilarVideos, less_mean
 from training.data_building.video_checks import VideoCheck
 from training.narrated_shapes.corpus import CorpusConfig, build_corpus
 
@@ -75,6 +75,17 @@ def test_one_without_an_embedding_is_rejected_with_the_reason():
     checks = [similar.mark(VideoCheck(f"{name}.mp4", "1", content_hash=name)) for name in "abca"]
     assert [check.reason for check in checks] == [None, None, "unreadable video", "looks like another video"]
     assert checks[2].detail == "Cannot read video 'c.mp4'" and checks[3].detail == "as a.mp4, cosine 1.000"
+
+
+def test_what_all_embeddings_have_in_common_does_not_make_them_alike():
+    rng = torch.Generator().manual_seed(0)
+    common, own = torch.randn(64, generator=rng), 0.05 * torch.randn(200, 64, generator=rng)
+    embeddings = torch.nn.functional.normalize(common + own, dim=-1)
+    assert (embeddings @ embeddings.T).min() > 0.99
+    unit = less_mean(embeddings)
+    assert (unit @ unit.T - torch.eye(200)).max() < 0.9
+    torch.testing.assert_close(unit.norm(dim=-1), torch.ones(200))
+    assert less_mean(embeddings[:2]).prod(0).sum() > 0.9  # of two videos, little is known to be common
 
 
 def test_no_such_model_is_an_error(place, tmp_path):
