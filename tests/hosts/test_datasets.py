@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset, Video
 
 from tests.support.small_folder import small_processor
+from tests.support.torchcodec_decoders import torchcodec_decoders
 from tests.support.video_files import write_video
 
 
@@ -22,7 +23,7 @@ def paths(tmp_path_factory) -> list[str]:
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_videos_of_a_column(paths, decode, as_bytes):
     if decode:
-        pytest.importorskip("torchcodec.decoders", exc_type=(ImportError, RuntimeError))
+        torchcodec_decoders()
     processor = small_processor()
     rows = [Path(path).read_bytes() for path in paths] if as_bytes else paths
     videos = Dataset.from_dict({"video": rows}).cast_column("video", Video(decode=decode))

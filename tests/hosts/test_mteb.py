@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from modeling_tvtsv2 import TVTSv2Model
 from tests.support.small_folder import small_processor, write_small_folder
+from tests.support.torchcodec_decoders import torchcodec_decoders
 from tests.support.video_files import draw_frame, write_video
 
 TASKS = [
@@ -24,7 +25,7 @@ TASKS = [
 @pytest.fixture(scope="module", autouse=True)
 def mteb():
     """The library, which takes seconds to import: not in a process that collects this file and runs another."""
-    pytest.importorskip("torchcodec.decoders", exc_type=(ImportError, RuntimeError))
+    torchcodec_decoders()
     return pytest.importorskip("mteb")
 
 

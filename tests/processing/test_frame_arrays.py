@@ -11,6 +11,7 @@ import torch
 from transformers.video_utils import VideoMetadata
 
 from processing import TVTSv2VideoProcessor, VideoReadingError, read_video
+from tests.support.torchcodec_decoders import torchcodec_decoders
 from tests.support.video_files import draw_frame, write_video
 
 
@@ -200,7 +201,7 @@ def test_only_the_sampled_frames_of_a_decoder_are_decoded():
 
 
 def test_a_decoder_of_torchcodec_gives_the_frames_of_its_file(tmp_path):
-    decoders = pytest.importorskip("torchcodec.decoders", exc_type=(ImportError, RuntimeError))
+    decoders = torchcodec_decoders()
     path = write_video(tmp_path / "video.mp4", num_frames=30, height=48, width=80)
     difference = process(decoders.VideoDecoder(path), crop_size=32) - process(path, crop_size=32)
     assert difference.abs().max() <= 3 * 1.001 / 255 / 0.224  # of 255 levels, normalized; two conversions from YUV
