@@ -17,6 +17,7 @@ from tests.support.docs_inputs import make_inputs
 from tests.support.hub_stand_in import start_hub
 from tests.support.paths import ROOT
 from tests.support.small_folder import embed_in_this_process
+from tests.support.torchcodec_decoders import torchcodec_decoders
 from tvtsv2.models import exported_towers
 
 HOST_PAGES = sorted((ROOT / "docs" / "hosts").glob("*.md"))
@@ -113,6 +114,8 @@ def run_page(place):
             return
         if page in HOST_PAGES:
             pytest.importorskip(page.stem.replace("-", "_"))
+        if page.stem == "mteb":  # decodes the videos of its tasks by torchcodec
+            torchcodec_decoders()
         names = {"__name__": f"page_{page.stem}"}
         for language, block in blocks(page):
             if language == "yaml":  # its first line is a comment with the name of the file
