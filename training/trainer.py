@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import MultiStepLR
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
-from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss
+from modeling_tvtsv2.modeling_tvtsv2 import contrastive_loss
 from training.arguments import PreTrainingArguments
 from training.callbacks.plan_file import PlanFile
 from training.callbacks.progress import TrainingProgress, contrastive_accuracy

@@ -15,7 +15,7 @@ from benchmarks.study.sentences import WRITTEN
 from benchmarks.study.settings import Arm, ClipSettings, PostSettings
 from benchmarks.study.synthetic_videos import Clips
 from modeling_tvtsv2 import TVTSv2ForPreTraining
-from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss
+from modeling_tvtsv2.modeling_tvtsv2 import contrastive_loss
 from training.masking import draw_tube_mask
 from training.parameter_rules import ParameterPlan
 

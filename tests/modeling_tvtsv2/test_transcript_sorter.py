@@ -5,7 +5,7 @@ import torch
 
 from benchmarks.speed.towers.release_style import ReleaseStyleModel
 from modeling_tvtsv2 import TVTSv2ForPreTraining
-from modeling_tvtsv2.transcript_sorter_tvtsv2 import TVTSv2TranscriptSorter
+from modeling_tvtsv2.modeling_tvtsv2 import TVTSv2TranscriptSorter
 from tests.support.tiny_models import make_tiny_config, randomized
 
 

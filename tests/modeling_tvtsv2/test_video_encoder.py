@@ -13,10 +13,14 @@ from modeling_tvtsv2 import (
     TVTSv2Model,
     TVTSv2VisionConfig,
     TVTSv2VisionModel,
-    video_encoder_tvtsv2,
+    modeling_tvtsv2,
 )
-from modeling_tvtsv2.video_embeddings_tvtsv2 import TVTSv2VideoEmbeddings
-from modeling_tvtsv2.video_encoder_tvtsv2 import TVTSv2DividedAttention, TVTSv2MLP, TVTSv2VideoLayer
+from modeling_tvtsv2.modeling_tvtsv2 import (
+    TVTSv2DividedAttention,
+    TVTSv2MLP,
+    TVTSv2VideoEmbeddings,
+    TVTSv2VideoLayer,
+)
 from tests.support.tiny_models import make_tiny_config, randomized
 
 NUM_FRAMES = [1, 3, 4]  # an image, fewer than the model has temporal embeddings for, as many
@@ -229,7 +233,7 @@ def test_bfloat16_on_a_cpu_is_as_exact_as_fused_attention(vision_config, over_ti
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2)
 
     exact, ours = run(torch.float32), run(torch.bfloat16)
-    monkeypatch.setattr(video_encoder_tvtsv2, "attend_with_scores", fused)
+    monkeypatch.setattr(modeling_tvtsv2, "attend_with_scores", fused)
     for right, actual, other in zip(exact, ours, run(torch.bfloat16), strict=True):
         assert (actual - right).norm() < 0.02 * right.norm()
         assert (actual - right).norm() < 1.5 * (other - right).norm()

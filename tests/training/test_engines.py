@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss
+from modeling_tvtsv2.modeling_tvtsv2 import contrastive_loss
 from tests.support.processes import exit_codes, start_processes
 from tests.training.contrast.test_chunked_contrast import TEMPERATURE, assert_same_gradients, make_batch, make_model
 from training.arguments import DEFAULT_CONFIG

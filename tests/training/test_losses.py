@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss, sorting_loss
+from modeling_tvtsv2.modeling_tvtsv2 import contrastive_loss, sorting_loss
 
 
 def slow_contrastive_loss(video_embeds, text_embeds, temperature):

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from modeling_tvtsv2.outputs_tvtsv2 import TVTSv2ForPreTrainingOutput
+from modeling_tvtsv2.modeling_tvtsv2 import TVTSv2ForPreTrainingOutput
 from training.contrast.gather import gather_batch_sizes, gather_pairs
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from transformers import EvalPrediction
 
-from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss
+from modeling_tvtsv2.modeling_tvtsv2 import contrastive_loss
 from training.contrast.gather import gather_batch_sizes, gather_pairs
 from training.evaluation import retrieval_metrics
 from training.video_trainer import VideoTrainer

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
-from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss, sorting_loss
+from modeling_tvtsv2.modeling_tvtsv2 import contrastive_loss, sorting_loss
 
 NUM_TEXT_POSITIONS = 77
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_tvtsv2 import TVTSv2ForPreTraining
-from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss
+from modeling_tvtsv2.modeling_tvtsv2 import contrastive_loss
 from tests.support.processes import exit_codes, start_processes
 from tests.support.tiny_models import make_tiny_batch, make_tiny_config, randomized
 from training.contrast.chunked_contrast import backward_in_chunks, blockwise_contrastive_loss

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from modeling_tvtsv2.outputs_tvtsv2 import contrastive_loss
+from modeling_tvtsv2.modeling_tvtsv2 import contrastive_loss
 from tests.support.distributed_steps import loss_and_gradients, make_joined_batch, make_trainer, part_of
 from tests.support.processes import exit_codes, start_processes
 from training.video_trainer import NOT_FOR_THE_MODEL
