@@ -11,9 +11,9 @@
     python -m benchmarks.run multiple_choice --data ssv2_mc --annotations val.jsonl --videos … --model DIR
     python -m benchmarks.run linear_probe --data k400 --train_annotations train.csv --annotations val.csv --videos …
 
-`--model` is a folder or a hub name of a TVTSv2, CLIP, SigLIP, X-CLIP or VideoPrism, or a .safetensors file of
-embeddings made elsewhere (benchmarks/evaluation/embeddings/embedding_file.py). Several GPUs:
-`accelerate launch -m benchmarks.run …`.
+`--model` is a folder or a hub name of a TVTSv2, CLIP, SigLIP, X-CLIP or VideoPrism, open_clip's name of a model
+(`hf-hub:…`, `local-dir:…`), or a .safetensors file of embeddings made elsewhere
+(benchmarks/evaluation/embeddings/embedding_file.py). Several GPUs: `accelerate launch -m benchmarks.run …`.
 `python -m benchmarks.ledger` puts the records beside the paper's numbers.
 """
 
@@ -31,6 +31,7 @@ from benchmarks.evaluation.annotations.multiple_choice import read_ssv2_mc
 from benchmarks.evaluation.embeddings.cache import this_process
 from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder
 from benchmarks.evaluation.embeddings.embedding_file import EmbeddingFile
+from benchmarks.evaluation.embeddings.open_clip_models import SCHEMAS, load_open_clip
 from benchmarks.evaluation.embeddings.sources import FileSource, ModelSource, Source
 from benchmarks.evaluation.embeddings.video_folder import VideoFolder
 from benchmarks.evaluation.metric_table import format_metrics
@@ -169,7 +170,7 @@ def open_source(arguments: argparse.Namespace, device: torch.device | str) -> So
         raise ArgumentError("Give the folder of the videos as --videos.")
     options = EmbedderOptions(arguments.revision, device, getattr(torch, arguments.dtype), arguments.num_frames)
     videos = VideoFolder(root)  # before the model: a wrong path should cost nothing
-    embedder = load_embedder(arguments.model, options)
+    embedder = (load_open_clip if arguments.model.startswith(SCHEMAS) else load_embedder)(arguments.model, options)
     return ModelSource(embedder, videos, arguments.cache_dir, arguments.batch_size, arguments.num_workers)
 
 

@@ -59,7 +59,7 @@ def embed_files(
     reading = VideoEmbedder(
         embedder.embed_videos,
         embedder.reader,
-        device=embedder.model.device,
+        device=embedder.device,
         batch_size=batch_size,
         num_readers=num_workers,
     )

@@ -21,6 +21,7 @@ from processing import TVTSv2Processor, TVTSv2VideoProcessor
 
 NUM_FRAMES = 12  # of a CLIP or SigLIP; source: paper, section 4.1
 TEXT_BATCH_SIZE = 256
+_SIZES = ("hidden_size", "num_hidden_layers", "num_spatial_layers", "patch_size", "image_size")
 
 
 @dataclass(frozen=True)
@@ -51,28 +52,36 @@ class Embedder:
 
     sampling = "middle frames of equal intervals"
 
-    def __init__(self, model: PreTrainedModel, processor: Any, name: str, options: EmbedderOptions):
-        self.processor = processor
-        self.num_frames = self.choose_num_frames(model.config, options.num_frames)
+    def __init__(self, model: torch.nn.Module, processor: Any, name: str, options: EmbedderOptions):
+        self.processor, self.device, self.dtype = processor, options.device, options.dtype
+        self.num_frames = self.choose_num_frames(getattr(model, "config", None), options.num_frames)
         self.temperature = self.read_temperature(model)
         self.reader = self.make_reader()
         self.description = {
             "name": name,
-            "revision": getattr(model.config, "_commit_hash", None),
-            "family": model.config.model_type,
+            **self.describe_model(model),
             "weight_hash": hash_weights(model),
             "num_frames": self.num_frames,
             "sampling": self.sampling,
             "pooling": self.pooling,
             "transform": self.describe_transform(),
             "dtype": str(options.dtype).removeprefix("torch."),
-            "architecture": _describe_architecture(model.config),
         }
         self.model = model.to(device=options.device, dtype=options.dtype).eval()
 
     # The parts in which models differ.
     pooling = "the model's own"
     text_padding: bool | str = True
+
+    def describe_model(self, model: PreTrainedModel) -> dict:
+        """Return its revision, family and sizes, which tell the models of a family from each other."""
+        vision = getattr(model.config, "vision_config", model.config)
+        sizes = {name: getattr(vision, name, None) for name in _SIZES}
+        return {
+            "revision": getattr(model.config, "_commit_hash", None),
+            "family": model.config.model_type,
+            "architecture": {name: value for name, value in sizes.items() if value is not None},
+        }
 
     def choose_num_frames(self, config: Any, wanted: int | None) -> int:
         """Frames a video; raises `ValueError` if the model cannot take as many as wanted."""
@@ -105,6 +114,11 @@ class Embedder:
             texts, padding=self.text_padding, truncation=True, max_length=limit, return_tensors="pt"
         )
 
+    def text_features(self, texts: list[str]) -> torch.Tensor:
+        """(M, D) of M texts."""
+        inputs = {name: value.to(self.device) for name, value in self.tokenize(texts).items()}
+        return self.model.get_text_features(**inputs).pooler_output
+
     @property
     def dimension(self) -> int:
         """D."""
@@ -113,17 +127,14 @@ class Embedder:
     @torch.inference_mode()
     def embed_videos(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, D) float32 of videos (B, T, 3, H, W) from `reader`."""
-        return self.video_features(pixels.to(device=self.model.device, dtype=self.model.dtype)).float()
+        return self.video_features(pixels.to(device=self.device, dtype=self.dtype)).float()
 
     @torch.inference_mode()
     def embed_texts(self, texts: list[str]) -> np.ndarray:
         """(M, D) float32 of M texts."""
-        parts = []
-        for start in range(0, len(texts), TEXT_BATCH_SIZE):
-            inputs = self.tokenize(texts[start : start + TEXT_BATCH_SIZE]).items()
-            inputs = {name: value.to(self.model.device) for name, value in inputs}
-            parts.append(self.model.get_text_features(**inputs).pooler_output.float().cpu().numpy())
-        return np.concatenate(parts)
+        starts = range(0, len(texts), TEXT_BATCH_SIZE)
+        parts = (self.text_features(texts[start : start + TEXT_BATCH_SIZE]) for start in starts)
+        return np.concatenate([part.float().cpu().numpy() for part in parts])
 
 
 class TVTSv2Embedder(Embedder):
@@ -165,9 +176,12 @@ class FrameAverageEmbedder(Embedder):
     def make_reader(self) -> FrameReader:
         return FrameReader(self.processor.image_processor, self.num_frames, exact=False)
 
+    def frame_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(N, D) of frames (N, 3, H, W)."""
+        return self.model.get_image_features(pixels).pooler_output
+
     def video_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        frames = self.model.get_image_features(pixels.flatten(0, 1)).pooler_output
-        frames = torch.nn.functional.normalize(frames.float(), dim=-1)
+        frames = torch.nn.functional.normalize(self.frame_features(pixels.flatten(0, 1)).float(), dim=-1)
         return frames.unflatten(0, pixels.shape[:2]).mean(dim=1)
 
 
@@ -287,10 +301,3 @@ def load_embedder(model: str, options: EmbedderOptions) -> Embedder:
     processor = processor_class.from_pretrained(model, revision=options.revision)
     name = Path(model).resolve().name if Path(model).is_dir() else model
     return adapter(use_fast_linear(loaded), processor, name, options)
-
-
-def _describe_architecture(config: Any) -> dict:
-    """The numbers that tell the sizes of a family from each other."""
-    vision = getattr(config, "vision_config", config)
-    names = ("hidden_size", "num_hidden_layers", "num_spatial_layers", "patch_size", "image_size")
-    return {name: getattr(vision, name) for name in names if getattr(vision, name, None) is not None}

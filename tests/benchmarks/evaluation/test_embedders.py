@@ -1,15 +1,18 @@
 """Every family's adapter on a small random model: against the model called by hand, strict loading, short videos."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torchvision.transforms.functional import to_pil_image
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor, VideoPrismClipModel
 
 from benchmarks.evaluation.embeddings.embedders import EmbedderOptions, load_embedder
 from benchmarks.evaluation.embeddings.frame_readers import read_frames
+from benchmarks.evaluation.embeddings.open_clip_models import load_open_clip
 from modeling_tvtsv2 import TVTSv2Model
 from modeling_tvtsv2.weight_hash import hash_weights
 from processing import TVTSv2Processor
@@ -149,3 +152,53 @@ def test_models_without_text_embed_videos_for_the_probe(family, tmp_path, videos
     assert embedder.description["architecture"]["patch_size"] == 8
     with pytest.raises(ValueError, match="no text tower; it takes the linear_probe only"):
         embedder.embed_texts(["a"])
+
+
+@pytest.fixture(scope="module")
+def open_clip_folder(tmp_path_factory):
+    """A small model as open_clip saves it: configuration and weights."""
+    open_clip = pytest.importorskip("open_clip")
+    folder = tmp_path_factory.mktemp("open_clip") / "small"
+    folder.mkdir()
+    sizes = {"width": 24, "layers": 1}
+    vision = {**sizes, "image_size": 24, "patch_size": 8, "head_width": 12}
+    text = {**sizes, "context_length": 12, "vocab_size": 49408, "heads": 2}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    torch.manual_seed(0)
+    save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
+    transform = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear", "resize_mode": "squash"}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": transform}))
+    return folder
+
+
+@torch.inference_mode()
+def test_a_model_of_open_clip_averages_its_frames(open_clip_folder, videos):
+    import open_clip
+
+    name = f"local-dir:{open_clip_folder}"
+    embedder = load_open_clip(name, EmbedderOptions())
+    model, transform = open_clip.create_model_from_pretrained(name)
+    for path in videos:
+        frames = [to_pil_image(frame) for frame in read_frames(path, 12, exact=False)[0]]
+        expected = model.encode_image(torch.stack([transform(frame) for frame in frames]), normalize=True).mean(0)
+        torch.testing.assert_close(embed_video(embedder, path), expected, rtol=1e-4, atol=1e-5)
+    expected = model.encode_text(open_clip.tokenize(TEXTS, context_length=12))
+    torch.testing.assert_close(torch.from_numpy(embedder.embed_texts(TEXTS)), expected, rtol=1e-4, atol=1e-5)
+    assert embedder.temperature == pytest.approx(0.07, rel=1e-3)
+    description = embedder.description
+    assert description["name"] == "small" and description["architecture"] == {"image_size": [24, 24]}
+    assert str(open_clip_folder.parent) not in json.dumps(description) and "Resize" in description["transform"]["steps"]
+
+
+def test_models_of_open_clip_that_cannot_be_loaded_as_asked(open_clip_folder, tmp_path):
+    with pytest.raises(ValueError, match="takes no revision, got 'v1'"):
+        load_open_clip(f"local-dir:{open_clip_folder}", EmbedderOptions(revision="v1"))
+    folder = shutil.copytree(open_clip_folder, tmp_path / "small")
+    weights = load_file(folder / "open_clip_model.safetensors")
+    del weights["text_projection"]
+    save_file(weights, folder / "open_clip_model.safetensors")
+    with pytest.raises(ValueError, match=r"(?s)small cannot be loaded: .*text_projection"):
+        load_open_clip(f"local-dir:{folder}", EmbedderOptions())
+    (folder / "open_clip_model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"small cannot be loaded: .*weights"):
+        load_open_clip(f"local-dir:{folder}", EmbedderOptions())

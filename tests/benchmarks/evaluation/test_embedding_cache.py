@@ -37,7 +37,7 @@ class BytesReader:
 class BytesEmbedder:
     """Embeds these numbers as they are; counts how often it is asked."""
 
-    reader, model, dimension = BytesReader(), SimpleNamespace(device="cpu"), 2
+    reader, device, dimension = BytesReader(), "cpu", 2
 
     def __init__(self, name="model", **description):
         self.description = {"name": name, "revision": name, "weight_hash": "0", **description}
