@@ -165,7 +165,9 @@ class VideoFileMetadata(VideoMetadata):
         return int(np.searchsorted(self.frame_seconds - self.frame_seconds[0], seconds))
 
 
-def describe(video: OpenVideo, first_frame: av.VideoFrame, ticks: np.ndarray | list[int | None]) -> VideoFileMetadata:
+def describe(
+    video: OpenVideo, first_frame: av.VideoFrame, orientation: Orientation, ticks: np.ndarray | list[int | None]
+) -> VideoFileMetadata:
     """Return the metadata of a video, with all limits checked that depend on it.
 
     Args:
@@ -182,7 +184,6 @@ def describe(video: OpenVideo, first_frame: av.VideoFrame, ticks: np.ndarray | l
     duration = float(times[-1] - times[0]) + last_duration
     video.check_duration(duration)
     video.check_frame_size(first_frame.width, first_frame.height)
-    orientation = OrientationReader().read(first_frame)
     width, height = first_frame.width, first_frame.height
     if orientation.quarter_turns % 2:
         width, height = height, width

@@ -44,8 +44,7 @@ HEADERS: dict[str, Any] = {
 # map of segments for the next one.
 SKIPPING_CODECS = frozenset({"av1", "h264", "hevc"})
 
-# Packets are kept in memory up to this many bytes; packets of larger streams are read again by seeking. Frames of a
-# sequential decode are kept up to the same size.
+# Packets are kept in memory up to this many bytes; packets of larger streams are read again by seeking.
 MAX_KEPT_BYTES = 32 * 2**20
 
 # A packet that ends in that many zeros has probably lost its data.

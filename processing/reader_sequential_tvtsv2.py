@@ -1,7 +1,7 @@
 """Reading a video by decoding the whole stream, for files whose packet table is not certain.
 
-The number of frames is known at the end only. Frames are kept until then where they are few. Otherwise those asked for
-are chosen by the number and the times that the packets announce; a second decode is needed where these prove wrong.
+The number of frames is known at the end only. Those asked for are chosen by the number and the times that the packets
+announce; where these prove wrong, a second decode is needed.
 """
 
 from array import array
@@ -16,8 +16,8 @@ from .reader_container_tvtsv2 import OpenVideo, demux, raw_file, reading_errors
 from .reader_encryption_tvtsv2 import check_side_data
 from .reader_frames_tvtsv2 import ReadRequest, TakenFrames
 from .reader_head_tvtsv2 import MAX_OGG_PAGE, declared_size, ends_as_ogg
-from .reader_metadata_tvtsv2 import Orientation, OrientationReader, VideoFileMetadata, describe
-from .reader_packets_tvtsv2 import MAX_KEPT_BYTES, MISSING, codec_of
+from .reader_metadata_tvtsv2 import OrientationReader, VideoFileMetadata, describe
+from .reader_packets_tvtsv2 import MISSING, codec_of
 
 # Opens the same video once more.
 OpenAgain = Callable[[], AbstractContextManager[OpenVideo]]
@@ -70,14 +70,17 @@ class Damage:
 
 def read_sequentially(open_again: OpenAgain, request: ReadRequest, reason: str) -> tuple[np.ndarray, VideoFileMetadata]:
     """Return the frames asked for and the metadata; `reason` says why the packet table was not used."""
+    # Closed before the next one is opened: both may read through one file object.
     with open_again() as video:
-        survey = _Survey(video, request, open_again)
-        metadata = survey.run()
+        ticks = _announced_ticks(video)
+    with open_again() as video:
+        first_frame, metadata, taken = _decode_all(video, request, ticks)
         metadata.sequential_reason = reason
-        if survey.taken is not None:
-            return request.finish(survey.taken, metadata)
+        request.check_damage(metadata, video)
+        if taken is not None:
+            return request.finish(taken, metadata)
     with open_again() as video:
-        taken = TakenFrames(video, request, metadata, survey.first_frame)
+        taken = TakenFrames(video, request, metadata, first_frame)
         last = max(taken.indices)
         for index, (_, frame) in enumerate(decode_sequentially(video, Damage())):
             taken.add(index, frame)
@@ -155,86 +158,37 @@ def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
     return declared is not None and declared > size
 
 
-@dataclass
-class _Survey:
-    """One sequential decode that counts and times all frames.
-
-    Attributes:
-        kept: The frames so far, until they are too many to keep.
-        taken: The frames chosen by the number and the times that the packets announce, from then on. None after the
-            decode where a second one is needed.
-        announced: The metadata they were chosen by.
-    """
-
-    video: OpenVideo
-    request: ReadRequest
-    open_again: OpenAgain
-    damage: Damage = field(default_factory=Damage)
-    ticks: list[int | None] = field(default_factory=list)
-    first_frame: av.VideoFrame | None = None
-    orientation: Orientation | None = None
-    orientations: OrientationReader = field(default_factory=OrientationReader)
-    kept: list[av.VideoFrame] | None = field(default_factory=list)
-    kept_bytes: int = 0
-    taken: TakenFrames | None = None
-    announced: VideoFileMetadata | None = None
-
-    def run(self) -> VideoFileMetadata:
-        """Decode all frames and return the metadata."""
-        for tick, frame in decode_sequentially(self.video, self.damage):
-            self._add(tick, frame)
-        metadata = self._describe()
-        self.request.check_damage(metadata, self.video)
-        if self.kept is not None:
-            self.taken = TakenFrames(self.video, self.request, metadata, self.first_frame)
-            for index, frame in enumerate(self.kept):
-                self.taken.add(index, frame)
-        elif self.announced is None or not np.array_equal(self.announced.frame_seconds, metadata.frame_seconds):
-            self.taken = None
-        return metadata
-
-    def _add(self, tick: int | None, frame: av.VideoFrame) -> None:
-        self.video.check_frame_size(frame.width, frame.height)
-        orientation = self.orientations.read(frame)
-        if self.first_frame is None:
-            self.first_frame, self.orientation = frame, orientation
+def _decode_all(
+    video: OpenVideo, request: ReadRequest, announced_ticks: list[int | None]
+) -> tuple[av.VideoFrame, VideoFileMetadata, TakenFrames | None]:
+    """Return the first frame, the metadata, and the frames asked for, or None where the announcement proves wrong."""
+    damage, orientations = Damage(), OrientationReader()
+    ticks: list[int | None] = []
+    first_frame = announced = taken = None
+    for tick, frame in decode_sequentially(video, damage):
+        video.check_frame_size(frame.width, frame.height)
+        orientation = orientations.read(frame)
+        if first_frame is None:
+            first_frame, first_orientation = frame, orientation
+            with suppress(ValueError):  # of a wrong number of frames, perhaps
+                announced = describe(video, frame, orientation, announced_ticks)
+                taken = TakenFrames(video, request, announced, frame)
         # Decoders and standards disagree on how long an orientation that pictures state is valid.
-        if orientation != self.orientation:
-            raise self.video.error("its pictures state different orientations; videos that change it are not read.")
-        self.ticks.append(tick)
-        if self.taken is not None:
-            self.taken.add(len(self.ticks) - 1, frame)
-        if self.kept is None:
-            return
-        self.kept.append(frame)
-        self.kept_bytes += sum(plane.buffer_size for plane in frame.planes)
-        if self.kept_bytes > MAX_KEPT_BYTES:
-            self._choose_by_announcement()
-            if self.taken is not None:
-                for index, earlier in enumerate(self.kept):
-                    self.taken.add(index, earlier)
-            self.kept = None
-
-    def _choose_by_announcement(self) -> None:
-        with self.open_again() as video:
-            ticks = _announced_ticks(video)
-            try:
-                self.announced = describe(video, self.first_frame, ticks)
-                self.taken = TakenFrames(self.video, self.request, self.announced, self.first_frame)
-            except ValueError:  # of the wrong number of frames, perhaps
-                self.taken = None
-
-    def _describe(self) -> VideoFileMetadata:
-        video = self.video
-        if self.first_frame is None:
-            video.check_frame_size(video.stream.codec_context.width, video.stream.codec_context.height)
-            raise video.error("no frame of it can be decoded.")
-        metadata = describe(video, self.first_frame, self.ticks)
-        metadata.num_undecodable_packets = self.damage.num_undecodable_packets
-        metadata.num_corrupt_frames = len(self.damage.corrupt_ticks)
-        metadata.damaged_frames = self.damage.find_damaged(self.ticks)
-        metadata.is_truncated = self.damage.is_truncated or is_cut_short(video, len(self.damage.rows) // 3)
-        return metadata
+        if orientation != first_orientation:
+            raise video.error("its pictures state different orientations; videos that change it are not read.")
+        if taken is not None:
+            taken.add(len(ticks), frame)
+        ticks.append(tick)
+    if first_frame is None:
+        video.check_frame_size(video.stream.codec_context.width, video.stream.codec_context.height)
+        raise video.error("no frame of it can be decoded.")
+    metadata = describe(video, first_frame, first_orientation, ticks)
+    metadata.num_undecodable_packets = damage.num_undecodable_packets
+    metadata.num_corrupt_frames = len(damage.corrupt_ticks)
+    metadata.damaged_frames = damage.find_damaged(ticks)
+    metadata.is_truncated = damage.is_truncated or is_cut_short(video, len(damage.rows) // 3)
+    is_as_announced = taken is not None and np.array_equal(announced.frame_seconds, metadata.frame_seconds)
+    return first_frame, metadata, taken if is_as_announced else None
 
 
 def _announced_ticks(video: OpenVideo) -> list[int | None]:

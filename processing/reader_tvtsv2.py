@@ -17,7 +17,7 @@ from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, open_v
 from .reader_decoding_tvtsv2 import decode_first_frames, decode_runs
 from .reader_encryption_tvtsv2 import check_file_encryption
 from .reader_frames_tvtsv2 import Indices, ReadRequest, TakenFrames, check_indices
-from .reader_metadata_tvtsv2 import VideoFileMetadata, describe
+from .reader_metadata_tvtsv2 import OrientationReader, VideoFileMetadata, describe
 from .reader_packets_tvtsv2 import PacketReader, UncertainTable, plan_runs, read_packet_table
 from .reader_sequential_tvtsv2 import is_cut_short, read_sequentially
 
@@ -142,7 +142,8 @@ def _read_by_table(video: OpenVideo, request: ReadRequest, num_threads: int) -> 
     table = read_packet_table(video)
     reader = PacketReader(video, table)
     first = decode_first_frames(video, table, reader)
-    metadata = describe(video, first.frames[0], table.pts[table.display_order])
+    orientation = OrientationReader().read(first.frames[0])
+    metadata = describe(video, first.frames[0], orientation, table.pts[table.display_order])
     metadata.reading_method = "packet_table"
     metadata.is_truncated = is_cut_short(video, len(table.pts))
     request.check_damage(metadata, video)

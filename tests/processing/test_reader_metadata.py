@@ -60,11 +60,9 @@ def test_long_gaps_of_other_files_stay_and_have_no_frames(tmp_path):
     assert not metadata.has_frames(2.0, 100.0)
 
 
-@pytest.mark.parametrize("kept_bytes", [0, 2**25])
 @pytest.mark.parametrize("num_windows", [1, 40])
-def test_a_file_that_is_decoded_sequentially_is_decoded_once(tmp_path, monkeypatch, num_windows, kept_bytes):
+def test_a_file_that_is_decoded_sequentially_is_decoded_once(tmp_path, monkeypatch, num_windows):
     path = write_video(tmp_path / "video.avi", codec="mpeg4", num_frames=120, fps=24, options={"bf": "2"})
-    monkeypatch.setattr(reader_sequential, "MAX_KEPT_BYTES", kept_bytes)
     decodes = []
     original = reader_sequential.decode_sequentially
     monkeypatch.setattr(
@@ -79,10 +77,19 @@ def test_a_file_that_is_decoded_sequentially_is_decoded_once(tmp_path, monkeypat
         assert (frames == np.stack([images[index] for index in metadata.frames_indices])).all()
 
 
-def test_a_wrong_announcement_costs_a_second_decode(tmp_path, monkeypatch):
+def test_a_file_object_that_is_decoded_sequentially_reads_like_its_path(tmp_path):
+    """The times announced are read through the same object, and must not move the decode elsewhere."""
+    path = write_video(tmp_path / "video.avi", codec="mpeg4", num_frames=40, height=720, width=1280, gop_size=1)
+    assert path.stat().st_size > 2**19  # more than is read ahead
+    frames, metadata = read_video(path, lambda metadata: [0, 39])
+    with path.open("rb") as file:
+        same_frames, same_metadata = read_video(file, lambda metadata: [0, 39])
+    assert same_metadata.total_num_frames == metadata.total_num_frames == 40 and (same_frames == frames).all()
+
+
+def test_a_wrong_announcement_costs_a_second_decode(tmp_path):
     from tests.support.conformance_videos import WRITERS
 
-    monkeypatch.setattr(reader_sequential, "MAX_KEPT_BYTES", 0)
     path = WRITERS["no_picture_h264"](tmp_path / "video")
     images, _ = decode_all(path)
     frames, metadata = read_video(path, everything)
