@@ -84,6 +84,10 @@ def set_video(**settings):
     )
 
 
+def set_config(**settings):
+    return lambda folder: change_json(folder / "config.json", lambda values: values.update(settings))
+
+
 EDIT = """
 _right = TVTSv2Model.get_text_features
 
@@ -115,6 +119,20 @@ def remove_code(folder) -> None:
     (folder / "reader_tvtsv2.py").unlink()
 
 
+def edit_pipeline(folder) -> None:
+    file = folder / "pipelines_tvtsv2.py"
+    file.write_text(file.read_text().replace('DEFAULT_TEMPLATES = ("a person {}",)', "DEFAULT_TEMPLATES = broken"))
+
+
+def round_weights(folder) -> None:
+    weights = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def cut_texts_on_the_left(folder) -> None:
+    change_json(folder / "tokenizer_config.json", lambda values: values.update(truncation_side="left"))
+
+
 OWN_CODE = "the folder's own code"
 # What is done to a folder, and the check that finds it without checksums.
 DAMAGE = {
@@ -127,8 +145,13 @@ DAMAGE = {
     "code edited": (edit_code, "own code and installed code"),
     "other frames": (set_video(preset="feature_extraction"), "reference of file and texts"),
     "two ids swapped": (edit_tokenizer, "reference of file and texts"),
+    "texts cut on the left": (cut_texts_on_the_left, "reference of file and texts"),
+    "another temperature": (set_config(contrastive_temperature=0.1), "reference of file and texts"),
+    "weights rounded": (round_weights, "reference embeddings"),
+    "rounded when loaded": (set_config(dtype="bfloat16"), "own code and installed code"),
+    "pipelines edited": (edit_pipeline, OWN_CODE),
 }
-FOUND_IN_OWN_CODE = ("a code file is missing", "code edited")
+FOUND_IN_OWN_CODE = ("a code file is missing", "code edited", "rounded when loaded", "pipelines edited")
 
 
 @pytest.fixture
@@ -173,9 +196,13 @@ def test_the_verdict_is_the_last_line(folder, capsys, in_this_process):
     (folder / "onnx").mkdir()
     (folder / "onnx" / "video.onnx").write_bytes(b"tvtsv2 export")
     (folder / "onnx" / "export.json").write_text("{}")
+    (folder / "linked.py").symlink_to("nowhere")
     (folder / "unknown.py").write_text("")
+    (folder / "deeper").mkdir()
+    (folder / "deeper" / "weights.PKL").write_bytes(b"pickle")
     assert main(arguments) == 1
-    assert "not listed: unknown.py" in (output := capsys.readouterr().out) and "export.json lists no files" in output
+    assert "not listed: deeper/weights.PKL, linked.py, unknown.py" in (output := capsys.readouterr().out)
+    assert "found deeper/weights.PKL" in output and "export.json lists no files" in output
 
 
 @pytest.mark.parametrize(
@@ -222,10 +249,6 @@ def cut(name):
         (folder / name).write_bytes(content[: len(content) // 2])
 
     return damage
-
-
-def set_config(**settings):
-    return lambda folder: change_json(folder / "config.json", lambda values: values.update(settings))
 
 
 @pytest.mark.parametrize(
