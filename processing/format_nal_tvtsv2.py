@@ -5,7 +5,8 @@ Output order is computed from the picture order counts alone, so that the contai
 Source: ITU-T H.264, sections 7.3, 7.4.3, 8.2.1 and D.2.8; ITU-T H.265, sections 7.3 and 8.3.1, table 7-1.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -21,60 +22,96 @@ from .format_headers_tvtsv2 import (
     take_golomb,
 )
 
-# H.264: types of units.
-H264_SLICE, H264_IDR_SLICE, H264_SEI = 1, 5, 6
-H264_IGNORED = (9, 10, 11, 12)  # FFmpeg ignores delimiters, ends of sequences and streams, and filler data
-H264_PARAMETERS, H264_SEQUENCE, H264_PICTURE = (7, 8), 7, 8
 # Profiles whose sequence parameter sets state the chroma format, without and with 4:4:4.
 H264_444_PROFILES = frozenset({44, 244})
 H264_CHROMA_PROFILES = frozenset({83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139})
+H264_IDR_SLICE = 5
 H264_ALL_INTRA = 7  # the type of a slice that tells that all slices of its picture are intra-coded
-SEI_RECOVERY_POINT, SEI_DISPLAY_ORIENTATION = 6, 47
-# HEVC: types of units; slices have types 0 to 21.
 HEVC_LEADING, HEVC_BROKEN_LINKS, HEVC_IDR, HEVC_RANDOM_ACCESS = range(6, 10), range(16, 19), (19, 20), range(16, 22)
-HEVC_PARAMETERS, HEVC_SEQUENCE, HEVC_PICTURE, HEVC_SEI, HEVC_IGNORED = (32, 33, 34), 33, 34, 39, (35, 38, 40)
+SEI_RECOVERY_POINT, SEI_DISPLAY_ORIENTATION = 6, 47
 
 
-class H264Headers:
-    """The headers of an H.264 stream.
+class _NalHeaders:
+    """What both codecs have in common: units of a packet, and parameter sets that do not change.
 
     Args:
-        extradata: The stream's parameter sets, in an `avcC` box or behind start codes.
+        extradata: The stream's parameter sets, in a box (`avcC`, `hvcC`) or behind start codes.
 
     Raises:
-        UnusualStream: There is not exactly one sequence parameter set, or it has unusual fields.
+        UnusualStream: There is not exactly one sequence parameter set, or picture parameter sets share a number.
     """
 
+    header_bytes: int
+    # Types of units.
+    slices: Container[int]
+    parameter_kinds: Container[int]
+    sequence_kind: int
+    picture_kind: int
+    message_kind: int
+    ignored: Container[int]
+    size_byte: int  # where the box gives the width of the sizes of units
+    kind_of: Callable[[bytes | memoryview], int]
+    units_of_box: Callable[[bytes], Iterator[bytes]]
+    read_sequence: Callable[[Callable[[int], int]], None]
+
     def __init__(self, extradata: bytes):
-        self.split, self.parameters = _configure(extradata, size_byte=4, read_box=_units_of_avcc)
-        sequences = [unit for unit in self.parameters if unit[0] & 31 == H264_SEQUENCE]
+        self.split: Callable = _units_behind_start_codes
+        units: Iterable[bytes] = _units_behind_start_codes(extradata)
+        if extradata[:1] == b"\1" and len(extradata) > self.size_byte + 1:
+            self.split = partial(_units_with_sizes, width=(extradata[self.size_byte] & 3) + 1)
+            units = self.units_of_box(extradata)
+        self.parameters = {unit.rstrip(b"\0") for unit in units} - {b""}
+        sequences = [_unescape(unit) for unit in self.parameters if self.kind_of(unit) == self.sequence_kind]
+        self.picture_sets = [_unescape(unit) for unit in self.parameters if self.kind_of(unit) == self.picture_kind]
         if len(sequences) != 1:
             raise UnusualStream("the stream does not have exactly one sequence parameter set")
-        _check_identities(unit[1:] for unit in self.parameters if unit[0] & 31 == H264_PICTURE)
-        self._read_sequence(_unescape(sequences[0]))
+        self.read_sequence(bit_reader(sequences[0][self.header_bytes :]))
+        numbers = {take_golomb(bit_reader(unit[self.header_bytes :])) for unit in self.picture_sets}
+        if len(numbers) < len(self.picture_sets):  # the last one of a number that is seen would be valid
+            raise UnusualStream("parameter sets change")
         self.heads: list[bytes] = []
         self.is_recovery_point: list[bool] = []
 
     def add(self, data: memoryview, is_keyframe: bool) -> None:
         """Note the next packet, which must hold the slices of one frame and no new parameter set."""
-        head, is_exact = None, False
+        head, is_exact, start = None, False, self.header_bytes
         for unit in self.split(data):
-            kind = unit[0] & 31
-            if kind in (H264_SLICE, H264_IDR_SLICE):
+            kind = self.kind_of(unit)
+            if kind in self.slices:
                 # The first bit behind the header is set where the slice is the first one of its picture.
-                if len(unit) < 2 or bool(unit[1] & 0x80) == (head is not None):
+                if len(unit) <= start or bool(unit[start] & 0x80) == (head is not None):
                     raise UnusualStream("a packet does not hold exactly one picture")
                 head = head or bytes(unit[:HEAD_BYTES])
-            elif kind in H264_PARAMETERS:
-                _check_parameters(unit, self.parameters)
-            elif kind == H264_SEI:
-                is_exact |= _read_messages(bytes(unit[1:])) and is_keyframe
-            elif kind not in H264_IGNORED:
+            elif kind in self.parameter_kinds:
+                if bytes(unit).rstrip(b"\0") not in self.parameters:
+                    raise UnusualStream("parameter sets change")
+            elif kind == self.message_kind:
+                is_exact |= _read_messages(bytes(unit[start:])) and is_keyframe
+            elif kind not in self.ignored:
                 raise UnusualStream(f"a packet has a unit of type {kind}")
         if head is None:
             raise UnusualStream("a packet holds no picture")
         self.heads.append(_unescape(head))
         self.is_recovery_point.append(is_exact)
+
+
+class H264Headers(_NalHeaders):
+    """The headers of an H.264 stream."""
+
+    header_bytes, size_byte = 1, 4
+    slices, parameter_kinds, sequence_kind, picture_kind, message_kind = (1, H264_IDR_SLICE), (7, 8), 7, 8, 6
+    ignored = (9, 10, 11, 12)  # FFmpeg ignores delimiters, ends of sequences and streams, and filler data
+
+    @staticmethod
+    def kind_of(unit: bytes | memoryview) -> int:
+        return unit[0] & 31
+
+    @staticmethod
+    def units_of_box(box: bytes) -> Iterator[bytes]:
+        position = 5
+        for mask in (31, 255):
+            count = box[position] & mask if position < len(box) else 0
+            position = yield from _counted_units(box, position + 1, count)
 
     def finish(self) -> HeaderFacts:
         """Return the facts of the stream; frames must be numbered without gaps."""
@@ -94,8 +131,7 @@ class H264Headers:
             order, _ = output_order(bits.take(self.order_count_bits), is_reference, is_idr, 1 << self.order_count_bits)
         return HeaderFacts(order, np.ones(len(order), bool), is_idr | is_exact)
 
-    def _read_sequence(self, unit: bytes) -> None:
-        take = bit_reader(unit[1:])
+    def read_sequence(self, take: Callable[[int], int]) -> None:
         profile = take(8)
         take(16)  # constraint flags, level_idc
         take_golomb(take)  # seq_parameter_set_id
@@ -117,47 +153,32 @@ class H264Headers:
         self.frames_only = take(1)
 
 
-class HevcHeaders:
-    """The headers of an HEVC stream.
+class HevcHeaders(_NalHeaders):
+    """The headers of an HEVC stream, whose picture parameter sets must agree in what is read of them."""
 
-    Args:
-        extradata: The stream's parameter sets, in an `hvcC` box or behind start codes.
+    header_bytes, size_byte = 2, 21
+    slices, parameter_kinds, sequence_kind, picture_kind, message_kind = range(22), (32, 33, 34), 33, 34, 39
+    ignored = (35, 38, 40)
 
-    Raises:
-        UnusualStream: There is not exactly one sequence parameter set, or picture parameter sets disagree.
-    """
+    @staticmethod
+    def kind_of(unit: bytes | memoryview) -> int:
+        if len(unit) < 3 or unit[0] & 1 or unit[1] >> 3:
+            raise UnusualStream("a packet has units of a second layer")
+        return unit[0] >> 1
+
+    @staticmethod
+    def units_of_box(box: bytes) -> Iterator[bytes]:
+        position = 23
+        for _ in range(box[22]):
+            count = int.from_bytes(box[position + 1 : position + 3], "big")
+            position = yield from _counted_units(box, position + 3, count)
 
     def __init__(self, extradata: bytes):
-        self.split, self.parameters = _configure(extradata, size_byte=21, read_box=_units_of_hvcc)
-        sequences = [unit for unit in self.parameters if unit[0] >> 1 == HEVC_SEQUENCE]
-        pictures = {self._read_picture_set(unit) for unit in self.parameters if unit[0] >> 1 == HEVC_PICTURE}
-        if len(sequences) != 1 or len(pictures) != 1:
-            raise UnusualStream("the stream does not have exactly one sequence parameter set")
-        _check_identities(unit[2:] for unit in self.parameters if unit[0] >> 1 == HEVC_PICTURE)
-        self._read_sequence(_unescape(sequences[0]))
+        super().__init__(extradata)
+        pictures = {self._read_picture_set(unit) for unit in self.picture_sets}
+        if len(pictures) != 1:
+            raise UnusualStream("picture parameter sets disagree")
         self.has_output_flag, self.num_extra_bits = pictures.pop()
-        self.heads: list[bytes] = []
-
-    def add(self, data: memoryview, is_keyframe: bool) -> None:
-        """Note the next packet, which must hold the slices of one frame and no new parameter set."""
-        head = None
-        for unit in self.split(data):
-            kind = unit[0] >> 1 & 63
-            if len(unit) < 3 or unit[0] & 1 or unit[1] >> 3:
-                raise UnusualStream("a packet has units of a second layer")
-            if kind < 22:
-                if bool(unit[2] & 0x80) == (head is not None):
-                    raise UnusualStream("a packet does not hold exactly one picture")
-                head = head or bytes(unit[:HEAD_BYTES])
-            elif kind in HEVC_PARAMETERS:
-                _check_parameters(unit, self.parameters)
-            elif kind == HEVC_SEI:
-                _read_messages(bytes(unit[2:]))
-            elif kind not in HEVC_IGNORED:
-                raise UnusualStream(f"a packet has a unit of type {kind}")
-        if head is None:
-            raise UnusualStream("a packet holds no picture")
-        self.heads.append(_unescape(head))
 
     def finish(self) -> HeaderFacts:
         """Return the facts of the stream; every picture must be output."""
@@ -183,8 +204,7 @@ class HevcHeaders:
             raise UnusualStream("order counts have gaps, as where a picture is lost")
         return HeaderFacts(order, np.ones(len(order), bool), is_random_access, bool(layers.any()))
 
-    def _read_sequence(self, unit: bytes) -> None:
-        take = bit_reader(unit[2:])
+    def read_sequence(self, take: Callable[[int], int]) -> None:
         take(4)  # sps_video_parameter_set_id
         num_sub_layers = take(3)
         take(1 + 96)  # sps_temporal_id_nesting_flag, general profile, tier and level
@@ -203,31 +223,9 @@ class HevcHeaders:
 
     @staticmethod
     def _read_picture_set(unit: bytes) -> tuple[int, int]:
-        take = bit_reader(_unescape(unit)[2:])
+        take = bit_reader(unit[2:])
         take_golomb(take), take_golomb(take), take(1)  # identities, dependent_slice_segments_enabled_flag
         return take(1), take(3)
-
-
-def _configure(extradata: bytes, size_byte: int, read_box: Callable) -> tuple[Callable, set[bytes]]:
-    """Return a function that splits packets into units, and the parameter sets known before the first packet."""
-    if extradata[:1] == b"\1" and len(extradata) > size_byte + 1:
-        width = (extradata[size_byte] & 3) + 1
-        return lambda data: _units_with_sizes(data, width), {unit.rstrip(b"\0") for unit in read_box(extradata)} - {b""}
-    return _units_behind_start_codes, {bytes(unit) for unit in _units_behind_start_codes(extradata)}
-
-
-def _units_of_avcc(box: bytes) -> Iterator[bytes]:
-    position = 5
-    for mask in (31, 255):
-        count = box[position] & mask if position < len(box) else 0
-        position = yield from _counted_units(box, position + 1, count)
-
-
-def _units_of_hvcc(box: bytes) -> Iterator[bytes]:
-    position = 23
-    for _ in range(box[22]):
-        count = int.from_bytes(box[position + 1 : position + 3], "big")
-        position = yield from _counted_units(box, position + 3, count)
 
 
 def _counted_units(box: bytes, position: int, count: int) -> Generator[bytes, None, int]:
@@ -259,21 +257,9 @@ def _units_behind_start_codes(data: bytes | memoryview) -> Iterator[bytes]:
         position = following
 
 
-def _check_parameters(unit: memoryview, parameters: set[bytes]) -> None:
-    if bytes(unit).rstrip(b"\0") not in parameters:
-        raise UnusualStream("parameter sets change")
-
-
 def _unescape(unit: bytes) -> bytes:
     """Return a unit without the bytes that keep start codes out of it."""
     return unit.replace(b"\0\0\3", b"\0\0") if b"\0\0\3" in unit else unit
-
-
-def _check_identities(picture_sets: Iterable[bytes]) -> None:
-    """Raise for two picture parameter sets of one number, of which the last one seen is valid."""
-    numbers = [take_golomb(bit_reader(_unescape(unit))) for unit in picture_sets]
-    if len(set(numbers)) < len(numbers):
-        raise UnusualStream("parameter sets change")
 
 
 def _read_messages(messages: bytes) -> bool:

@@ -7,7 +7,6 @@ differs raises `UncertainTable`. `take(index, frame)` is called for each frame a
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import av
@@ -16,7 +15,6 @@ import numpy as np
 from .reader_container_tvtsv2 import OpenVideo, decoder_max_pixels
 from .reader_packets_tvtsv2 import (
     SKIPPING_CODECS,
-    PacketReader,
     PacketTable,
     Run,
     UncertainTable,
@@ -33,19 +31,12 @@ FRAME_THREADS_MIN_PIXELS = {"vp8": 480 * 320, "vp9": 480 * 320, "h264": 800 * 45
 
 Take = Callable[[int, av.VideoFrame], None]
 
-
-@dataclass
-class FirstFrames:
-    """The first frames shown, at least one, and how many packets the container's own decoder has consumed for them.
-
-    Decoding continues after these packets; their number is 0 where the decoder was flushed.
-    """
-
-    frames: list[av.VideoFrame]
-    num_packets: int
+# The first frames shown, at least one, and how many packets the container's own decoder has consumed for them: decoding
+# continues after these, 0 where the decoder was flushed.
+FirstFrames = tuple[list[av.VideoFrame], int]
 
 
-def decode_first_frames(video: OpenVideo, table: PacketTable, reader: PacketReader) -> FirstFrames:
+def decode_first_frames(table: PacketTable) -> FirstFrames:
     """Decode from the first packet until a frame comes out, which gives size and orientation.
 
     This also configures the decoder for later runs: some decoders take stream-wide parameters from the first packet.
@@ -53,13 +44,13 @@ def decode_first_frames(video: OpenVideo, table: PacketTable, reader: PacketRead
     Raises:
         UncertainTable: No frame comes out, or another one than the table's first.
     """
-    decoder = video.stream.codec_context
+    video, decoder = table.video, table.video.stream.codec_context
     first_shown = int(table.is_shown.argmax())
     # Packets that are not kept are found by seeking, which flushes this decoder, so that it cannot continue later.
     continues = table.packets is not None
     last = min(first_shown + decoder.reorder_depth + 1, len(table.pts) - 1) if continues else first_shown
     frames, num_packets = [], 0
-    for number, packet in enumerate(reader.stream(0, last)):
+    for number, packet in enumerate(table.stream(0, last)):
         frames = _decode_packet(decoder, packet, video)
         if frames and continues:
             num_packets = number + 1
@@ -71,42 +62,35 @@ def decode_first_frames(video: OpenVideo, table: PacketTable, reader: PacketRead
         raise UncertainTable("the first packets give no frame")
     if frames[0].pts != table.pts[table.display_order[0]] and continues:
         raise UncertainTable("the first frame is not that of the table")
-    return FirstFrames(frames, num_packets)
+    return frames, num_packets
 
 
-def decode_runs(
-    video: OpenVideo,
-    table: PacketTable,
-    reader: PacketReader,
-    runs: list[Run],
-    num_threads: int,
-    first: FirstFrames,
-    take: Take,
-) -> None:
+def decode_runs(table: PacketTable, runs: list[Run], num_threads: int, first: FirstFrames, take: Take) -> None:
     """Decode all runs and call `take` for each of their targets.
 
     Raises:
         UncertainTable: A packet cannot be decoded, or the frames that come out are not those of the table.
     """
+    video, (first_frames, num_consumed) = table.video, first
     num_decoders, threads_each = _share_threads(video, runs, num_threads)
-    if not all(reader.fits_memory(run.start, run.end) for run in runs):
+    if not all(table.fits_memory(run.start, run.end) for run in runs):
         num_decoders = 1
     own = video.stream.codec_context
-    continues = threads_each == 1 and first.num_packets > 0 and runs[0].start == 0
+    continues = threads_each == 1 and num_consumed > 0 and runs[0].start == 0
     if not continues:
         _flush(own)
     uses_own = continues or num_decoders == threads_each == 1
     decoders = [own] * uses_own + [_new_decoder(video, threads_each) for _ in range(num_decoders - uses_own)]
     waiting = sorted(runs[continues:], key=lambda run: run.num_packets, reverse=True)
     shared = iter(waiting)  # each thread takes the next run
-    job = _DecodingJob(video, table, reader, take, (first.frames[0].width, first.frames[0].height))
+    size = first_frames[0].width, first_frames[0].height
 
     def work(decoder: av.VideoCodecContext) -> None:
         try:
             if continues and decoder is own:
-                job.decode(decoder, runs[0], first)
+                _decode_run(table, decoder, runs[0], size, take, first)
             for run in shared:
-                job.decode(decoder, run)
+                _decode_run(table, decoder, run, size, take)
         except BaseException:
             waiting.clear()  # ends `shared`
             raise
@@ -119,57 +103,50 @@ def decode_runs(
             future.result()
 
 
-@dataclass
-class _DecodingJob:
-    """The parts that all runs of one read share; `size` is the (width, height) of the first frame."""
+def _decode_run(
+    table: PacketTable,
+    decoder: av.VideoCodecContext,
+    run: Run,
+    size: tuple[int, int],
+    take: Take,
+    first: FirstFrames = ([], 0),
+) -> None:
+    """Decode one run, whose frames must have one size; `first` where the decoder has consumed the start of it."""
+    first_frames, num_consumed = first
+    end = max(run.end, run.start + num_consumed - 1)
+    fits = table.fits_memory(run.start, end)
+    packets: Any = table.read(run.start, end) if fits else table.stream(run.start, end)
+    codec, kept_times = codec_of(table.video), None
+    if fits and codec in SKIPPING_CODECS and not table.has_layers:
+        kept_times = run.targets.keys() | {packet.pts for packet in packets[:num_consumed]}
+    required = kept_times
+    if kept_times and codec == "av1":  # dav1d reads `skip_frame` only when it is opened
+        needed = needed_packets(packets, kept_times)
+        packets, required = (packets, None) if needed is None else (needed, required)
+        kept_times = None
+    reorder_depth = decoder.reorder_depth
+    packets = itertools.islice(packets, num_consumed, None)
+    frames = itertools.chain(first_frames, _decode_packets(decoder, packets, table.video, kept_times))
+    for frame in _check_frames(frames, table, run, end, required):
+        if frame.is_corrupt or (frame.width, frame.height) != size:
+            raise UncertainTable("a frame is corrupt or of another size")
+        if frame.pts in run.targets:
+            take(run.targets[frame.pts], frame)
+    if decoder.reorder_depth != reorder_depth:
+        raise UncertainTable("the decoder changes how far it reorders frames")
+    _flush(decoder)
 
-    video: OpenVideo
-    table: PacketTable
-    reader: PacketReader
-    take: Take
-    size: tuple[int, int]
 
-    def decode(self, decoder: av.VideoCodecContext, run: Run, first: FirstFrames | None = None) -> None:
-        """Decode one run; `first` where the decoder has already consumed the start of it."""
-        num_consumed, consumed = (first.num_packets, first.frames) if first else (0, [])
-        end = max(run.end, run.start + num_consumed - 1)
-        fits = self.reader.fits_memory(run.start, end)
-        packets: Any = self.reader.read(run.start, end) if fits else self.reader.stream(run.start, end)
-        codec, kept_times = codec_of(self.video), None
-        if fits and codec in SKIPPING_CODECS and not self.table.has_layers:
-            kept_times = run.targets.keys() | {packet.pts for packet in packets[:num_consumed]}
-        required = kept_times
-        if kept_times and codec == "av1":  # dav1d reads `skip_frame` only when it is opened
-            needed = needed_packets(packets, kept_times)
-            packets, required = (packets, None) if needed is None else (needed, required)
-            kept_times = None
-        reorder_depth = decoder.reorder_depth
-        packets = itertools.islice(packets, num_consumed, None)
-        frames = itertools.chain(consumed, _decode_packets(decoder, packets, self.video, kept_times))
-        self._check_and_take(frames, run, end, required)
-        if decoder.reorder_depth != reorder_depth:
-            raise UncertainTable("the decoder changes how far it reorders frames")
-        _flush(decoder)
+def _check_frames(
+    frames: Iterable[av.VideoFrame], table: PacketTable, run: Run, end: int, required: Set[int] | None
+) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a run that the table has; all of the table's must come, or those of the times `required`."""
+    first_time = int(table.pts[run.start])
+    times = np.sort(table.pts[run.start : end + 1][table.is_shown[run.start : end + 1]])
+    # Pictures shown before the run's keyframe lack what they refer to; none is a target.
+    expected = iter(times[times >= first_time].tolist())
 
-    def _check_and_take(self, frames: Iterable[av.VideoFrame], run: Run, end: int, required: Set[int] | None) -> None:
-        """Compare the frames of a run with the table; all of the table's are required, or those of `required`."""
-        first_time = int(self.table.pts[run.start])
-        shown = self.table.is_shown[run.start : end + 1]
-        times = np.sort(self.table.pts[run.start : end + 1][shown])
-        # Pictures shown before the run's keyframe lack what they refer to; none is a target.
-        expected = iter(times[times >= first_time].tolist())
-        for frame in frames:
-            if frame.pts is not None and frame.pts < first_time:
-                continue
-            self._pass_over(expected, frame.pts, required)
-            if frame.is_corrupt or (frame.width, frame.height) != self.size:
-                raise UncertainTable("a frame is corrupt or of another size")
-            if frame.pts in run.targets:
-                self.take(run.targets[frame.pts], frame)
-        self._pass_over(expected, None, required)
-
-    @staticmethod
-    def _pass_over(expected: Iterator[int], time: int | None, required: Set[int] | None) -> None:
+    def pass_over(time: int | None) -> None:
         """Advance `expected` to `time`, or to its end for None, over frames that are not required."""
         for other in expected:
             if other == time:
@@ -178,6 +155,12 @@ class _DecodingJob:
                 raise UncertainTable("a packet gives no frame, or frames come in another order than that of the table")
         if time is not None:
             raise UncertainTable("a frame has a time that is not in the table, or comes out of order")
+
+    for frame in frames:
+        if frame.pts is None or frame.pts >= first_time:
+            pass_over(frame.pts)
+            yield frame
+    pass_over(None)
 
 
 def _share_threads(video: OpenVideo, runs: list[Run], num_threads: int) -> tuple[int, int]:

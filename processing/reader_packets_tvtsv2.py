@@ -8,7 +8,7 @@ table uncertain raises `UncertainTable`; the reader then decodes the whole strea
 import threading
 from array import array
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -68,7 +68,9 @@ class UncertainTable(Exception):
 
 @dataclass
 class PacketTable:
-    """The packets of a stream that have data, in decoding order.
+    """The packets of a stream that have data, in decoding order, and access to them by number.
+
+    Packets come from memory, or by seeking and checked against this table.
 
     Attributes:
         pts, dts: (N,) timestamps, int64.
@@ -80,6 +82,7 @@ class PacketTable:
         packets: The packets, or None where they are too many to keep.
     """
 
+    video: OpenVideo
     pts: np.ndarray
     dts: np.ndarray
     sizes: np.ndarray
@@ -88,6 +91,7 @@ class PacketTable:
     has_layers: bool
     display_order: np.ndarray
     packets: list[av.Packet] | None
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def reorder_depth(self) -> int:
@@ -95,6 +99,48 @@ class PacketTable:
         decoded: np.ndarray = np.empty(len(self.display_order), np.int64)
         decoded[np.argsort(self.display_order)] = np.arange(len(decoded))
         return int((decoded - np.arange(len(decoded))).max())
+
+    def fits_memory(self, start: int, end: int) -> bool:
+        """Return whether packets [start, end] may be held in memory at once."""
+        return self.packets is not None or self.sizes[start : end + 1].sum() <= MAX_KEPT_BYTES
+
+    def read(self, start: int, end: int) -> list[av.Packet]:
+        """Return packets [start, end]; several threads may call this."""
+        with self.lock:
+            return list(self.stream(start, end))
+
+    def stream(self, start: int, end: int) -> Iterator[av.Packet]:
+        """Yield packets [start, end] one by one; for one thread only.
+
+        Raises:
+            UncertainTable: The file gives other packets than those of the table.
+        """
+        if self.packets is not None:
+            yield from self.packets[start : end + 1]
+            return
+        try:
+            yield from self._seek_and_read(start, end)
+        except av.FFmpegError as error:
+            raise UncertainTable(f"reading packets again failed with {type(error).__name__}") from error
+
+    def _seek_and_read(self, start: int, end: int) -> Iterator[av.Packet]:
+        container, stream = self.video.container, self.video.stream
+        reorder_depth = stream.codec_context.reorder_depth
+        container.seek(int(self.dts[start]), stream=stream)
+        stream.codec_context.reorder_depth = reorder_depth  # a seek flushes the stream's own decoder
+        number = start
+        for packet in demux(self.video, stream):
+            self.video.check_clock()
+            if not packet.size:
+                continue
+            if packet.pts == self.pts[number] and packet.size == self.sizes[number]:
+                yield packet
+                if number == end:
+                    return
+                number += 1
+            elif number > start or (packet.dts or 0) > self.dts[start]:
+                break
+        raise UncertainTable("packets after a seek are not those of the table")
 
 
 def codec_of(video: OpenVideo) -> str:
@@ -118,7 +164,7 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
         rows, packets = _read_packets(video, headers)
         if not len(rows):
             raise UncertainTable("the stream has no packets")
-        table = _make_table(rows, packets, headers.finish())
+        table = _make_table(video, rows, packets, headers.finish())
     except UnusualStream as error:
         raise UncertainTable(str(error)) from error
     if table.reorder_depth > video.stream.codec_context.reorder_depth:
@@ -161,7 +207,7 @@ def _read_packets(video: OpenVideo, headers) -> tuple[np.ndarray, list[av.Packet
             kept.append(packet)
 
 
-def _make_table(rows: np.ndarray, packets: list[av.Packet] | None, facts: HeaderFacts) -> PacketTable:
+def _make_table(video: OpenVideo, rows: np.ndarray, packets: list[av.Packet] | None, facts: HeaderFacts) -> PacketTable:
     pts, dts, sizes, is_discard = np.ascontiguousarray(rows.T)
     is_discard = is_discard.astype(bool)
     by_output = facts.output_order[facts.is_shown[facts.output_order]]
@@ -178,7 +224,7 @@ def _make_table(rows: np.ndarray, packets: list[av.Packet] | None, facts: Header
     if (np.diff(dts) < 0).any():
         raise UncertainTable("decoding times go backwards")
     is_shown = facts.is_shown & ~is_discard
-    return PacketTable(pts, dts, sizes, is_shown, facts.is_start, facts.has_layers, display_order, packets)
+    return PacketTable(video, pts, dts, sizes, is_shown, facts.is_start, facts.has_layers, display_order, packets)
 
 
 def _fill_missing(dts: np.ndarray) -> np.ndarray:
@@ -186,56 +232,6 @@ def _fill_missing(dts: np.ndarray) -> np.ndarray:
     numbers = np.where(dts == MISSING, len(dts), np.arange(len(dts)))
     following = np.minimum.accumulate(numbers[::-1])[::-1]
     return np.where(following < len(dts), dts[np.minimum(following, len(dts) - 1)], 0)
-
-
-class PacketReader:
-    """Random access to packets by number: from memory, or by seeking, checked against the packet table."""
-
-    def __init__(self, video: OpenVideo, table: PacketTable):
-        self.video, self.table = video, table
-        self.lock = threading.Lock()
-
-    def fits_memory(self, start: int, end: int) -> bool:
-        """Return whether packets [start, end] may be held in memory at once."""
-        return self.table.packets is not None or self.table.sizes[start : end + 1].sum() <= MAX_KEPT_BYTES
-
-    def read(self, start: int, end: int) -> list[av.Packet]:
-        """Return packets [start, end]; several threads may call this."""
-        with self.lock:
-            return list(self.stream(start, end))
-
-    def stream(self, start: int, end: int) -> Iterator[av.Packet]:
-        """Yield packets [start, end] one by one; for one thread only.
-
-        Raises:
-            UncertainTable: The file gives other packets than those of the table.
-        """
-        if self.table.packets is not None:
-            yield from self.table.packets[start : end + 1]
-            return
-        try:
-            yield from self._seek_and_read(start, end)
-        except av.FFmpegError as error:
-            raise UncertainTable(f"reading packets again failed with {type(error).__name__}") from error
-
-    def _seek_and_read(self, start: int, end: int) -> Iterator[av.Packet]:
-        table, container, stream = self.table, self.video.container, self.video.stream
-        reorder_depth = stream.codec_context.reorder_depth
-        container.seek(int(table.dts[start]), stream=stream)
-        stream.codec_context.reorder_depth = reorder_depth  # a seek flushes the stream's own decoder
-        number = start
-        for packet in demux(self.video, stream):
-            self.video.check_clock()
-            if not packet.size:
-                continue
-            if packet.pts == table.pts[number] and packet.size == table.sizes[number]:
-                yield packet
-                if number == end:
-                    return
-                number += 1
-            elif number > start or (packet.dts or 0) > table.dts[start]:
-                break
-        raise UncertainTable("packets after a seek are not those of the table")
 
 
 @dataclass

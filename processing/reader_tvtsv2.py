@@ -18,7 +18,7 @@ from .reader_decoding_tvtsv2 import decode_first_frames, decode_runs
 from .reader_encryption_tvtsv2 import check_file_encryption
 from .reader_frames_tvtsv2 import Indices, ReadRequest, TakenFrames, check_indices
 from .reader_metadata_tvtsv2 import OrientationReader, VideoFileMetadata, describe
-from .reader_packets_tvtsv2 import PacketReader, UncertainTable, plan_runs, read_packet_table
+from .reader_packets_tvtsv2 import UncertainTable, plan_runs, read_packet_table
 from .reader_sequential_tvtsv2 import is_cut_short, read_sequentially
 
 # More decoders for one file cost memory and find no runs to share.
@@ -140,13 +140,13 @@ def default_num_threads() -> int:
 
 def _read_by_table(video: OpenVideo, request: ReadRequest, num_threads: int) -> tuple[np.ndarray, VideoFileMetadata]:
     table = read_packet_table(video)
-    reader = PacketReader(video, table)
-    first = decode_first_frames(video, table, reader)
-    orientation = OrientationReader().read(first.frames[0])
-    metadata = describe(video, first.frames[0], orientation, table.pts[table.display_order])
+    first_frames, num_packets = decode_first_frames(table)
+    orientation = OrientationReader().read(first_frames[0])
+    metadata = describe(video, first_frames[0], orientation, table.pts[table.display_order])
     metadata.reading_method = "packet_table"
     metadata.is_truncated = is_cut_short(video, len(table.pts))
     request.check_damage(metadata, video)
-    taken = TakenFrames(video, request, metadata, first.frames[0])
-    decode_runs(video, table, reader, plan_runs(table, taken.indices), num_threads, first, taken.add)
+    taken = TakenFrames(video, request, metadata, first_frames[0])
+    runs = plan_runs(table, taken.indices)
+    decode_runs(table, runs, num_threads, (first_frames, num_packets), taken.add)
     return request.finish(taken, metadata)

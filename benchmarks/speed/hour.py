@@ -33,7 +33,7 @@ from benchmarks.records import make_record, write_record
 from benchmarks.speed.gpu.commands import write_model
 from benchmarks.speed.reading.video_files import FPS, make_file
 from processing import frame_pixels_tvtsv2, reader_tvtsv2
-from processing.reader_packets_tvtsv2 import PacketReader
+from processing.reader_packets_tvtsv2 import PacketTable
 from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
 from tvtsv2.main import main as run_tvtsv2
@@ -96,7 +96,7 @@ class Parts(Counter):
         return call
 
     def counted(self, stream: Callable) -> Callable:
-        """Return `PacketReader.stream`, which counts what it yields."""
+        """Return `PacketTable.stream`, which counts what it yields."""
 
         def call(*arguments) -> Iterator:
             for packet in stream(*arguments):
@@ -119,7 +119,7 @@ def measure_parts(model: Path, video: Path, minutes: int, options: list[str]) ->
         patch.object(
             frame_pixels_tvtsv2, "transform_for", lambda *sizes: parts.timed("transform", transform_for(*sizes))
         ),
-        patch.object(PacketReader, "stream", parts.counted(PacketReader.stream)),
+        patch.object(PacketTable, "stream", parts.counted(PacketTable.stream)),
         patch.object(tvtsv2.embed, "describe_limit", lambda seconds, _: parts.update(seconds) or ""),
     ]
     threads = torch.get_num_threads()
