@@ -2,6 +2,7 @@
 
 import argparse
 
+HELP = "a checkpoint of the authors' release -> a model folder"
 DESCRIPTION = """\
 Convert a checkpoint of the TVTSv2 release (B/32, B/16 or H/14; with or without the sorter) to a folder for
 from_pretrained. The file is opened without executing anything in it, and every tensor must fit.
@@ -11,14 +12,8 @@ from_pretrained. The file is opened without executing anything in it, and every 
 The release's licence grants nothing for its weights: what you may do with them is between you and their authors."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add this command."""
-    parser = subparsers.add_parser(
-        "convert",
-        help="a checkpoint of the authors' release -> a model folder",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
     parser.add_argument("checkpoint", help="the release's .pth file")
     parser.add_argument("output_dir", help="folder to write; must be new or empty")
     parser.add_argument(
@@ -27,7 +22,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="folder or hub name of the CLIP tokenizer, to write a processor too; without it the folder embeds no "
         "texts and reads no files",
     )
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import sys
 
 from tvtsv2.errors import ArgumentError, check_revision
 
+HELP = "a folder or list of videos -> embeddings on disk"
 DESCRIPTION = """\
 Embed all videos of a folder (searched through), those a list names (.txt: one path per line; .csv, .tsv: a column), or
 one video file.
@@ -24,14 +25,8 @@ failures.jsonl and affects no other."""
 MIN_SECONDS = 0.01  # of windows and strides; shorter ones than a frame find no frame
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add this command."""
-    parser = subparsers.add_parser(
-        "embed",
-        help="a folder or list of videos -> embeddings on disk",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
     parser.add_argument("model", help="model folder or hub name")
     parser.add_argument("videos", help="folder of videos, a list file (.txt, .csv, .tsv), or a video file")
     parser.add_argument("store", help="folder to write; holds nothing else")
@@ -74,7 +69,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--attn_implementation", metavar="NAME", help="sdpa (default), eager, …")
     parser.add_argument("--retry_failed", action="store_true", help="try the videos in failures.jsonl again")
     parser.add_argument("--sync", action="store_true", help="remove videos from the store that are no longer there")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

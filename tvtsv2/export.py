@@ -10,6 +10,7 @@ from tvtsv2.errors import ArgumentError, check_revision
 MAX_CALIBRATION_VIDEOS = 64
 MIN_INT8_COSINE = 0.5  # below it something is broken
 
+HELP = "both towers for ONNX Runtime, OpenVINO or torch.export"
 DESCRIPTION = """\
 Export the video tower and the text tower, each with its projection, for use without this project.
 
@@ -29,20 +30,13 @@ scaled to length 1. The processor lies beside them: its settings say how frames 
 most 32), and prints the cosines with PyTorch on as many others."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add this command."""
-    parser = subparsers.add_parser(
-        "export",
-        help="both towers for ONNX Runtime, OpenVINO or torch.export",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
     parser.add_argument("model", help="model folder or hub name; a store for parquet")
     parser.add_argument("output_dir", help="folder to write; must be new or empty. For parquet: the file")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     parser.add_argument("--format", choices=("onnx", "torch_export", "parquet"), default="onnx", help="(%(default)s)")
     parser.add_argument("--calibrate", metavar="VIDEOS", help="folder or list of videos: also write video_int8.onnx")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

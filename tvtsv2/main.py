@@ -9,7 +9,15 @@ import warnings
 from tvtsv2 import convert, embed, export, publish, search, serve, verify
 from tvtsv2.errors import ArgumentError, OneLineParser, in_one_sentence
 
-COMMANDS = (embed, search, verify, export, convert, publish, serve)
+COMMANDS = {
+    "embed": embed,
+    "search": search,
+    "verify": verify,
+    "export": export,
+    "convert": convert,
+    "publish": publish,
+    "serve": serve,
+}
 
 DESCRIPTION = """\
 Use a TVTSv2 video-text model from the command line.
@@ -39,8 +47,15 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(subparsers)
+    for name, command in COMMANDS.items():
+        command.add_arguments(
+            subparsers.add_parser(
+                name,
+                help=command.HELP,
+                description=command.DESCRIPTION,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
     return parser
 
 
@@ -49,7 +64,7 @@ def main(command_line: list[str] | None = None) -> int:
     arguments = make_parser().parse_args(command_line)
     quiet_libraries()
     try:
-        return arguments.run(arguments)
+        return COMMANDS[arguments.command].run(arguments)
     except KeyboardInterrupt:
         after = "the same command continues" if arguments.command == "embed" else "nothing incomplete is left behind"
         print(f"interrupted; {after}.", file=sys.stderr)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tvtsv2.errors import ArgumentError
 
+HELP = "a checkpoint -> a folder for the hub, and upload"
 DESCRIPTION = """\
 Write a folder for the Hugging Face hub: safetensors, code, processor, tokenizer, reference embeddings, model card.
 
@@ -20,7 +21,6 @@ The folder is written under the model's name (or --output_dir), whole or not at 
 of pre-training is left out; no pickled file gets in."""
 
 TEMPLATE = Path(__file__).parent / "model_card.md"
-PICKLED = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # The hub's identifiers: https://huggingface.co/docs/hub/repositories-licenses, without those of other models.
 LICENSES = frozenset(
     """
@@ -37,14 +37,8 @@ LICENSES = frozenset(
 RIGHTS_UNKNOWN = "Nothing is known about the rights in these weights: ask the publisher before you use them."
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add this command."""
-    parser = subparsers.add_parser(
-        "publish",
-        help="a checkpoint -> a folder for the hub, and upload",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
     parser.add_argument("checkpoint", help="folder of a model with its processor")
     parser.add_argument("repo_id", help="name on the hub: your-name/model-name")
     parser.add_argument("--output_dir", help="folder to write (default: the name, below the current folder)")
@@ -57,7 +51,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--results", help="folder of benchmark records (record.json), for the card and its model-index")
     parser.add_argument("--push", action="store_true", help="upload to the hub (log in before: hf auth login)")
     parser.add_argument("--private", action="store_true", help="with --push: visible to you alone")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,7 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
     folder = write_folder(arguments)
     print(f"written to {folder}")
     if arguments.push:
-        print(f"uploaded to {push(folder, arguments.repo_id, private=arguments.private)}")
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        repo_id = api.create_repo(arguments.repo_id, private=arguments.private, exist_ok=True).repo_id
+        message = "Model, processor, code and card"
+        commit = api.upload_folder(folder_path=folder, repo_id=repo_id, commit_message=message)
+        print(f"uploaded to {commit.commit_url}")
     return 0
 
 
@@ -109,35 +108,22 @@ def write_folder(arguments: argparse.Namespace) -> Path:
     Raises:
         ValueError: the target is taken, the checkpoint is incomplete, or a record is unusable.
     """
+    from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
     from processing.atomic_files import whole_folder
+    from tvtsv2.models.model_loading import check_finite, is_classifier, load_config, load_processor, load_strictly
     from tvtsv2.verify import write_reference
 
-    folder = Path(arguments.output_dir or arguments.repo_id)
+    checkpoint, folder = arguments.checkpoint, Path(arguments.output_dir or arguments.repo_id)
     results = read_results(arguments.results) if arguments.results else []
     with whole_folder(folder) as temporary:
-        model, processor = _save_model(arguments.checkpoint, temporary)
+        model_class = TVTSv2ForVideoClassification if is_classifier(load_config(checkpoint)) else TVTSv2Model
+        model, processor = check_finite(load_strictly(model_class, checkpoint), checkpoint), load_processor(checkpoint)
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
         card = make_card(model, processor, arguments, results)
         (temporary / "README.md").write_text(card, encoding="utf-8")
-        pickled = [path.name for path in temporary.rglob("*") if path.suffix in PICKLED]
-        assert not pickled, f"a pickled file got in: {pickled}"
         write_reference(temporary)
     return folder
-
-
-def _is_classifier(model) -> bool:
-    return hasattr(model, "classifier")
-
-
-def _save_model(checkpoint: str, folder: Path):
-    """Save model and processor of a checkpoint and return them; the model is a classifier if the checkpoint is one."""
-    from modeling_tvtsv2 import TVTSv2ForVideoClassification, TVTSv2Model
-    from tvtsv2.models.model_loading import check_finite, is_classifier, load_config, load_processor, load_strictly
-
-    model_class = TVTSv2ForVideoClassification if is_classifier(load_config(checkpoint)) else TVTSv2Model
-    model, processor = check_finite(load_strictly(model_class, checkpoint), checkpoint), load_processor(checkpoint)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return model, processor
 
 
 def read_results(folder: str | Path) -> list[dict]:
@@ -176,7 +162,7 @@ def make_card(model, processor, arguments: argparse.Namespace, results: list[dic
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     name = arguments.repo_id.rpartition("/")[2]
-    is_classifier = _is_classifier(model)
+    is_classifier = hasattr(model, "classifier")
     tasks = [] if is_classifier else ["video-text-retrieval", "video-feature-extraction"]
     evaluated = [
         EvalResult(
@@ -201,6 +187,8 @@ def make_card(model, processor, arguments: argparse.Namespace, results: list[dic
         model_name=name if evaluated else None,
         eval_results=evaluated or None,
     )
+    is_known = arguments.license != "unknown"
+    rights = f"The weights are published under `{arguments.license}`." if is_known else RIGHTS_UNKNOWN
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATE),
@@ -215,14 +203,9 @@ def make_card(model, processor, arguments: argparse.Namespace, results: list[dic
         training=arguments.training,
         results=_results_table(results),
         labels=list(model.config.id2label.values()) if is_classifier else None,
-        rights=arguments.rights or rights_of(arguments.license),
+        rights=arguments.rights or rights,
     )
     return card.content
-
-
-def rights_of(license_id: str) -> str:
-    """Return the card's sentence on the rights in the weights."""
-    return RIGHTS_UNKNOWN if license_id == "unknown" else f"The weights are published under `{license_id}`."
 
 
 def _results_table(results: list[dict]) -> str:
@@ -235,17 +218,3 @@ def _results_table(results: list[dict]) -> str:
             origin = f"`{record['command']}`, {record['device']}"
             lines.append(f"| {record['protocol']} {record['data']}{split} | {metric} | {value:g} | {origin} |")
     return "\n".join(lines)
-
-
-def push(folder: Path, repo_id: str, *, private: bool) -> str:
-    """Upload the folder as one commit and return its address.
-
-    Raises:
-        OSError: the hub refuses, or cannot be reached.
-    """
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    commit = api.upload_folder(folder_path=folder, repo_id=repo_id, commit_message="Model, processor, code and card")
-    return commit.commit_url

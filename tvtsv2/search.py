@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tvtsv2.errors import ArgumentError
 
+HELP = "files and moments of a store that fit a text or an example video"
 DESCRIPTION = """\
 Search a store that `tvtsv2 embed` wrote, by texts or by an example video.
 
@@ -23,14 +24,8 @@ of a video that overlap, the best one is shown. Columns for --where: path, file_
 video_seconds, width, height. In a store of half a million rows and more, an index is built once and kept."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add this command."""
-    parser = subparsers.add_parser(
-        "search",
-        help="files and moments of a store that fit a text or an example video",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
     parser.add_argument("store", help="folder written by tvtsv2 embed")
     parser.add_argument("texts", nargs="*", metavar="text", help="what to look for, in words")
     parser.add_argument("--video", help="what to look for, as an example video")
@@ -42,7 +37,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--model", help="where the store's model lies now (default: where it lay then)")
     parser.add_argument("--videos", help="where the videos lie now (default: where they lay then)")
     parser.add_argument("--json", action="store_true", help="print hits as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -130,6 +124,7 @@ def _print(names: list[str], results: list[list[dict]], arguments: argparse.Name
 
 
 def _add_thumbnails(results: list[dict], videos: Path, folder: Path) -> None:
+    from processing import VideoReadingError
     from tvtsv2.reading.thumbnails import write_thumbnail
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,10 +132,12 @@ def _add_thumbnails(results: list[dict], videos: Path, folder: Path) -> None:
         name = re.sub(r"[^\w.-]+", "_", Path(result["path"]).stem)[:80]
         file = folder / f"{rank:03d}_{name}_{result['start_seconds']:.1f}s.jpg"
         middle = result["frame_indices"][len(result["frame_indices"]) // 2]
-        problem = write_thumbnail(videos / result["path"], middle, file)
-        result["thumbnail"] = None if problem else str(file)
-        if problem:
-            print(f"no thumbnail: {problem}", file=sys.stderr)
+        result["thumbnail"] = None
+        try:
+            write_thumbnail(videos / result["path"], middle, file)
+            result["thumbnail"] = str(file)
+        except VideoReadingError as error:
+            print(f"no thumbnail: {error}", file=sys.stderr)
 
 
 def _table(results: list[dict]) -> str:

@@ -5,6 +5,7 @@ import os
 
 from tvtsv2.errors import ArgumentError, check_revision
 
+HELP = "embeddings over HTTP, in OpenAI's form"
 DESCRIPTION = """\
 Serve embeddings over HTTP, in the form of OpenAI's POST /v1/embeddings.
 
@@ -21,14 +22,8 @@ batches; videos are read in processes of their own, where a file that crashes th
 proxy in front. Needs: pip install 'tvtsv2[serve]'."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add this command."""
-    parser = subparsers.add_parser(
-        "serve",
-        help="embeddings over HTTP, in OpenAI's form",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
     parser.add_argument("model", help="model folder or hub name")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -41,7 +36,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--max_waiting", type=int, default=512, help="inputs; more get status 429 (%(default)s)")
     parser.add_argument("--max_megabytes", type=int, default=200, help="per request (%(default)s)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tvtsv2.errors import ArgumentError, check_revision
 
+HELP = "is a model folder complete, and does it compute what it should?"
 DESCRIPTION = """\
 Check a model folder: one line per check, then one line with the verdict. The exit code is 1 if a check fails.
 
@@ -22,14 +23,8 @@ Embeddings are compared with those in reference_embeddings.json, if the folder h
 its checksum is right. Of a fine-tuned classifier, logits are compared."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add this command."""
-    parser = subparsers.add_parser(
-        "verify",
-        help="is a model folder complete, and does it compute what it should?",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of this command."""
     parser.add_argument("model", help="model folder or hub name")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the hub")
     parser.add_argument("--attn_implementations", nargs="+", default=["eager", "sdpa"], metavar="NAME")
@@ -41,7 +36,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--write_reference", action="store_true", help="write reference_embeddings.json into the folder"
     )
     parser.add_argument("--json", action="store_true", help="print the checks as JSON")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = find_folder(arguments.model, revision=arguments.revision)
     if arguments.write_reference:
         write_reference(folder)
-    checks = list(_check(folder, arguments))
+    reference = _read_reference(folder)
+    checks = list(_check(folder, reference, arguments))
     failed = [check.name for check in checks if not check.ok]
     if arguments.json:
         print(json.dumps([vars(check) for check in checks], indent=2))
@@ -70,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         width = max(len(check.name) for check in checks)
         for check in checks:
             print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:{width}}  {check.detail}")
-        print(_verdict(arguments.model, len(checks), failed, has_reference=_read_reference(folder) is not None))
+        print(_verdict(arguments.model, len(checks), failed, has_reference=reference is not None))
     return 1 if failed else 0
 
 
@@ -82,23 +77,22 @@ def write_reference(folder: Path) -> None:
     """
     from processing.atomic_files import write_whole
     from tvtsv2.models.folder_checks import REFERENCE_FILE, embed_inputs, hash_files
-    from tvtsv2.models.model_checks import compute_reference
+    from tvtsv2.models.model_checks import embed_fixed_inputs
     from tvtsv2.models.model_loading import load_for_checks, load_processor
 
     model = load_for_checks(folder)
-    content = compute_reference(model) | {
+    content = {kind: output.tolist() for kind, output in embed_fixed_inputs(model).items()} | {
         "file_and_texts": embed_inputs(model, load_processor(str(folder))),
         "checksums": hash_files(folder),
     }
     write_whole(folder / REFERENCE_FILE, json.dumps(content) + "\n")
 
 
-def _check(folder: Path, arguments: argparse.Namespace) -> Iterator:
+def _check(folder: Path, reference: dict | None, arguments: argparse.Namespace) -> Iterator:
     from tvtsv2.models.folder_checks import Check, check_as_stranger, check_export, check_files, check_processor
     from tvtsv2.models.model_checks import check_model
     from tvtsv2.models.model_loading import load_for_checks, load_processor
 
-    reference = _read_reference(folder)
     is_as_listed = True
     for check in check_files(folder, reference):
         is_as_listed &= check.ok

@@ -15,11 +15,11 @@ def run(arguments):
 
 @pytest.mark.parametrize(("has_reader", "code", "message"), [(False, 0, ""), (True, 1, "a reading process")])
 def test_a_broken_pipe(has_reader, code, message, monkeypatch, capsys):
-    command = SimpleNamespace(add_parser=lambda subparsers: subparsers.add_parser("command").set_defaults(run=run))
+    command = SimpleNamespace(HELP="", DESCRIPTION="", add_arguments=lambda parser: None, run=run)
     reading, writing = os.pipe()
     if not has_reader:
         os.close(reading)
-    monkeypatch.setattr(main, "COMMANDS", (command,))
+    monkeypatch.setattr(main, "COMMANDS", {"command": command})
     with open(writing, "w") as output:
         monkeypatch.setattr("sys.stdout", output)
         assert main.main(["command"]) == code

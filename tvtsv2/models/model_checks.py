@@ -25,21 +25,21 @@ def check_model(
 
     Args:
         model: in float32, with eager attention; is changed.
-        reference: what `compute_reference` gave elsewhere, or None.
+        reference: what `embed_fixed_inputs` gave elsewhere, or None.
     """
     state = model.state_dict()
     yield Check("strict loading", True, f"{len(state)} tensors, {model.num_parameters():,} parameters")
     infinite = [name for name, tensor in state.items() if not tensor.isfinite().all()]
     yield Check("finite weights", not infinite, f"not finite: {', '.join(infinite[:3])}" if infinite else "all")
     yield _check_trained(model)
-    outputs = _embed(model)
-    same = all(map(torch.equal, outputs, _embed(model)))
+    outputs = embed_fixed_inputs(model)
+    same = all(torch.equal(outputs[kind], again) for kind, again in embed_fixed_inputs(model).items())
     yield Check("determinism", same, "the same input twice gives " + ("the same bits" if same else "other bits"))
     alone = torch.cat([_embed_videos(model, pixels) for pixels in fixed_videos(model.config).split(1)])
-    cosine = _lowest_cosine(alone, outputs[0])
+    cosine = _lowest_cosine(alone, outputs["videos"])
     yield Check("batch and alone", cosine >= MIN_COSINE["float32"], f"lowest cosine {cosine:.6f}")
     if reference is not None:
-        yield compare("reference embeddings", _as_lists(outputs), reference)
+        yield compare("reference embeddings", outputs, reference)
     for dtype in dtypes:
         for name in attn_implementations:
             yield _check_variant(model, name, dtype, outputs)
@@ -53,23 +53,12 @@ def _check_trained(model: Model) -> Check:
     return Check("time attention", not zero, "still zero: a CLIP that never saw video" if zero else "trained")
 
 
-def _check_variant(model: Model, name: str, dtype: str, expected: list[torch.Tensor]) -> Check:
+def _check_variant(model: Model, name: str, dtype: str, expected: dict[str, torch.Tensor]) -> Check:
     variant = type(model)._from_config(model.config, attn_implementation=name, dtype=getattr(torch, dtype))
     variant.load_state_dict(model.state_dict())
-    cosine = min(map(_lowest_cosine, _embed(variant.to(model.device).eval()), expected))
+    outputs = embed_fixed_inputs(variant.to(model.device).eval())
+    cosine = min(_lowest_cosine(outputs[kind], embeddings) for kind, embeddings in expected.items())
     return Check(f"{name} {dtype}", cosine >= MIN_COSINE[dtype], f"lowest cosine with eager float32 {cosine:.6f}")
-
-
-def compute_reference(model: Model) -> dict[str, list[list[float]]]:
-    """Return the embeddings of the fixed inputs, for JSON: "videos" and "texts", (B, P) each.
-
-    Of a classifier: "videos" (B, classes), its probabilities.
-    """
-    return _as_lists(_embed(model))
-
-
-def _as_lists(outputs: list[torch.Tensor]) -> dict[str, list[list[float]]]:
-    return {kind: output.tolist() for kind, output in zip(("videos", "texts"), outputs, strict=False)}
 
 
 def fixed_videos(config: TVTSv2Config) -> torch.Tensor:
@@ -93,14 +82,17 @@ def fixed_texts(config: TVTSv2Config) -> torch.Tensor:
     return ids
 
 
-def _embed(model: Model) -> list[torch.Tensor]:
-    """Return the embeddings of videos and texts, or a classifier's probabilities of videos."""
+@torch.no_grad()
+def embed_fixed_inputs(model: Model) -> dict[str, torch.Tensor]:
+    """Return "videos" and "texts", the embeddings (B, P) of the fixed inputs.
+
+    Of a classifier: "videos" (B, classes), its probabilities.
+    """
     videos = _embed_videos(model, fixed_videos(model.config))
     if isinstance(model, TVTSv2ForVideoClassification):
-        return [videos]
-    with torch.no_grad():
-        texts = model.get_text_features(fixed_texts(model.config).to(model.device)).pooler_output
-    return [videos, texts.float()]
+        return {"videos": videos}
+    texts = model.get_text_features(fixed_texts(model.config).to(model.device)).pooler_output
+    return {"videos": videos, "texts": texts.float()}
 
 
 @torch.no_grad()
