@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .format_headers_tvtsv2 import HeaderFacts, UnusualStream, bit_reader
+from .format_headers_tvtsv2 import HeaderFacts, UncertainTable, bit_reader
 
 # Kinds of units.
 SEQUENCE_HEADER, TEMPORAL_DELIMITER, FRAME_HEADER, TILE_GROUP, METADATA, FRAME = range(1, 7)
@@ -82,9 +82,9 @@ class Av1Headers:
                 self._check_sequence(bytes(payload))
                 has_sequence = True
             elif kind not in (TEMPORAL_DELIMITER, TILE_GROUP, METADATA, PADDING):
-                raise UnusualStream(f"a packet has a unit of type {kind}")
+                raise UncertainTable(f"a packet has a unit of type {kind}")
         if num_shown != 1:
-            raise UnusualStream("a packet does not show exactly one frame")
+            raise UncertainTable("a packet does not show exactly one frame")
         self.is_start.append(bool(is_key) and (has_sequence or (self.sequence is None and self.box_has_sequence)))
 
     def finish(self) -> HeaderFacts:
@@ -97,7 +97,7 @@ class Av1Headers:
             self.sequence = self.sequence or sequence
         # reduced_still_picture_header leaves out the bits that `add` reads.
         if sequence != self.sequence or not sequence or sequence[0] & 8:
-            raise UnusualStream("sequence headers change")
+            raise UncertainTable("sequence headers change")
 
 
 def needed_parts(packets: list, are_wanted: list[bool]) -> list[list[slice]] | None:
@@ -109,7 +109,7 @@ def needed_parts(packets: list, are_wanted: list[bool]) -> list[list[slice]] | N
     """
     try:
         frames, common_parts = _list_frames(packets)
-    except UnusualStream:
+    except UncertainTable:
         return None
     needed = [are_wanted[frame.packet] or frame.packet == 0 for frame in frames]
     parts: list[list[slice]] = [[] for _ in packets]
@@ -137,13 +137,13 @@ def _list_frames(packets: list) -> tuple[list[_Frame], list[list[slice]]]:
         for kind, is_layered, part, payload in _units(memoryview(packet)):
             if kind in (FRAME_HEADER, FRAME):
                 if is_layered or sequence is None or lacks_tiles or len(frames) == MAX_FRAMES_IN_RUN:
-                    raise UnusualStream("an AV1 header has rare fields")
+                    raise UncertainTable("an AV1 header has rare fields")
                 header = _read_frame(payload, sequence)
                 found = [stored[slot] for slot in header.references]
                 references = {number for number in found if number is not None}
                 # A key frame shown again would be stored anew in all slots.
                 if None in found or (header.is_repeated and any(frames[other].is_key for other in references)):
-                    raise UnusualStream("an AV1 header has rare fields")
+                    raise UncertainTable("an AV1 header has rare fields")
                 frames.append(_Frame(number, [part], references, header.is_key))
                 for slot in header.stored_in:
                     stored[slot] = len(frames) - 1
@@ -158,9 +158,9 @@ def _list_frames(packets: list) -> tuple[list[_Frame], list[list[slice]]]:
             elif kind in (TEMPORAL_DELIMITER, METADATA, PADDING):
                 common.append(part)
             else:
-                raise UnusualStream("an AV1 header has rare fields")
+                raise UncertainTable("an AV1 header has rare fields")
         if num_shown != 1 or lacks_tiles:
-            raise UnusualStream("an AV1 header has rare fields")
+            raise UncertainTable("an AV1 header has rare fields")
         common_parts.append(common)
     return frames, common_parts
 
@@ -170,13 +170,13 @@ def _read_sequence(payload: memoryview) -> _Sequence:
     take(4)  # seq_profile, still_picture
     is_reduced, has_timing, has_delays, more_operating_points = take(1), take(1), take(1), take(5)
     if is_reduced or has_timing or more_operating_points:
-        raise UnusualStream("an AV1 header has rare fields")
+        raise UncertainTable("an AV1 header has rare fields")
     take(12)  # operating_point_idc
     take(take(5) > 7)  # seq_level_idx, seq_tier
     take(4 * (has_delays and take(1)))
     take(take(4) + take(4) + 2)  # widths of the frame size's fields, and the fields
     if take(1):  # frame_id_numbers_present_flag
-        raise UnusualStream("an AV1 header has rare fields")
+        raise UncertainTable("an AV1 header has rare fields")
     take(7)  # from use_128x128_superblock to enable_dual_filter
     has_order_hints = take(1)
     take(2 * has_order_hints)
@@ -194,7 +194,7 @@ def _read_frame(payload: memoryview, sequence: _Sequence) -> _Header:
         return _Header([], list(ALL_SLOTS), is_shown=True, is_key=True)
     # A key frame that is shown later would be stored anew then; a switch frame differs in most fields.
     if kind in (KEY_FRAME, SWITCH_FRAME):
-        raise UnusualStream("an AV1 header has rare fields")
+        raise UncertainTable("an AV1 header has rare fields")
     take(not is_shown)  # showable_frame
     is_resilient = take(1)
     take(1)  # disable_cdf_update
@@ -209,7 +209,7 @@ def _read_frame(payload: memoryview, sequence: _Sequence) -> _Header:
         return _Header([], stored_in, bool(is_shown))
     # Order hints of all slots would follow, or two references stand for all.
     if sequence.num_order_bits and (is_resilient or take(1)):
-        raise UnusualStream("an AV1 header has rare fields")
+        raise UncertainTable("an AV1 header has rare fields")
     return _Header([take(3) for _ in range(7)], stored_in, bool(is_shown))
 
 
@@ -225,13 +225,13 @@ def _units(data: bytes | memoryview) -> Iterator[tuple[int, bool, slice, memoryv
             size, shift = 0, 0
             while True:
                 if position >= len(data) or shift == 7 * MAX_SIZE_BYTES:
-                    raise UnusualStream("an AV1 header has rare fields")
+                    raise UncertainTable("an AV1 header has rare fields")
                 byte = data[position]
                 size, shift, position = size | (byte & 127) << shift, shift + 7, position + 1
                 if byte < 128:
                     break
         num_units += 1
         if num_units > MAX_UNITS_IN_PACKET:
-            raise UnusualStream("an AV1 header has rare fields")
+            raise UncertainTable("an AV1 header has rare fields")
         yield kind, bool(has_extension), slice(start, position + size), data[position : position + size]
         position += size

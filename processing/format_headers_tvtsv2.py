@@ -1,9 +1,8 @@
 """Headers of coded packets: readers of bits, order of output, and the codecs with simple packets.
 
 For every codec a class collects the headers of all packets: `Headers(extradata)`, `add(data, is_keyframe)` per packet
-in decoding order, then `finish()`. It accepts what ordinary encoders write. All three raise `UnusualStream` unless each
-packet holds one picture that a decoder returns, in the order of `HeaderFacts.output_order`; the stream is then decoded
-sequentially.
+in decoding order, then `finish()`. It accepts what ordinary encoders write: all three raise `UncertainTable` unless a
+packet holds one picture that a decoder returns, in the order of `HeaderFacts.output_order`.
 """
 
 from collections.abc import Callable
@@ -19,8 +18,8 @@ JPEG_START, JPEG_SCAN, JPEG_HUFFMAN, JPEG_QUANTIZATION, JPEG_APP1 = 0xD8, 0xDA, 
 JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
-class UnusualStream(Exception):
-    """The packets hold something whose effect on the decoded frames is not certain; the message says what."""
+class UncertainTable(Exception):
+    """Frames found by the packet table might differ from those of a full decode; the message says why."""
 
 
 class HeaderFacts(NamedTuple):
@@ -40,14 +39,14 @@ class HeaderFacts(NamedTuple):
 
 
 def bit_reader(data: bytes | memoryview) -> Callable[[int], int]:
-    """Return a function that reads the next bits of `data` as a number and raises `UnusualStream` at the end."""
+    """Return a function that reads the next bits of `data` as a number and raises `UncertainTable` at the end."""
     bits, num_left = int.from_bytes(data, "big"), 8 * len(data)
 
     def take(num_bits: int) -> int:
         nonlocal num_left
         num_left -= num_bits
         if num_left < 0:
-            raise UnusualStream("a header is too short")
+            raise UncertainTable("a header is too short")
         return bits >> num_left & ((1 << num_bits) - 1)
 
     return take
@@ -59,7 +58,7 @@ def take_golomb(take: Callable[[int], int]) -> int:
     while not take(1):
         num_zeros += 1
         if num_zeros > 32:
-            raise UnusualStream("a number in a header is out of range")
+            raise UncertainTable("a number in a header is out of range")
     return (1 << num_zeros) - 1 + take(num_zeros)
 
 
@@ -90,7 +89,7 @@ class HeaderBits:
         window = self._window()
         num_zeros = 32 - np.frexp((window >> np.uint64(32)).astype(np.float64))[1]
         if (np.where(where, num_zeros, 0) > 16).any():
-            raise UnusualStream("a number in a header is out of range")
+            raise UncertainTable("a number in a header is out of range")
         num_bits = 2 * np.minimum(num_zeros, 16) + 1
         values = (window >> (64 - num_bits).astype(np.uint64)).astype(np.int64) - 1
         self.position = self.position + np.where(where, num_bits, 0)
@@ -138,7 +137,7 @@ def output_order(
     is_inside = np.diff(periods[order]) == 0
     steps = np.where(is_inside, np.diff(full[order]), 0)
     if (steps[is_inside] == 0).any():
-        raise UnusualStream("two pictures have one order count")
+        raise UncertainTable("two pictures have one order count")
     return order, steps
 
 
@@ -158,14 +157,6 @@ def steps_before_cut(order: np.ndarray, steps: np.ndarray) -> np.ndarray:
     if not (earlier == tail).all(axis=1).any():
         return steps
     return steps[: np.flatnonzero(order < len(order) - len(tail)).max()]
-
-
-def check_frame_numbers(numbers: np.ndarray, is_reference: np.ndarray, is_idr: np.ndarray, modulus: int) -> None:
-    """Raise for frame numbers of H.264 that skip some: a picture is lost, or hidden."""
-    previous = previous_references(is_reference)
-    expected = np.where(is_idr, 0, (numbers[previous] + 1) % modulus)
-    if (numbers != expected)[previous >= 0].any():
-        raise UnusualStream("frame numbers have gaps")
 
 
 class SimpleHeaders:
@@ -200,41 +191,48 @@ def read_vp9(data: memoryview) -> tuple[bool, bool]:
     headers = [_vp9_header(first) for first in _vp9_first_bytes(data)]
     num_shown = sum(is_shown for _, is_shown in headers)
     if num_shown > 1:
-        raise UnusualStream("a packet shows several frames")
+        raise UncertainTable("a packet shows several frames")
     return num_shown == 1, headers[0][0]
 
 
 def read_prores(data: memoryview) -> tuple[bool, bool]:
     """Read a ProRes packet, a frame by itself."""
     if bytes(data[4:8]) != b"icpf":
-        raise UnusualStream("a packet does not start with a ProRes frame")
+        raise UncertainTable("a packet does not start with a ProRes frame")
     return True, True
 
 
-def read_mjpeg(data: memoryview) -> tuple[bool, bool]:
-    """Read a Motion JPEG packet, one scan with all tables that it uses. Source: ITU-T T.81, annex B."""
-    image, marker, position, num_frames = bytes(data), JPEG_START, 2, 0
-    if not image.startswith(b"\xff\xd8") or image.count(b"\xff\xd8\xff") != 1 or image.count(b"\xff\xda") != 1:
-        raise UnusualStream("a packet does not hold exactly one image of one scan")
-    tables: set[tuple[int, int]] = set()
-    used: set[tuple[int, int]] = set()
-    while marker != JPEG_SCAN:
-        size = int.from_bytes(image[position + 2 : position + 4], "big")
-        if image[position : position + 1] != b"\xff" or size < 2 or position + 2 + size > len(image):
-            raise UnusualStream("the segments of an image do not add up")
-        marker, content = image[position + 1], image[position + 4 : position + 2 + size]
-        if marker == JPEG_APP1 and content.startswith(b"Exif\0"):
-            raise UnusualStream("images state their orientation, which may change")
-        num_frames += marker in JPEG_FRAMES
-        try:
+class MjpegHeaders(SimpleHeaders):
+    """The headers of a Motion JPEG stream. Source: ITU-T T.81, annex B.
+
+    Each packet is an image of one scan, and all define the same tables, as one might use those of earlier ones.
+    """
+
+    def __init__(self, extradata: bytes):
+        super().__init__(self._read, extradata)
+        self.tables: set[tuple[int, int]] | None = None
+
+    def _read(self, data: memoryview) -> tuple[bool, bool]:
+        image, marker, position, num_frames = bytes(data), JPEG_START, 2, 0
+        if not image.startswith(b"\xff\xd8") or image.count(b"\xff\xd8\xff") != 1 or image.count(b"\xff\xda") != 1:
+            raise UncertainTable("a packet does not hold exactly one image of one scan")
+        tables: set[tuple[int, int]] = set()
+        while marker != JPEG_SCAN:
+            size = int.from_bytes(image[position + 2 : position + 4], "big")
+            if image[position : position + 1] != b"\xff" or size < 2 or position + 2 + size > len(image):
+                raise UncertainTable("the segments of an image do not add up")
+            marker, content = image[position + 1], image[position + 4 : position + 2 + size]
+            if marker == JPEG_APP1 and content.startswith(b"Exif\0"):
+                raise UncertainTable("images state their orientation, which may change")
+            num_frames += marker in JPEG_FRAMES
             tables |= _jpeg_tables(marker, content)
-            used |= _jpeg_tables_used(marker, content)
-        except IndexError as error:
-            raise UnusualStream("a segment of an image is too short") from error
-        position += 2 + size
-    if num_frames != 1 or not tables >= used:
-        raise UnusualStream("an image does not have one frame header and all tables that it uses")
-    return True, True
+            position += 2 + size
+        if num_frames != 1:
+            raise UncertainTable("an image does not have one frame header")
+        if self.tables not in (None, tables):
+            raise UncertainTable("images define different tables")
+        self.tables = tables
+        return True, True
 
 
 def _jpeg_tables(marker: int, content: bytes) -> set[tuple[int, int]]:
@@ -248,16 +246,6 @@ def _jpeg_tables(marker: int, content: bytes) -> set[tuple[int, int]]:
             tables.add((marker, content[0] & 15))
             content = content[129 if content[0] >> 4 else 65 :]
     return tables
-
-
-def _jpeg_tables_used(marker: int, content: bytes) -> set[tuple[int, int]]:
-    """Return the tables that the header of a frame or of a scan names."""
-    if marker in JPEG_FRAMES:
-        return {(JPEG_QUANTIZATION, content[8 + 3 * n]) for n in range(content[5])}
-    if marker == JPEG_SCAN:
-        pairs = [content[2 + 2 * n] for n in range(content[0])]
-        return {(JPEG_HUFFMAN, number) for pair in pairs for number in (pair >> 4, 16 | pair & 15)}
-    return set()
 
 
 def _vp9_header(first: int) -> tuple[bool, bool]:

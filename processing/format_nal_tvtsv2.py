@@ -14,10 +14,10 @@ from .format_headers_tvtsv2 import (
     HEAD_BYTES,
     HeaderBits,
     HeaderFacts,
-    UnusualStream,
+    UncertainTable,
     bit_reader,
-    check_frame_numbers,
     output_order,
+    previous_references,
     steps_before_cut,
     take_golomb,
 )
@@ -38,7 +38,7 @@ class _NalHeaders:
         extradata: The stream's parameter sets, in a box (`avcC`, `hvcC`) or behind start codes.
 
     Raises:
-        UnusualStream: There is not exactly one sequence parameter set, or picture parameter sets share a number.
+        UncertainTable: There is not exactly one sequence parameter set, or picture parameter sets share a number.
     """
 
     header_bytes: int
@@ -64,11 +64,11 @@ class _NalHeaders:
         sequences = [_unescape(unit) for unit in self.parameters if self.kind_of(unit) == self.sequence_kind]
         self.picture_sets = [_unescape(unit) for unit in self.parameters if self.kind_of(unit) == self.picture_kind]
         if len(sequences) != 1:
-            raise UnusualStream("the stream does not have exactly one sequence parameter set")
+            raise UncertainTable("the stream does not have exactly one sequence parameter set")
         self.read_sequence(bit_reader(sequences[0][self.header_bytes :]))
         numbers = {take_golomb(bit_reader(unit[self.header_bytes :])) for unit in self.picture_sets}
         if len(numbers) < len(self.picture_sets):  # the last one of a number that is seen would be valid
-            raise UnusualStream("parameter sets change")
+            raise UncertainTable("parameter sets change")
         self.heads: list[bytes] = []
         self.is_recovery_point: list[bool] = []
 
@@ -80,17 +80,17 @@ class _NalHeaders:
             if kind in self.slices:
                 # The first bit behind the header is set where the slice is the first one of its picture.
                 if len(unit) <= start or bool(unit[start] & 0x80) == (head is not None):
-                    raise UnusualStream("a packet does not hold exactly one picture")
+                    raise UncertainTable("a packet does not hold exactly one picture")
                 head = head or bytes(unit[:HEAD_BYTES])
             elif kind in self.parameter_kinds:
                 if bytes(unit).rstrip(b"\0") not in self.parameters:
-                    raise UnusualStream("parameter sets change")
+                    raise UncertainTable("parameter sets change")
             elif kind == self.message_kind:
                 is_exact |= _read_messages(bytes(unit[start:])) and is_keyframe
             elif kind not in self.ignored:
-                raise UnusualStream(f"a packet has a unit of type {kind}")
+                raise UncertainTable(f"a packet has a unit of type {kind}")
         if head is None:
-            raise UnusualStream("a packet holds no picture")
+            raise UncertainTable("a packet holds no picture")
         self.heads.append(_unescape(head))
         self.is_recovery_point.append(is_exact)
 
@@ -123,9 +123,12 @@ class H264Headers(_NalHeaders):
         bits.take_golomb()  # pic_parameter_set_id
         frame_numbers = bits.take(self.frame_number_bits)
         if not self.frames_only and bits.take(1).any():
-            raise UnusualStream("pictures are coded as fields")
+            raise UncertainTable("pictures are coded as fields")
         bits.take_golomb(where=is_idr)  # idr_pic_id
-        check_frame_numbers(frame_numbers, is_reference, is_idr, 1 << self.frame_number_bits)
+        previous = previous_references(is_reference)
+        expected = np.where(is_idr, 0, (frame_numbers[previous] + 1) % (1 << self.frame_number_bits))
+        if (frame_numbers != expected)[previous >= 0].any():
+            raise UncertainTable("frame numbers have gaps: a picture is lost, or hidden")
         order = np.arange(len(self.heads))
         if self.order_count_bits:
             order, _ = output_order(bits.take(self.order_count_bits), is_reference, is_idr, 1 << self.order_count_bits)
@@ -136,18 +139,18 @@ class H264Headers(_NalHeaders):
         take(16)  # constraint flags, level_idc
         take_golomb(take)  # seq_parameter_set_id
         if profile in H264_444_PROFILES or (profile in H264_CHROMA_PROFILES and take_golomb(take) == 3):
-            raise UnusualStream("lossless and 4:4:4 video depend on the encoder's version")
+            raise UncertainTable("lossless and 4:4:4 video depend on the encoder's version")
         if profile in H264_CHROMA_PROFILES:
             take_golomb(take), take_golomb(take), take(1)  # bit depths, qpprime_y_zero_transform_bypass_flag
             if take(1):
-                raise UnusualStream("the sequence parameter set has scaling matrices")
+                raise UncertainTable("the sequence parameter set has scaling matrices")
         self.frame_number_bits = take_golomb(take) + 4
         order_count_type = take_golomb(take)
         if order_count_type == 1:
-            raise UnusualStream("picture order counts follow a cycle")
+            raise UncertainTable("picture order counts follow a cycle")
         self.order_count_bits = take_golomb(take) + 4 if order_count_type == 0 else 0
         if max(self.frame_number_bits, self.order_count_bits) > 16:
-            raise UnusualStream("a number in the sequence parameter set is out of range")
+            raise UncertainTable("a number in the sequence parameter set is out of range")
         take_golomb(take), take(1)  # max_num_ref_frames, gaps_in_frame_num_value_allowed_flag
         take_golomb(take), take_golomb(take)  # width, height
         self.frames_only = take(1)
@@ -163,7 +166,7 @@ class HevcHeaders(_NalHeaders):
     @staticmethod
     def kind_of(unit: bytes | memoryview) -> int:
         if len(unit) < 3 or unit[0] & 1 or unit[1] >> 3:
-            raise UnusualStream("a packet has units of a second layer")
+            raise UncertainTable("a packet has units of a second layer")
         return unit[0] >> 1
 
     @staticmethod
@@ -177,7 +180,7 @@ class HevcHeaders(_NalHeaders):
         super().__init__(extradata)
         pictures = {self._read_picture_set(unit) for unit in self.picture_sets}
         if len(pictures) != 1:
-            raise UnusualStream("picture parameter sets disagree")
+            raise UncertainTable("picture parameter sets disagree")
         self.has_output_flag, self.num_extra_bits = pictures.pop()
 
     def finish(self) -> HeaderFacts:
@@ -186,22 +189,22 @@ class HevcHeaders(_NalHeaders):
         layers = np.array([head[1] & 7 for head in self.heads]) - 1
         is_idr, is_random_access = np.isin(kinds, HEVC_IDR), np.isin(kinds, HEVC_RANDOM_ACCESS)
         if np.isin(kinds, HEVC_BROKEN_LINKS).any():
-            raise UnusualStream("the stream was joined at a broken link")
+            raise UncertainTable("the stream was joined at a broken link")
         bits = HeaderBits(self.heads, 17)
         if bits.take(1, where=is_random_access)[1:].any():
-            raise UnusualStream("a picture discards those before it")
+            raise UncertainTable("a picture discards those before it")
         bits.take_golomb()  # slice_pic_parameter_set_id
         bits.take(self.num_extra_bits)
         bits.take_golomb()  # slice_type
         if self.has_output_flag and not bits.take(1).all():
-            raise UnusualStream("a picture is not output")
+            raise UncertainTable("a picture is not output")
         bits.take(2 * self.separate_planes)
         counts = bits.take(self.order_count_bits, where=~is_idr)
         # Types below 16 with an even number are not referred to by their own layer.
         is_reference = (layers == 0) & ~np.isin(kinds, HEVC_LEADING) & ((kinds >= 16) | (kinds % 2 == 1))
         order, steps = output_order(counts, is_reference, is_idr, 1 << self.order_count_bits)
         if len({*steps_before_cut(order, steps).tolist()} - {0}) > 1:
-            raise UnusualStream("order counts have gaps, as where a picture is lost")
+            raise UncertainTable("order counts have gaps, as where a picture is lost")
         return HeaderFacts(order, np.ones(len(order), bool), is_random_access, bool(layers.any()))
 
     def read_sequence(self, take: Callable[[int], int]) -> None:
@@ -219,7 +222,7 @@ class HevcHeaders(_NalHeaders):
             take_golomb(take)
         self.order_count_bits = take_golomb(take) + 4
         if self.order_count_bits > 16:
-            raise UnusualStream("a number in the sequence parameter set is out of range")
+            raise UncertainTable("a number in the sequence parameter set is out of range")
 
     @staticmethod
     def _read_picture_set(unit: bytes) -> tuple[int, int]:
@@ -242,7 +245,7 @@ def _units_with_sizes(data: memoryview, width: int) -> Iterator[memoryview]:
         start = position + width
         position = start + int.from_bytes(data[position:start], "big")
         if position > end or position == start:
-            raise UnusualStream("the sizes of units do not add up to that of their packet")
+            raise UncertainTable("the sizes of units do not add up to that of their packet")
         yield data[start:position]
 
 
@@ -269,7 +272,7 @@ def _read_messages(messages: bytes) -> bool:
         kind, position = _sei_number(payload, position)
         size, position = _sei_number(payload, position)
         if kind == SEI_DISPLAY_ORIENTATION:
-            raise UnusualStream("pictures state their orientation, which may change")
+            raise UncertainTable("pictures state their orientation, which may change")
         # recovery_frame_cnt = 0 is the single bit 1; exact_match_flag follows it.
         if kind == SEI_RECOVERY_POINT and position < len(payload):
             is_exact |= payload[position] & 0xC0 == 0xC0

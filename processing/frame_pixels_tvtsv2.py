@@ -3,7 +3,6 @@
 Axis legend: ... any leading axes, T frames, H height, W width, C colors, kept last as in image files.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.video_utils import VideoMetadata
 
 from .frame_arrays_tvtsv2 import as_frames, is_decoder, is_file, is_image_file, list_metadata, split_metadata
-from .frame_settings_tvtsv2 import FrameSettings, random_interval_indices
+from .frame_settings_tvtsv2 import FrameSettings
 from .reader_container_tvtsv2 import VideoReadingError
 from .reader_metadata_tvtsv2 import VideoFileMetadata
 from .reader_tvtsv2 import read_video, read_windows
@@ -62,21 +61,18 @@ def transform_for(
         return lambda frames: frames.index_select(-3, rows.to(frames.device)).index_select(
             -2, columns.to(frames.device)
         )
-    return functools.partial(_resample, (resized_height, resized_width), (top, left, bottom, right), settings.resample)
 
+    def resample(frames: torch.Tensor) -> torch.Tensor:
+        from torchvision.transforms.v2 import functional as tvF
+        from transformers.image_utils import pil_torch_interpolation_mapping
 
-def _resample(
-    size: tuple[int, int], box: tuple[int, int, int, int], resample: PILImageResampling, frames: torch.Tensor
-) -> torch.Tensor:
-    from torchvision.transforms.v2 import functional as tvF
-    from transformers.image_utils import pil_torch_interpolation_mapping
+        frames = frames.movedim(-1, -3)
+        if (height, width) != (resized_height, resized_width):
+            interpolation = pil_torch_interpolation_mapping[settings.resample]
+            frames = tvF.resize(frames, [resized_height, resized_width], interpolation=interpolation, antialias=True)
+        return frames[..., top:bottom, left:right].movedim(-3, -1)
 
-    top, left, bottom, right = box
-    channels_first = frames.movedim(-1, -3)
-    if channels_first.shape[-2:] != size:
-        interpolation = pil_torch_interpolation_mapping[resample]
-        channels_first = tvF.resize(channels_first, list(size), interpolation=interpolation, antialias=True)
-    return channels_first[..., top:bottom, left:right].movedim(-3, -1)
+    return resample
 
 
 def resized_size(height: int, width: int, settings: FrameSettings) -> tuple[int, int]:
@@ -104,7 +100,7 @@ def read_file_frames(
     on_file_clock: bool = False,
 ) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
     """Return frames (T, H, W, 3) uint8 and metadata: of each window of a file, or of the whole file."""
-    options = _reading_options(settings, settings.sample_indices) | {"num_threads": num_threads}
+    options = reading_options(settings, settings.sample_indices) | {"num_threads": num_threads}
     if windows is None:
         read = [read_video(video, **options)]
     else:
@@ -112,20 +108,7 @@ def read_file_frames(
     return [(torch.from_numpy(frames), metadata) for frames, metadata in read]
 
 
-def read_training_frames(
-    video: Any, span: tuple[float, float], settings: FrameSettings, generator: np.random.Generator, on_file_clock: bool
-) -> torch.Tensor:
-    """Return frames (T, H, W, 3) uint8 drawn from a span [start, end) in seconds, all with one random crop."""
-
-    def choose(metadata: VideoFileMetadata) -> np.ndarray:
-        first, end = metadata.frame_span(*span, on_file_clock=on_file_clock)
-        return random_interval_indices(first, end, settings.num_frames, generator)
-
-    frames, _ = read_video(video, num_threads=1, **_reading_options(settings, choose, generator))
-    return torch.from_numpy(frames)
-
-
-def _reading_options(
+def reading_options(
     settings: FrameSettings, choose: Callable[..., np.ndarray], generator: np.random.Generator | None = None
 ) -> dict:
     """Return arguments of `read_video` that choose frames, and resize and crop each as soon as it is decoded."""
@@ -158,7 +141,7 @@ def process_video(
     video, own_metadata = split_metadata(video)
     if is_decoder(video):
         frames, metadata = _read_decoder(video, settings)
-        return finish(_resize(frames, settings), settings), metadata
+        return finish(transform_for(metadata.height, metadata.width, settings)(frames), settings), metadata
     if is_file(video) and not is_image_file(video):
         ((frames, metadata),) = read_file_frames(video, None, settings, num_threads)
         return finish(frames, settings), metadata
@@ -172,7 +155,7 @@ def process_video(
     metadata.frames_indices = [int(metadata.frames_indices[index]) for index in taken]
     frames = as_frames([frames[index] for index in taken], settings) if are_files else frames[taken]
     metadata.height, metadata.width = frames.shape[1:3]
-    return finish(_resize(frames, settings), settings, is_image), metadata
+    return finish(transform_for(metadata.height, metadata.width, settings)(frames), settings, is_image), metadata
 
 
 def _array_metadata(num_frames: int, given: VideoMetadata | None, settings: FrameSettings) -> VideoMetadata:
@@ -204,21 +187,8 @@ def _read_decoder(decoder: Any, settings: FrameSettings) -> tuple[torch.Tensor, 
     return frames, metadata
 
 
-def _resize(frames: torch.Tensor, settings: FrameSettings) -> torch.Tensor:
-    return transform_for(frames.shape[1], frames.shape[2], settings)(frames)
-
-
 def finish(frames: torch.Tensor, settings: FrameSettings, is_image: bool = False) -> torch.Tensor:
-    """Return frames (..., T, H, W, 3) normalized, and padded with zeros to the number of frames."""
-    pixels = _normalize(frames, settings)
-    num_missing = settings.num_frames - pixels.shape[-4]
-    if settings.do_pad and settings.fps is None and not is_image and num_missing > 0:
-        pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, num_missing))
-    return pixels
-
-
-def _normalize(frames: torch.Tensor, settings: FrameSettings) -> torch.Tensor:
-    """Return frames (..., T, H, W, 3) as the model's float32 (..., T, 3, H, W)."""
+    """Return frames (..., T, H, W, 3) as the model's float32 (..., T, 3, H, W), padded with frames of zeros."""
     channels_first = frames.to(settings.device).movedim(-1, -3)
     # The one copy, also of float32: all that follows is in place.
     pixels = channels_first.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
@@ -230,4 +200,7 @@ def _normalize(frames: torch.Tensor, settings: FrameSettings) -> torch.Tensor:
             for value in (settings.image_mean, settings.image_std)
         )
         pixels.sub_(mean).div_(std)
+    num_missing = settings.num_frames - pixels.shape[-4]
+    if settings.do_pad and settings.fps is None and not is_image and num_missing > 0:
+        pixels = torch.nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, num_missing))
     return pixels

@@ -19,7 +19,7 @@ from av.stream import Discard, Disposition
 
 from .reader_head_tvtsv2 import (
     HEAD_BYTES,
-    HostileHead,
+    RefusedFile,
     check_head,
     image_demuxer,
     name_format,
@@ -109,14 +109,6 @@ class OpenVideo:
                 f"it lasts {seconds:.1f} s, more than max_duration_seconds={self.limits.max_duration_seconds:g}."
             )
 
-    def check_memory(self, num_bytes: int) -> None:
-        """Raise `VideoReadingError` when the frames asked for exceed `limits.max_memory_bytes`."""
-        if num_bytes > self.limits.max_memory_bytes:
-            raise self.error(
-                f"the frames asked for take {num_bytes} bytes, more than "
-                f"max_memory_bytes={self.limits.max_memory_bytes}; ask for fewer frames or raise the limit."
-            )
-
 
 def source_name(source: VideoSource) -> str:
     """Return the name of a source in messages: its path, the name of its file object, or its size for bytes."""
@@ -139,6 +131,8 @@ def reading_errors(name: str):
         yield
     except av.ExitError as cause:
         raise VideoReadingError(f"Cannot read video {name!r}: it took longer than max_decode_seconds.") from cause
+    except RefusedFile as cause:
+        raise VideoReadingError(f"Cannot read video {name!r}: {cause}") from cause.__cause__
     except (av.FFmpegError, OSError, UnicodeError, MemoryError) as cause:
         text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         raise VideoReadingError(f"Cannot read video {name!r}: {text} ({type(cause).__name__})") from cause
@@ -157,10 +151,11 @@ def open_video(source: VideoSource, limits: VideoLimits, started: float | None =
     """
     name = source_name(source)
     with reading_errors(name):
-        openable = _openable(source, name)
-        container = _open_container(openable, _read_head(openable, name), name, limits)
+        openable = _openable(source)
+        container = _open_container(openable, limits)
     with container:
-        stream = _select_stream(container, name)
+        with reading_errors(name):
+            stream = _select_stream(container)
         stream.codec_context.options = {"max_pixels": decoder_max_pixels(limits)}
         yield OpenVideo(name, container, stream, limits, time.monotonic() if started is None else started, openable)
 
@@ -196,20 +191,10 @@ def raw_file(openable: str | BinaryIO):
         openable.seek(position)
 
 
-def _read_head(openable: str | BinaryIO, name: str) -> bytes:
-    """Return the first bytes of the file, after a check of what its boxes claim."""
+def _open_container(openable: str | BinaryIO, limits: VideoLimits) -> av.container.InputContainer:
     with raw_file(openable) as file:
         head = file.read(HEAD_BYTES)
-        try:
-            check_head(file, file.seek(0, os.SEEK_END))
-        except HostileHead as cause:
-            raise VideoReadingError(f"Cannot read video {name!r}: {cause}.") from None
-    return head
-
-
-def _open_container(
-    openable: str | BinaryIO, head: bytes, name: str, limits: VideoLimits
-) -> av.container.InputContainer:
+        check_head(file, file.seek(0, os.SEEK_END))
     demuxer = image_demuxer(head)
     try:
         return av.open(
@@ -230,48 +215,45 @@ def _open_container(
         found = name_format(head)
         if found is None and not isinstance(cause, av.ArgumentError):
             raise
-        raise VideoReadingError(
-            f"Cannot read video {name!r}: its format ({found or 'unknown'}) is not allowed; "
-            f"allowed are {ALLOWED_NAMES}."
-        ) from cause
+        raise RefusedFile(f"its format ({found or 'unknown'}) is not allowed; allowed are {ALLOWED_NAMES}.") from cause
 
 
-def _openable(source: VideoSource, name: str) -> str | BinaryIO:
+def _openable(source: VideoSource) -> str | BinaryIO:
     if isinstance(source, bytes):
         if not source:
-            raise VideoReadingError(f"Cannot read video {name!r}: it is empty.")
+            raise RefusedFile("it is empty.")
         return io.BytesIO(source)
     if isinstance(source, str | os.PathLike):
         path = os.fspath(source)
         if not isinstance(path, str):
             raise TypeError(f"A video's path must be text, got {type(path).__name__}.")
         if "://" in path and not os.path.exists(path):
-            raise VideoReadingError(f"Cannot read video {name!r}: URLs are not opened; download the file first.")
-        _check_regular(os.stat(path), name)
+            raise RefusedFile("URLs are not opened; download the file first.")
+        _check_regular(os.stat(path))
         # Absolute, so that FFmpeg can never take the start of the name for a protocol.
         return os.path.abspath(path)
     if not (hasattr(source, "read") and hasattr(source, "seek")):
         raise TypeError(f"A video must be a path, a seekable binary file object or bytes, got {type(source).__name__}.")
     with suppress(AttributeError, OSError):  # of a file object that lives in memory
-        _check_regular(os.fstat(source.fileno()), name)
+        _check_regular(os.fstat(source.fileno()))
     source.seek(0)
     return source
 
 
-def _check_regular(status: os.stat_result, name: str) -> None:
+def _check_regular(status: os.stat_result) -> None:
     # A FIFO or a device would block or never end.
     if not stat.S_ISREG(status.st_mode):
-        raise VideoReadingError(f"Cannot read video {name!r}: it is not a regular file.")
+        raise RefusedFile("it is not a regular file.")
     if status.st_size == 0:
-        raise VideoReadingError(f"Cannot read video {name!r}: it is empty.")
+        raise RefusedFile("it is empty.")
 
 
-def _select_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
+def _select_stream(container: av.container.InputContainer) -> av.VideoStream:
     stream = next((s for s in container.streams.video if not s.disposition & Disposition.attached_pic), None)
     if stream is None:
-        raise VideoReadingError(f"Cannot read video {name!r}: it has no video stream.")
+        raise RefusedFile("it has no video stream.")
     if stream.codec_context is None:
-        raise VideoReadingError(f"Cannot read video {name!r}: FFmpeg has no decoder for its video stream.")
+        raise RefusedFile("FFmpeg has no decoder for its video stream.")
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all

@@ -12,12 +12,12 @@ from typing import Any
 import av
 import numpy as np
 
+from .format_headers_tvtsv2 import UncertainTable
 from .reader_container_tvtsv2 import OpenVideo, decoder_max_pixels
 from .reader_packets_tvtsv2 import (
     SKIPPING_CODECS,
     PacketTable,
     Run,
-    UncertainTable,
     codec_of,
     needed_packets,
 )

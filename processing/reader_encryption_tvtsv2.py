@@ -43,7 +43,7 @@ def check_side_data(side_data: av.packet.PacketSideData, video: OpenVideo) -> st
     except IndexError:
         return "unknown"
     if data_type == "encryption_info":
-        raise video.error(f"{ENCRYPTED}.")
+        raise video.error(ENCRYPTED)
     return data_type
 
 
@@ -51,12 +51,12 @@ def check_file_encryption(video: OpenVideo) -> None:
     """Raise `VideoReadingError` where the bytes of the file say that its video is encrypted, in whole or in part."""
     format_name = video.container.format.name
     if format_name == "mpegts" and _codec_tag(video.stream) == SAMPLE_AES:
-        raise video.error(f"{ENCRYPTED}.")
+        raise video.error(ENCRYPTED)
     with raw_file(video.openable) as file:
         for is_encrypted in find_encryption(file, format_name, video.stream.id):
             video.check_clock()
             if is_encrypted:
-                raise video.error(f"{ENCRYPTED}.")
+                raise video.error(ENCRYPTED)
 
 
 def _codec_tag(stream: av.VideoStream) -> bytes:

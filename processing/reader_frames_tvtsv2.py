@@ -71,7 +71,12 @@ class TakenFrames:
             image = self.frame_transform(image)
         with self.lock:
             if self.images is None:
-                self.video.check_memory(image.nbytes * len(self.indices))
+                num_bytes, limit = image.nbytes * len(self.indices), self.video.limits.max_memory_bytes
+                if num_bytes > limit:
+                    raise self.video.error(
+                        f"the frames asked for take {num_bytes} bytes, more than max_memory_bytes={limit}; "
+                        "ask for fewer frames or raise the limit."
+                    )
                 self.images = np.empty((len(self.slots), *image.shape), image.dtype)
         self.images[self.slots[index]] = image
         self.missing.discard(index)

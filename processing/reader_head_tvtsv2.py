@@ -59,7 +59,7 @@ MAX_COMPRESSED_SETTINGS = 8  # tracks whose settings are compressed; FFmpeg unpa
 # The largest page of an Ogg file. Source: RFC 3533.
 MAX_OGG_PAGE = 65307
 
-ENCRYPTED = "it is encrypted; decrypt it first"
+ENCRYPTED = "it is encrypted; decrypt it first."
 
 
 class Box(NamedTuple):
@@ -70,8 +70,8 @@ class Box(NamedTuple):
     end: int
 
 
-class HostileHead(Exception):
-    """The head of the file claims what the file cannot hold; the message says what."""
+class RefusedFile(Exception):
+    """A file that is not opened; the message says why."""
 
 
 def image_demuxer(head: bytes) -> str | None:
@@ -107,7 +107,7 @@ def check_head(file: BinaryIO, size: int) -> None:
         size: Of the file in bytes.
 
     Raises:
-        HostileHead: The tracks or all fragments of an MP4 or MOV file claim more samples than the file has bytes, or
+        RefusedFile: The tracks or all fragments of an MP4 or MOV file claim more samples than the file has bytes, or
             one claims more than `MAX_SAMPLES`; it has more than `MAX_TRACKS` tracks; a list of an FLV file claims more
             numbers than fit; or a video track of an MP4, MOV, Matroska or WebM file is encrypted.
     """
@@ -124,10 +124,10 @@ def check_head(file: BinaryIO, size: int) -> None:
                 file.seek(max(start, end - 1))
                 num_compressed += bool(int.from_bytes(file.read(1), "big") & SCOPE_OF_SETTINGS)
             if num_compressed > MAX_COMPRESSED_SETTINGS:
-                raise HostileHead(f"the settings of more than {MAX_COMPRESSED_SETTINGS} tracks are compressed")
+                raise RefusedFile(f"the settings of more than {MAX_COMPRESSED_SETTINGS} tracks are compressed.")
             encryption = _find_elements(file, budget, track, CONTENT_ENCODINGS, CONTENT_ENCODING, CONTENT_ENCRYPTION)
             if any(encryption) and any(_find_elements(file, budget, track, VIDEO)):
-                raise HostileHead(ENCRYPTED)
+                raise RefusedFile(ENCRYPTED)
     if head[4:] not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof"):
         return
     _Counts(size).walk(file, size)
@@ -135,7 +135,7 @@ def check_head(file: BinaryIO, size: int) -> None:
 
 def _check_tracks(number: int) -> None:
     if number > MAX_TRACKS:
-        raise HostileHead(f"it has more than {MAX_TRACKS} tracks")
+        raise RefusedFile(f"it has more than {MAX_TRACKS} tracks.")
 
 
 def _check_flv_lists(file: BinaryIO, size: int) -> None:
@@ -146,7 +146,7 @@ def _check_flv_lists(file: BinaryIO, size: int) -> None:
         for found in FLV_LIST.finditer(before + block):
             count = int.from_bytes(found[1], "big")
             if count > size // 9:
-                raise HostileHead(f"its metadata claims a list of {count} numbers, more than a file of its size holds")
+                raise RefusedFile(f"its metadata claims a list of {count} numbers, more than a file of its size holds.")
         before = block[-20:]
 
 
@@ -166,7 +166,7 @@ class _Counts:
             for box in _boxes(file, start, end):
                 self.num_boxes += 1
                 if self.num_boxes > MAX_BOXES:
-                    raise HostileHead(f"it has more than {MAX_BOXES} boxes")
+                    raise RefusedFile(f"it has more than {MAX_BOXES} boxes.")
                 self.num_tracks += box.kind == b"trak"
                 _check_tracks(self.num_tracks)
                 if box.kind in CONTAINERS:
@@ -176,7 +176,7 @@ class _Counts:
 
     def _read(self, file: BinaryIO, box: Box) -> None:
         if box.kind in ENCRYPTED_KINDS:
-            raise HostileHead(ENCRYPTED)
+            raise RefusedFile(ENCRYPTED)
         if box.kind in (b"stsz", b"stz2", b"trun", b"hdlr", b"stts"):
             file.seek(box.start)
             content = file.read(min(20, box.end - box.start)).ljust(20, b"\0")
@@ -202,9 +202,9 @@ class _Counts:
 
     def _check(self, count: int, count_in_all: int) -> None:
         if count > MAX_SAMPLES or count_in_all > self.size:
-            raise HostileHead(
+            raise RefusedFile(
                 f"its header claims {count_in_all} samples, but at most {min(self.size, MAX_SAMPLES)} are accepted for "
-                "a file of its size"
+                "a file of its size."
             )
 
 

@@ -18,9 +18,9 @@ import numpy as np
 from .format_av1_tvtsv2 import Av1Headers, needed_parts
 from .format_headers_tvtsv2 import (
     HeaderFacts,
+    MjpegHeaders,
     SimpleHeaders,
-    UnusualStream,
-    read_mjpeg,
+    UncertainTable,
     read_prores,
     read_vp8,
     read_vp9,
@@ -34,7 +34,7 @@ HEADERS: dict[str, Any] = {
     "av1": Av1Headers,
     "h264": H264Headers,
     "hevc": HevcHeaders,
-    "mjpeg": partial(SimpleHeaders, read_mjpeg),
+    "mjpeg": MjpegHeaders,
     "prores": partial(SimpleHeaders, read_prores),
     "vp8": partial(SimpleHeaders, read_vp8),
     "vp9": partial(SimpleHeaders, read_vp9),
@@ -60,10 +60,6 @@ HARMLESS_SIDE_DATA = frozenset(
     | {"metadata_update", "mpegts_stream_id", "prft", "quality_stats", "rtcp_sr", "s12m_timecode", "spherical"}
     | {"stereo_3d", "strings_metadata"}
 )
-
-
-class UncertainTable(Exception):
-    """Frames found by the packet table might differ from those of a full decode; the message says why."""
 
 
 @dataclass
@@ -159,14 +155,11 @@ def read_packet_table(video: OpenVideo) -> PacketTable:
         raise UncertainTable(f"codec {codec} is always decoded sequentially")
     if video.container.format.name == "avi" and video.stream.codec_context.has_b_frames:
         raise UncertainTable("AVI with B-frames has no presentation times")
-    try:
-        headers = HEADERS[codec](video.stream.codec_context.extradata or b"")
-        rows, packets = _read_packets(video, headers)
-        if not len(rows):
-            raise UncertainTable("the stream has no packets")
-        table = _make_table(video, rows, packets, headers.finish())
-    except UnusualStream as error:
-        raise UncertainTable(str(error)) from error
+    headers = HEADERS[codec](video.stream.codec_context.extradata or b"")
+    rows, packets = _read_packets(video, headers)
+    if not len(rows):
+        raise UncertainTable("the stream has no packets")
+    table = _make_table(video, rows, packets, headers.finish())
     if table.reorder_depth > video.stream.codec_context.reorder_depth:
         raise UncertainTable("frames are reordered further than the decoder expects, so that it would drop some")
     return table

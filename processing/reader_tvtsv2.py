@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from .format_headers_tvtsv2 import UncertainTable
 from .reader_container_tvtsv2 import OpenVideo, VideoLimits, VideoSource, open_video
 from .reader_decoding_tvtsv2 import decode_first_frames, decode_runs
 from .reader_encryption_tvtsv2 import check_file_encryption
 from .reader_frames_tvtsv2 import Indices, ReadRequest, TakenFrames, check_indices
 from .reader_metadata_tvtsv2 import OrientationReader, VideoFileMetadata, describe
-from .reader_packets_tvtsv2 import UncertainTable, plan_runs, read_packet_table
+from .reader_packets_tvtsv2 import plan_runs, read_packet_table
 from .reader_sequential_tvtsv2 import is_cut_short, read_sequentially
 
 # More decoders for one file cost memory and find no runs to share.

@@ -19,17 +19,18 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_arrays_tvtsv2 import is_decoder, list_metadata, list_videos
-from .frame_pixels_tvtsv2 import finish, process_video, read_file_frames, read_training_frames
+from .frame_pixels_tvtsv2 import finish, process_video, read_file_frames, reading_options
 from .frame_settings_tvtsv2 import (
     SETTING_NAMES,
     FrameSettings,
     TVTSv2VideoProcessorKwargs,
     check_names,
+    random_interval_indices,
     resolve_settings,
 )
 from .reader_container_tvtsv2 import VideoReadingError
 from .reader_metadata_tvtsv2 import VideoFileMetadata
-from .reader_tvtsv2 import default_num_threads
+from .reader_tvtsv2 import default_num_threads, read_video
 
 logger = logging.get_logger(__name__)
 
@@ -123,7 +124,22 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
         settings = self._settings(kwargs)
         videos = list_videos(videos)
         processed, errors = self._process_all(videos, list_metadata(videos, kwargs.get("video_metadata")), settings)
-        return self._make_features(processed, errors, settings)
+        pixel_values = [pixels for pixels, _ in processed]
+        data = {"pixel_values_videos": pixel_values}
+        if settings.return_tensors is not None:
+            shapes = {tuple(pixels.shape) for pixels in pixel_values}
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"Videos of different shapes {sorted(shapes)} do not stack; use do_pad=True for an equal number of "
+                    "frames, keep images and videos apart, or use return_tensors=None."
+                )
+            data["pixel_values_videos"] = torch.stack(pixel_values)
+        features = BatchFeature(data, tensor_type=settings.return_tensors)
+        if settings.return_metadata:
+            features["video_metadata"] = [metadata for _, metadata in processed]
+        if errors is not None:
+            features["video_errors"] = errors
+        return features
 
     def read_frames(
         self, video: Any, windows: Sequence[tuple[float, float]] | None = None, *, on_file_clock: bool = False
@@ -158,24 +174,6 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
             (..., T, 3, H, W) float32, rescaled, normalized and padded with frames of zeros by the processor's settings.
         """
         return finish(frames, self._settings({"device": frames.device}))
-
-    def _make_features(self, processed: list, errors: list | None, settings: FrameSettings) -> BatchFeature:
-        pixel_values = [pixels for pixels, _ in processed]
-        data = {"pixel_values_videos": pixel_values}
-        if settings.return_tensors is not None:
-            shapes = {tuple(pixels.shape) for pixels in pixel_values}
-            if len(shapes) > 1:
-                raise ValueError(
-                    f"Videos of different shapes {sorted(shapes)} do not stack; use do_pad=True for an equal number of "
-                    "frames, keep images and videos apart, or use return_tensors=None."
-                )
-            data["pixel_values_videos"] = torch.stack(pixel_values)
-        features = BatchFeature(data, tensor_type=settings.return_tensors)
-        if settings.return_metadata:
-            features["video_metadata"] = [metadata for _, metadata in processed]
-        if errors is not None:
-            features["video_errors"] = errors
-        return features
 
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs
@@ -220,7 +218,14 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
             VideoReadingError: The file cannot be read.
             VideoWindowError: No frame lies in the span.
         """
-        return read_training_frames(video, (start_seconds, end_seconds), self._settings({}), generator, on_file_clock)
+        settings = self._settings({})
+
+        def choose(metadata: VideoFileMetadata) -> np.ndarray:
+            first, end = metadata.frame_span(start_seconds, end_seconds, on_file_clock=on_file_clock)
+            return random_interval_indices(first, end, settings.num_frames, generator)
+
+        frames, _ = read_video(video, num_threads=1, **reading_options(settings, choose, generator))
+        return torch.from_numpy(frames)
 
     def _settings(self, call: dict) -> FrameSettings:
         limit_threads_after_fork()

@@ -9,7 +9,7 @@ import pytest
 import processing.reader_decoding_tvtsv2 as frame_decoding
 from processing import read_video
 from processing.format_av1_tvtsv2 import Av1Headers, _units, needed_parts
-from processing.format_headers_tvtsv2 import UnusualStream
+from processing.format_headers_tvtsv2 import UncertainTable
 from processing.reader_packets_tvtsv2 import needed_packets
 from tests.support.video_files import decode_all, write_video
 
@@ -170,7 +170,7 @@ def test_nothing_is_left_out_without_a_sequence_header_or_a_keyframe():
 
 
 def test_sizes_without_an_end_take_no_time():
-    with pytest.raises(UnusualStream):
+    with pytest.raises(UncertainTable):
         Av1Headers(b"").add(memoryview(b"\x32" + b"\xff" * 10_000_000), True)
 
 

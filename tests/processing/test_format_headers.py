@@ -5,7 +5,7 @@ import random
 import av
 import pytest
 
-from processing.format_headers_tvtsv2 import UnusualStream
+from processing.format_headers_tvtsv2 import UncertainTable
 from processing.reader_packets_tvtsv2 import HEADERS
 from tests.support.conformance_videos import HEVC_OPEN_GOP
 from tests.support.odd_videos import write_odd_file
@@ -43,7 +43,7 @@ def test_hidden_frames_are_recognized_by_their_header_bits():
 )
 def test_superframes_show_what_their_frames_show(frames, index, num_shown):
     if num_shown > 1:
-        with pytest.raises(UnusualStream, match="several"):
+        with pytest.raises(UncertainTable, match="several"):
             read_headers("vp9", bytes(frames + index))
     else:
         assert read_headers("vp9", bytes(frames + index)).is_shown.tolist() == [num_shown == 1]
@@ -60,7 +60,7 @@ def test_two_parameter_sets_of_one_number_are_unusual(name, kind, tmp_path):
         data = data[size:]
     HEADERS[codec](b"".join(units))
     picture = next(unit for unit in units if kind in (unit[3] & 31, unit[3] >> 1))
-    with pytest.raises(UnusualStream, match="parameter sets change"):
+    with pytest.raises(UncertainTable, match="parameter sets change"):
         HEADERS[codec](b"".join([*units, picture + b"\1"]))
 
 
@@ -71,7 +71,7 @@ def test_hevc_may_be_cut_at_any_packet_but_may_lack_none_before(tmp_path):
         facts = read_headers("hevc", *packets[:end], extradata=extradata)
         assert [packets[number].pts for number in facts.output_order] == sorted(p.pts for p in packets[:end])
     for end, lost in [*((36, lost) for lost in range(13, 23)), (22, 19), (21, 19)]:
-        with pytest.raises(UnusualStream, match="order counts have gaps"):
+        with pytest.raises(UncertainTable, match="order counts have gaps"):
             read_headers("hevc", *packets[:lost], *packets[lost + 1 : end], extradata=extradata)
 
 
@@ -89,7 +89,7 @@ def test_headers_of_any_bytes_are_read_or_refused(codec, tmp_path):
         extradata = generator.choice([b"", b"\1" + bytes(30), real, real[: generator.randrange(len(real))]])
         try:
             facts = read_headers(codec, *packets, extradata=extradata)
-        except UnusualStream:
+        except UncertainTable:
             continue
         assert sorted(facts.output_order) == list(range(len(packets)))
         assert len(facts.is_shown) == len(facts.is_start) == len(packets)
