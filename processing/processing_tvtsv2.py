@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.image_processing_base import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs, Unpack
 
@@ -151,12 +150,12 @@ class TVTSv2Processor(ProcessorMixin):
                 videos_kwargs = videos_kwargs | kwargs.get("images_kwargs", {})
             features.update(self.video_processor(videos, **videos_kwargs))
         if text is not None:
-            encoded, shape = self._encode(text, text_kwargs)
-            if "pixel_values_videos" in features and len(shape) == 2:
-                num_videos = len(features["pixel_values_videos"])
-                if num_videos != shape[0]:
-                    raise ValueError(f"There are {num_videos} videos, but {shape[0]} lists of transcripts.")
-            features.update(_shape_rows(encoded, shape, text_kwargs.get("return_tensors")))
+            texts, num_transcripts = flatten_texts(text)
+            if "pixel_values_videos" in features and num_transcripts is not None:
+                num_videos, num_lists = len(features["pixel_values_videos"]), len(texts) // num_transcripts
+                if num_videos != num_lists:
+                    raise ValueError(f"There are {num_videos} videos, but {num_lists} lists of transcripts.")
+            features.update(self._encode(texts, num_transcripts, text_kwargs))
         return features
 
     def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs) -> list[str]:
@@ -176,9 +175,8 @@ class TVTSv2Processor(ProcessorMixin):
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         return files
 
-    def _encode(self, text: Any, text_kwargs: dict) -> tuple[dict[str, list[list[int]]], tuple[int, ...]]:
-        """Return rows of ids and masks, padded, and the shape (B,) or (B, K) of the batch of texts."""
-        texts, num_transcripts = flatten_texts(text)
+    def _encode(self, texts: list[str], num_transcripts: int | None, text_kwargs: dict) -> BatchFeature:
+        """Return ids and masks, (B, L) or (B, K, L), as tensors or as lists nested alike."""
         options = {name: text_kwargs[name] for name in TEXT_ARGUMENTS if text_kwargs.get(name) is not None}
         padding, max_length = options.get("padding", True), options.get("max_length", self.tokenizer.model_max_length)
         if padding not in (True, False, "longest", "max_length", "do_not_pad"):
@@ -209,7 +207,17 @@ class TVTSv2Processor(ProcessorMixin):
         }
         if options.get("return_attention_mask") is False:
             del encoded["attention_mask"]
-        return encoded, (len(rows),) if num_transcripts is None else (len(rows) // num_transcripts, num_transcripts)
+        return_tensors = options.get("return_tensors")
+        if return_tensors is not None and len({len(row) for row in encoded["input_ids"]}) > 1:
+            raise ValueError(
+                "Texts of different lengths do not stack; use padding=True, or return_tensors=None for lists."
+            )
+        if num_transcripts is not None:
+            encoded = {
+                name: [rows[start : start + num_transcripts] for start in range(0, len(rows), num_transcripts)]
+                for name, rows in encoded.items()
+            }
+        return BatchFeature(encoded, tensor_type=return_tensors)
 
     def _check_row(self, row: list[int], text: str, max_length: int) -> None:
         if len(row) > max_length:
@@ -254,20 +262,6 @@ def flatten_texts(text: Any) -> tuple[list[str], int | None]:
         if not item.isascii() and any("\ud800" <= character <= "\udfff" for character in item):
             raise ValueError(f"The text in place {index} holds unpaired surrogates, which are not characters.")
     return [str(item) for item in texts], num_transcripts
-
-
-def _shape_rows(encoded: dict[str, list], shape: tuple[int, ...], return_tensors: str | None) -> BatchFeature:
-    """Return rows as tensors (B, L) or (B, K, L), or as lists nested alike."""
-    if return_tensors is not None and len({len(row) for row in encoded["input_ids"]}) > 1:
-        raise ValueError("Texts of different lengths do not stack; use padding=True, or return_tensors=None for lists.")
-    if len(shape) == 2:
-        encoded = {
-            name: [rows[start : start + shape[1]] for start in range(0, len(rows), shape[1])]
-            for name, rows in encoded.items()
-        }
-    if return_tensors is not None:
-        encoded = {name: torch.tensor(rows) for name, rows in encoded.items()}
-    return BatchFeature(encoded, tensor_type=return_tensors)
 
 
 def _check_arguments(arguments: Mapping, owner: str = "TVTSv2Processor", known: Collection[str] = ARGUMENTS) -> None:

@@ -1,7 +1,9 @@
 """Refusal of encrypted files, which FFmpeg decodes to garbage.
 
 MP4 and Matroska files say in their heads that they are encrypted (`check_head`), some packets in their side data. For
-transport streams, program streams, ASF and FLV files FFmpeg does not report it, so that their bytes are looked at.
+transport streams, program streams, ASF and FLV files FFmpeg does not report it, so that their bytes are looked at. A
+generator per format yields, for one part of the file after the other, whether a stream is encrypted there, given its
+number in the container: its PID, start code or stream number.
 """
 
 from collections.abc import Iterator
@@ -52,8 +54,11 @@ def check_file_encryption(video: OpenVideo) -> None:
     format_name = video.container.format.name
     if format_name == "mpegts" and _codec_tag(video.stream) == SAMPLE_AES:
         raise video.error(ENCRYPTED)
+    finders = {"mpegts": _find_in_ts, "mpeg": _find_in_ps, "asf": _find_in_asf, "flv": _find_in_flv}
+    if format_name not in finders:
+        return
     with raw_file(video.openable) as file:
-        for is_encrypted in find_encryption(file, format_name, video.stream.id):
+        for is_encrypted in finders[format_name](file, video.stream.id):
             video.check_clock()
             if is_encrypted:
                 raise video.error(ENCRYPTED)
@@ -65,19 +70,6 @@ def _codec_tag(stream: av.VideoStream) -> bytes:
         return stream.codec_context.codec_tag.encode()
     except UnicodeDecodeError as error:  # PyAV expects ASCII
         return error.object
-
-
-def find_encryption(file: BinaryIO, format_name: str, stream_id: int) -> Iterator[bool]:
-    """Yield, for one part of the file after the other, whether a stream is encrypted there.
-
-    Args:
-        file: Read from its start.
-        format_name: FFmpeg's name of the container format; formats other than these four yield nothing.
-        stream_id: The stream's number in the container: its PID, start code or stream number.
-    """
-    finders = {"mpegts": _find_in_ts, "mpeg": _find_in_ps, "asf": _find_in_asf, "flv": _find_in_flv}
-    if format_name in finders:
-        yield from finders[format_name](file, stream_id)
 
 
 def _find_in_ts(file: BinaryIO, pid: int) -> Iterator[bool]:

@@ -8,7 +8,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 # Formats by their first bytes; those of the second table hold one image, with the name of FFmpeg's demuxer.
 SIGNATURES = {
@@ -39,12 +39,13 @@ MAX_BOXES = 10**6
 MAX_TRACKS = 200  # FFmpeg opens a decoder for each
 MAX_HEADER_BYTES = 2**26
 
-# MP4: boxes that hold boxes, behind a number of bytes; and sample descriptions of encrypted video.
-CONTAINERS = dict.fromkeys((b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"cmov"), 0) | {b"stsd": 8}
+# MP4: boxes that hold boxes, in one kind compressed, behind a number of bytes; sample descriptions of encrypted video.
+COMPRESSED = b"cmvd"
+CONTAINERS = dict.fromkeys((b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"cmov"), 0)
+CONTAINERS |= {b"stsd": 8, COMPRESSED: 4}
 ENCRYPTED_KINDS = (b"encv", b"drmi")
 # FFmpeg indexes constant-size audio samples by chunks of this many or more.
 AUDIO_CHUNK_SAMPLES = 1024
-
 
 # FLV: a list of numbers in the metadata, of 9 bytes each, for which FFmpeg allocates by their count.
 FLV_LIST = re.compile(rb"(?:times|filepositions)\n(.{4})", re.DOTALL)
@@ -60,14 +61,6 @@ MAX_COMPRESSED_SETTINGS = 8  # tracks whose settings are compressed; FFmpeg unpa
 MAX_OGG_PAGE = 65307
 
 ENCRYPTED = "it is encrypted; decrypt it first."
-
-
-class Box(NamedTuple):
-    """A box of an MP4: its type, the position of its content, and the position after it."""
-
-    kind: bytes
-    start: int
-    end: int
 
 
 class RefusedFile(Exception):
@@ -128,9 +121,8 @@ def check_head(file: BinaryIO, size: int) -> None:
             encryption = _find_elements(file, budget, track, CONTENT_ENCODINGS, CONTENT_ENCODING, CONTENT_ENCRYPTION)
             if any(encryption) and any(_find_elements(file, budget, track, VIDEO)):
                 raise RefusedFile(ENCRYPTED)
-    if head[4:] not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof"):
-        return
-    _Counts(size).walk(file, size)
+    if head[4:] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof"):
+        _check_boxes(file, size)
 
 
 def _check_tracks(number: int) -> None:
@@ -150,65 +142,57 @@ def _check_flv_lists(file: BinaryIO, size: int) -> None:
         before = block[-20:]
 
 
-class _Counts:
-    """Sums of the samples claimed, in tracks and in fragments."""
-
-    def __init__(self, size: int):
-        self.size = size
-        self.in_fragments = self.in_tracks = 0
-        self.num_boxes = self.num_tracks = 0
-        self.is_audio = self.has_unit_steps = False
-
-    def walk(self, file: BinaryIO, end: int) -> None:
-        pending = [(0, end)]
-        while pending:
-            start, end = pending.pop()
-            for box in _boxes(file, start, end):
-                self.num_boxes += 1
-                if self.num_boxes > MAX_BOXES:
-                    raise RefusedFile(f"it has more than {MAX_BOXES} boxes.")
-                self.num_tracks += box.kind == b"trak"
-                _check_tracks(self.num_tracks)
-                if box.kind in CONTAINERS:
-                    pending.append((box.start + CONTAINERS[box.kind], box.end))
-                else:
-                    self._read(file, box)
-
-    def _read(self, file: BinaryIO, box: Box) -> None:
-        if box.kind in ENCRYPTED_KINDS:
-            raise RefusedFile(ENCRYPTED)
-        if box.kind in (b"stsz", b"stz2", b"trun", b"hdlr", b"stts"):
-            file.seek(box.start)
-            content = file.read(min(20, box.end - box.start)).ljust(20, b"\0")
-            first, second, third = (int.from_bytes(content[at : at + 4], "big") for at in (4, 8, 12))
-        if box.kind in (b"stsz", b"stz2"):
-            count = second // (AUDIO_CHUNK_SAMPLES if self.is_audio and self.has_unit_steps else 1)
-            self.in_tracks += count
-            self._check(count, self.in_tracks)
-        elif box.kind == b"trun":
-            self.in_fragments += first
-            self._check(self.in_fragments, self.in_fragments)
-        elif box.kind == b"hdlr":
-            self.is_audio, self.has_unit_steps = content[8:12] == b"soun", False
-        elif box.kind == b"stts":
-            self.has_unit_steps = first == 1 and third == 1
-        elif box.kind == b"cmvd":
-            file.seek(box.start + 4)
+def _check_boxes(file: BinaryIO, size: int) -> None:
+    num_boxes = num_tracks = num_in_tracks = num_in_fragments = 0
+    is_audio = has_unit_steps = False
+    pending: list[tuple[BinaryIO, bytes, int, int]] = [(file, b"", 0, size)]
+    while pending:
+        source, outer, position, limit = pending.pop()
+        if outer == COMPRESSED:
+            source.seek(position)
             try:
-                data = zlib.decompressobj().decompress(file.read(box.end - box.start - 4), MAX_HEADER_BYTES)
+                data = zlib.decompressobj().decompress(source.read(max(0, limit - position)), MAX_HEADER_BYTES)
             except zlib.error:
-                return
-            self.walk(io.BytesIO(data), len(data))
+                continue
+            source, position, limit = io.BytesIO(data), 0, len(data)
+        for kind, start, end in _boxes(source, position, limit):
+            num_boxes += 1
+            if num_boxes > MAX_BOXES:
+                raise RefusedFile(f"it has more than {MAX_BOXES} boxes.")
+            num_tracks += kind == b"trak"
+            _check_tracks(num_tracks)
+            if kind in ENCRYPTED_KINDS:
+                raise RefusedFile(ENCRYPTED)
+            if kind in CONTAINERS:
+                pending.append((source, kind, start + CONTAINERS[kind], end))
+            if kind not in (b"stsz", b"stz2", b"trun", b"hdlr", b"stts"):
+                continue
+            source.seek(start)
+            content = source.read(min(20, end - start)).ljust(20, b"\0")
+            first, second, third = (int.from_bytes(content[at : at + 4], "big") for at in (4, 8, 12))
+            if kind == b"hdlr":
+                is_audio, has_unit_steps = content[8:12] == b"soun", False
+            elif kind == b"stts":
+                has_unit_steps = first == 1 and third == 1
+            elif kind == b"trun":
+                num_in_fragments += first
+                _check_samples(num_in_fragments, num_in_fragments, size)
+            else:
+                count = second // (AUDIO_CHUNK_SAMPLES if is_audio and has_unit_steps else 1)
+                num_in_tracks += count
+                _check_samples(count, num_in_tracks, size)
 
-    def _check(self, count: int, count_in_all: int) -> None:
-        if count > MAX_SAMPLES or count_in_all > self.size:
-            raise RefusedFile(
-                f"its header claims {count_in_all} samples, but at most {min(self.size, MAX_SAMPLES)} are accepted for "
-                "a file of its size."
-            )
+
+def _check_samples(number: int, number_in_all: int, size: int) -> None:
+    if number > MAX_SAMPLES or number_in_all > size:
+        raise RefusedFile(
+            f"its header claims {number_in_all} samples, but at most {min(size, MAX_SAMPLES)} are accepted for a file "
+            "of its size."
+        )
 
 
-def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each box, and the place [start, end) of its content."""
     while start + 8 <= end:
         file.seek(start)
         header = file.read(16)
@@ -219,7 +203,7 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
             size = end - start
         if size < content - start:
             return
-        yield Box(header[4:8], content, min(start + size, end))
+        yield header[4:8], content, min(start + size, end)
         start += size
 
 
