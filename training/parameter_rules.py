@@ -16,7 +16,7 @@ parameter, a parameter without a rule, and an unknown key are errors.
 import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from torch import nn
 
@@ -57,37 +57,33 @@ class ParameterRule:
         frozen = rule.get("frozen", False)
         if not isinstance(frozen, bool):
             raise ValueError(f"'frozen' must be true or false, got {frozen!r} for {match}.")
-        if frozen and (rule.get("learning_rate") is not None or rule.get("weight_decay") is not None):
+        rates = {key: rule[key] for key in ("learning_rate", "weight_decay") if rule.get(key) is not None}
+        if frozen and rates:
             raise ValueError(f"The rule for {match} is frozen and has rates; take one of the two away.")
-        return cls(match, frozen, _rate(rule, "learning_rate"), _rate(rule, "weight_decay"))
+        for key, value in rates.items():
+            try:
+                rates[key] = float(value)  # YAML reads 1e-4, without a point, as a string
+            except (TypeError, ValueError):
+                raise ValueError(f"{key!r} must be a number, got {value!r} for {match}.") from None
+            if not 0 <= rates[key] < float("inf"):
+                raise ValueError(f"{key!r} must be at least 0 and finite, got {value} for {match}.")
+        return cls(match, frozen, **rates)
 
     def matches(self, name: str) -> bool:
         """Return whether a parameter's whole name fits one of the globs."""
         return any(fnmatch.fnmatchcase(name, glob) for glob in self.match)
 
 
-def _rate(rule: Mapping, key: str) -> float | None:
-    value = rule.get(key)
-    if value is None:
-        return None
-    try:
-        value = float(value)  # YAML reads 1e-4, without a point, as a string
-    except (TypeError, ValueError):
-        raise ValueError(f"{key!r} must be a number, got {value!r} for {rule['match']}.") from None
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{key!r} must be at least 0 and finite, got {value} for {rule['match']}.")
-    return value
-
-
 @dataclass(frozen=True)
 class ParameterGroup:
     """The parameters that one rule decides about and that share a weight decay: one group of the optimizer."""
 
-    rule: ParameterRule
+    match: list[str]
+    frozen: bool
     learning_rate: float
     weight_decay: float
-    names: tuple[str, ...]
     num_elements: int
+    parameters: list[str]
 
 
 class ParameterPlan:
@@ -95,7 +91,7 @@ class ParameterPlan:
 
     Args:
         model: the model, on any device, the meta device included.
-        rules: in order of precedence, as mappings or `ParameterRule`s.
+        rules: in order of precedence, see `ParameterRule.from_dict`.
         learning_rate, weight_decay: where a rule states none.
         no_weight_decay: globs of parameters that no rule decays; by default biases and norms, as in the paper.
 
@@ -106,30 +102,27 @@ class ParameterPlan:
     def __init__(
         self,
         model: nn.Module,
-        rules: Iterable[Mapping | ParameterRule],
+        rules: Iterable[Mapping],
         *,
         learning_rate: float,
         weight_decay: float = 0.0,
         no_weight_decay: Iterable[str] = ("*.bias", "*norm*.weight"),
     ):
-        rules = [rule if isinstance(rule, ParameterRule) else ParameterRule.from_dict(rule) for rule in rules]
+        rules = [ParameterRule.from_dict(rule) for rule in rules]
         parameters = dict(model.named_parameters())
-        members = _assign(list(parameters), rules)
         self.groups = []
-        for rule, names in zip(rules, members, strict=True):
+        for rule, names in zip(rules, _assign(list(parameters), rules), strict=True):
             rate = learning_rate if rule.learning_rate is None else rule.learning_rate
             decay = weight_decay if rule.weight_decay is None else rule.weight_decay
-            undecayed = [name for name in names if any(fnmatch.fnmatchcase(name, glob) for glob in no_weight_decay)]
-            if rule.frozen or decay == 0:
-                parts = [(0.0, names)]
-            else:
-                parts = [(decay, [name for name in names if name not in set(undecayed)]), (0.0, undecayed)]
-            for group_decay, group_names in parts:
-                if group_names:
-                    size = sum(parameters[name].numel() for name in group_names)
-                    rate_or_none = 0.0 if rule.frozen else rate
-                    self.groups.append(ParameterGroup(rule, rate_or_none, group_decay, tuple(group_names), size))
-        if all(group.rule.frozen for group in self.groups):
+            if rule.frozen:
+                rate = decay = 0.0
+            undecayed = {name for name in names if any(fnmatch.fnmatchcase(name, glob) for glob in no_weight_decay)}
+            for own_decay in dict.fromkeys([decay, 0.0]):
+                own = [name for name in names if (0.0 if name in undecayed else decay) == own_decay]
+                if own:
+                    size = sum(parameters[name].numel() for name in own)
+                    self.groups.append(ParameterGroup(list(rule.match), rule.frozen, rate, own_decay, size, own))
+        if all(group.frozen for group in self.groups):
             raise ValueError("The parameter rules freeze every parameter, so there is nothing to train.")
 
     @classmethod
@@ -148,26 +141,25 @@ class ParameterPlan:
         parameters = dict(model.named_parameters())
         optimizer_groups = []
         for group in self.groups:
-            members = [parameters[name] for name in group.names]
+            members = [parameters[name] for name in group.parameters]
             for parameter in members:
-                parameter.requires_grad_(not group.rule.frozen)
-            if not group.rule.frozen:
+                parameter.requires_grad_(not group.frozen)
+            if not group.frozen:
                 rates = {"lr": group.learning_rate, "weight_decay": group.weight_decay}
-                optimizer_groups.append({"params": members, "name": " ".join(group.rule.match), **rates})
+                optimizer_groups.append({"params": members, "name": " ".join(group.match), **rates})
         return optimizer_groups
 
     def table(self) -> str:
         """Return the plan as a table, a line a group, with the number of elements of each."""
         rows = [("rule", "tensors", "elements", "learning rate", "weight decay")]
         for group in self.groups:
-            rate = "frozen" if group.rule.frozen else f"{group.learning_rate:g}"
-            decay = "-" if group.rule.frozen else f"{group.weight_decay:g}"
-            rows.append((" ".join(group.rule.match), str(len(group.names)), f"{group.num_elements:,}", rate, decay))
+            rate = "frozen" if group.frozen else f"{group.learning_rate:g}"
+            decay = "-" if group.frozen else f"{group.weight_decay:g}"
+            rows.append((" ".join(group.match), str(len(group.parameters)), f"{group.num_elements:,}", rate, decay))
+        num_tensors = sum(len(group.parameters) for group in self.groups)
         total = sum(group.num_elements for group in self.groups)
-        trained = sum(group.num_elements for group in self.groups if not group.rule.frozen)
-        rows.append(
-            ("all", str(sum(len(group.names) for group in self.groups)), f"{total:,}", f"{trained:,} trained", "")
-        )
+        trained = sum(group.num_elements for group in self.groups if not group.frozen)
+        rows.append(("all", str(num_tensors), f"{total:,}", f"{trained:,} trained", ""))
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         lines = [
             "  ".join(
@@ -180,19 +172,7 @@ class ParameterPlan:
 
     def to_dict(self) -> dict:
         """Return the plan for a JSON file: every group with its rates and its parameters' names."""
-        return {
-            "groups": [
-                {
-                    "match": list(group.rule.match),
-                    "frozen": group.rule.frozen,
-                    "learning_rate": group.learning_rate,
-                    "weight_decay": group.weight_decay,
-                    "num_elements": group.num_elements,
-                    "parameters": list(group.names),
-                }
-                for group in self.groups
-            ]
-        }
+        return {"groups": [asdict(group) for group in self.groups]}
 
 
 def _assign(names: list[str], rules: list[ParameterRule]) -> list[list[str]]:

@@ -23,7 +23,7 @@ from training.sources.formats import check_source, format_of, has_splits, open_s
 from training.sources.mixed_sources import MixedSources, TurnSampler
 from training.train_tokenizer import train_tokenizer
 
-CORPUS_SETTINGS = ("corpus_dir", "num_train_videos", "num_train_captions", "num_heldout_videos", "num_heldout_captions")
+CORPUS_SIZES = ("num_train_videos", "num_train_captions", "num_heldout_videos", "num_heldout_captions")
 
 
 @dataclass
@@ -73,7 +73,7 @@ def _check_sources(data: DataArguments) -> None:
         raise ValueError(f"sources must be a list of mappings, each behind a dash in YAML; got {data.sources!r}.")
     for source in data.sources:
         check_source(source)
-    of_corpus = [name for name in CORPUS_SETTINGS if getattr(data, name) != getattr(DataArguments, name)]
+    of_corpus = [name for name in ("corpus_dir", *CORPUS_SIZES) if getattr(data, name) != getattr(DataArguments, name)]
     if data.sources and of_corpus:
         raise ValueError(f"{', '.join(of_corpus)} describe the generated corpus and have no effect beside sources.")
     if data.sources:
@@ -100,13 +100,7 @@ def _resolved(source: dict, split: str) -> dict:
 
 def corpus_config(data: DataArguments, seed: int) -> CorpusConfig:
     """Return what decides the content of the generated corpus."""
-    return CorpusConfig(
-        seed=seed,
-        num_train_videos=data.num_train_videos,
-        num_heldout_videos=data.num_heldout_videos,
-        num_train_captions=data.num_train_captions,
-        num_heldout_captions=data.num_heldout_captions,
-    )
+    return CorpusConfig(seed, **{name: getattr(data, name) for name in CORPUS_SIZES})
 
 
 def locate_data(data: DataArguments, seed: int) -> DataFiles:
@@ -120,11 +114,7 @@ def locate_data(data: DataArguments, seed: int) -> DataFiles:
     root = str(corpus.folder)
     sources = [
         {"format": "yt_temporal", "list_file": str(corpus.list_file("train")), "root": root},
-        {
-            "format": "webvid",
-            "table": str(corpus.caption_table("train")),
-            "root": str(corpus.caption_root),
-        },
+        {"format": "webvid", "table": str(corpus.caption_table("train")), "root": str(corpus.caption_root)},
     ]
     heldout = {"format": "yt_temporal", "list_file": str(corpus.list_file("heldout")), "root": root}
     covers_attributes = config.num_heldout_captions >= NUM_CLIPS_PER_ROUND

@@ -10,70 +10,50 @@ The same command resumes a run at its last checkpoint. The output folder is a wh
 the adapters also lie in its folder `adapter`, for peft.
 """
 
-import sys
+import functools
 from pathlib import Path
 
-from transformers import set_seed
-
+from processing import TVTSv2Processor
+from training.evaluation import chance_levels
 from training.finetuning.arguments import FinetuningArguments, FinetuningTrainingArguments, parse_arguments
-from training.run_errors import check_finished, errors_in_one_line, step_of_weights
+from training.finetuning.labelled_videos import (
+    EvaluationVideos,
+    FinetuningCollator,
+    check_heldout,
+    find_labels,
+    find_videos,
+)
+from training.finetuning.models import load_pretrained, prepare_model, save_tuned
+from training.finetuning.trainer import FinetuningTrainer, RetrievalTrainer, classification_metrics, pair_metrics
+from training.run_script import describe_training, run_training
 from training.runtime.command_errors import one_line_errors
-from training.runtime.machine import describe_run, use_all_cores
-from training.runtime.run_folder import BROKEN_VIDEOS_FILE, RESULTS_FILE, RunFolder, write_json
+from training.runtime.run_folder import BROKEN_VIDEOS_FILE
+from training.sources.clip_dataset import ClipDataset
+from training.sources.mixed_sources import MixedSources, TurnSampler
 
 
 @one_line_errors()
 def main(command_line: list[str] | None = None) -> None:
     """Run one fine-tuning, start to end; `command_line` as for `parse_arguments`."""
     tuning, args = parse_arguments(command_line)
-    try:
-        # The number of processes decides how many samples a step has; precision may come from accelerate's settings.
-        launch = {"num_processes": args.world_size, "mixed_precision": args.precision}
-        run = RunFolder(args.output_dir, {**vars(tuning), **args.to_dict(), **launch})
-        if run.results is not None:
-            _say(args, f"{run.path} holds this run, finished.\n{_summary(run.results, run.path)}")
-            return
-        checkpoint = run.last_checkpoint()
-        trainer = _build(tuning, args)
-        trainer.accelerator.wait_for_everyone()  # all have looked at the folder
-        if args.process_index == 0:
-            run.claim()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    _train_and_save(trainer, checkpoint, run)
+    run_training(args, vars(tuning), functools.partial(_build, tuning, args), _summary)
 
 
-def _train_and_save(trainer, checkpoint: str | None, run: RunFolder) -> None:
-    from training.finetuning.models import save_tuned
-
-    with errors_in_one_line(trainer.args.dataloader_timeout):
-        trainer.train(resume_from_checkpoint=checkpoint)
-        check_finished(trainer)
-        metrics = {} if trainer.eval_dataset is None else trainer.evaluate()
-        if trainer.is_world_process_zero():
-            save_tuned(
-                trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False),
-                trainer.processing_class,
-                run.path,
-            )
-    results = {
-        "optimizer_steps": trainer.state.global_step,
-        "step_of_weights": step_of_weights(trainer),
-        "num_broken": trainer.train_dataset.num_broken,
-        **describe_run(trainer.args),
+def _finish(trainer) -> dict:
+    """Evaluate and save the tuned model, and return the results."""
+    metrics = {} if trainer.eval_dataset is None else trainer.evaluate()
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
+        save_tuned(model, trainer.processing_class, Path(trainer.args.output_dir))
+    return {
+        **describe_training(trainer),
         **{name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")},
         "chance": _chance(trainer) if metrics else {},
     }
-    if trainer.is_world_process_zero():
-        write_json(run.path / RESULTS_FILE, results)
-    _say(trainer.args, _summary(results, run.path))
-    trainer.accelerator.wait_for_everyone()
 
 
 def _chance(trainer) -> dict[str, float]:
     """Return what guessing gives for each metric of the evaluation."""
-    from training.evaluation import chance_levels
-
     labels, num_videos = trainer.data_collator.labels, len(trainer.eval_dataset)
     if labels is None:
         return {name: value for name, value in chance_levels(num_videos, 1).items() if "_to_" in name}
@@ -89,22 +69,8 @@ def _summary(results: dict, folder: Path) -> str:
     return "\n".join([*lines, f"{steps}. Everything is in {folder}."])
 
 
-def _say(args: FinetuningTrainingArguments, text: str) -> None:
-    if args.process_index == 0:
-        print(text, flush=True)
-
-
 def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
-    """Return the trainer. Nothing is written to the output folder."""
-    from processing import TVTSv2Processor
-    from training.finetuning.labelled_videos import EvaluationVideos, FinetuningCollator
-    from training.finetuning.models import load_pretrained, prepare_model
-    from training.finetuning.trainer import FinetuningTrainer, RetrievalTrainer, classification_metrics, pair_metrics
-    from training.sources.clip_dataset import ClipDataset
-    from training.sources.mixed_sources import MixedSources, TurnSampler
-
-    set_seed(args.seed)
-    use_all_cores(args)
+    """Return the trainer, and what saves and evaluates the tuned model."""
     is_classifier = tuning.task == "classification"
     videos, heldout, labels = _find_data(tuning, args)
     # Over several processes, accelerate fills up the last batches with samples that are in them already: pairs would be
@@ -116,7 +82,7 @@ def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
     model = prepare_model(load_pretrained(tuning, labels), tuning)
     reader = processor.video_processor
     trainer_class = FinetuningTrainer if is_classifier else RetrievalTrainer
-    return trainer_class(
+    trainer = trainer_class(
         model,
         args,
         train_dataset=MixedSources(
@@ -131,12 +97,11 @@ def _build(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
         train_sampler=sampler,
         max_broken_share=tuning.max_broken_share,
     )
+    return trainer, functools.partial(_finish, trainer)
 
 
 def _find_data(tuning: FinetuningArguments, args: FinetuningTrainingArguments):
     """Return the videos to train on, those to evaluate on or None, and the classes, or None for retrieval."""
-    from training.finetuning.labelled_videos import check_heldout, find_labels, find_videos
-
     is_classifier = tuning.task == "classification"
     column = "label" if is_classifier else "caption"
     videos = find_videos(tuning.data, column)

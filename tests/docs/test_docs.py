@@ -80,8 +80,7 @@ def place(tmp_path_factory):
         patch.setattr("training.flops._count_one_video", lambda *shape: (10**12, 2 * 10**12, 2))
         patch.setattr("benchmarks.evaluation.protocols.bootstrap.NUM_RESAMPLES", 10)
         # Other tests run beside this one: threads that share cores slow each other down.
-        for script in ("run_pretrain", "run_finetune"):
-            patch.setattr(f"training.{script}.use_all_cores", lambda args: None)
+        patch.setattr("training.run_script.use_all_cores", lambda args: None)
         patch.setattr("tvtsv2.models.exported_towers.export_onnx", once_per_tower(exported_towers.export_onnx))
         yield place
     hub.shutdown()

@@ -23,7 +23,7 @@ def make_plan(rules, model=None, **settings):
 
 
 def groups_by_name(plan):
-    return {name: group for group in plan.groups for name in group.names}
+    return {name: group for group in plan.groups for name in group.parameters}
 
 
 def test_the_first_rule_that_matches_decides():
@@ -33,7 +33,7 @@ def test_the_first_rule_that_matches_decides():
         {"match": "*"},
     ]
     groups = groups_by_name(make_plan(rules))
-    assert groups["blocks.0.linear.weight"].rule.frozen
+    assert groups["blocks.0.linear.weight"].frozen
     assert (groups["blocks.1.linear.weight"].learning_rate, groups["blocks.1.linear.weight"].weight_decay) == (
         1e-4,
         0.2,
@@ -45,7 +45,7 @@ def test_the_first_rule_that_matches_decides():
 def test_every_parameter_is_in_exactly_one_group():
     model = make_model()
     plan = make_plan([{"match": "blocks.0.*", "frozen": True}, {"match": "*norm*"}, {"match": "*"}], model)
-    names = [name for group in plan.groups for name in group.names]
+    names = [name for group in plan.groups for name in group.parameters]
     assert sorted(names) == sorted(name for name, _ in model.named_parameters())
     assert sum(group.num_elements for group in plan.groups) == sum(p.numel() for p in model.parameters())
     optimized = [id(parameter) for group in plan.apply(model) for parameter in group["params"]]

@@ -45,7 +45,7 @@ def test_exactly_the_shallow_text_blocks_are_frozen(recipe):
 
 def test_what_is_new_learns_a_thousand_times_faster(recipe):
     *_, plan = recipe
-    rates = {name: group.learning_rate for group in plan.groups if not group.rule.frozen for name in group.names}
+    rates = {name: group.learning_rate for group in plan.groups if not group.frozen for name in group.parameters}
     assert rates == {name: 1e-4 if NEW.fullmatch(name) else 1e-7 for name in rates}
     assert sum(NEW.fullmatch(name) is not None for name in rates) > 100
     for released_at_clip_s_rate in (
@@ -61,8 +61,8 @@ def test_what_is_new_learns_a_thousand_times_faster(recipe):
 def test_weight_decay_spares_biases_and_norms(recipe):
     *_, plan = recipe
     for group in plan.groups:
-        for name in group.names:
-            spared = group.rule.frozen or name.endswith(".bias") or "norm" in name
+        for name in group.parameters:
+            spared = group.frozen or name.endswith(".bias") or "norm" in name
             assert group.weight_decay == (0.0 if spared else 0.05), name
 
 

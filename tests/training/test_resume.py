@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerCallback
 
 from tests.support.trainer_runs import make_samples, train
-from training.run_errors import check_finished, step_of_weights
+from training.run_script import check_finished, step_of_weights
 
 
 class Stop(TrainerCallback):

@@ -292,7 +292,7 @@ def test_a_foreign_folder_is_refused(run, folder, tmp_path):
 def own_sources(run, folder, tmp_path, monkeypatch):
     """Settings of a run on a copy of the corpus, as if it were the user's own data, with a tokenizer."""
     # Other tests run beside this one: threads that share cores slow each other down.
-    monkeypatch.setattr("training.run_pretrain.use_all_cores", lambda args: None)
+    monkeypatch.setattr("training.run_script.use_all_cores", lambda args: None)
     data = tmp_path / "data"
     shutil.copytree(next((folder / "corpus").iterdir()), data)
     narrated = {"format": "yt_temporal", "list_file": str(data / "train.csv"), "root": str(data)}

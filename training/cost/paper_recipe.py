@@ -58,8 +58,8 @@ def compare_with_paper(
         num_processes: of the run.
     """
     config = model.config
-    groups = {name: group for group in rules.groups for name in group.names}
-    rates = {name: "frozen" if group.rule.frozen else group.learning_rate for name, group in groups.items()}
+    groups = {name: group for group in rules.groups for name in group.parameters}
+    rates = {name: "frozen" if group.frozen else group.learning_rate for name, group in groups.items()}
     blocks = [
         all(not parameter.requires_grad for parameter in layer.parameters())
         for layer in model.text_model.encoder.layers

@@ -1,7 +1,8 @@
 """Columns of CSV and tab-separated list files, and the paths written in them; every error names file and line."""
 
 import csv
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -27,9 +28,8 @@ class Table:
 
 def read_header(file: str | Path) -> list[str]:
     """The column names of a list file."""
-    file = Path(file)
-    with _open(file) as stream:
-        return _read_header(file, csv.reader(stream, delimiter=_delimiter(file), strict=True))
+    with _open(Path(file)) as (reader, _):
+        return list(reader.fieldnames)
 
 
 def read_table(file: str | Path, column_names: list[str]) -> Table:
@@ -41,27 +41,26 @@ def read_table(file: str | Path, column_names: list[str]) -> Table:
             rows, or the text is not UTF-8.
     """
     file = Path(file)
-    with _open(file) as stream:
-        reader = csv.reader(stream, delimiter=_delimiter(file), strict=True)
-        try:
-            header = _read_header(file, reader)
-            places = [_find_column(file, header, name) for name in column_names]
-            columns: list[list[str]] = [[] for _ in column_names]
-            lines = []
-            for row in reader:
-                if not row:
-                    continue
-                _check_row(file, reader.line_num, row, header, column_names, places)
-                for column, place in zip(columns, places, strict=True):
-                    column.append(row[place].strip())
-                lines.append(reader.line_num)
-        except csv.Error as error:
-            raise ValueError(f"{file}, line {reader.line_num}: broken row ({error})") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file} is not UTF-8 text after line {reader.line_num} ({error})") from error
+    columns: dict[str, list[str]] = {name: [] for name in column_names}
+    lines = []
+    with _open(file) as (reader, delimiter):
+        header = reader.fieldnames
+        for name in column_names:
+            _check_column(file, header, name, delimiter)
+        for row in reader:
+            if None in row or None in row.values():  # a field without a column, a column without a field
+                number = len(header) + len(row.get(None, ())) - sum(value is None for value in row.values())
+                raise ValueError(
+                    f"{file}, line {reader.line_num}: {number} fields instead of {len(header)} ({', '.join(header)})"
+                )
+            for name, column in columns.items():
+                column.append(row[name].strip())
+                if not column[-1]:
+                    raise ValueError(f"{file}, line {reader.line_num}: column {name!r} is empty")
+            lines.append(reader.line_num)
     if not lines:
         raise ValueError(f"{file} has a header and no rows")
-    return Table(file, dict(zip(column_names, columns, strict=True)), lines)
+    return Table(file, columns, lines)
 
 
 def resolve_inside(root: Path, relative: str, place: str) -> Path:
@@ -95,42 +94,32 @@ def check_first_video(table: Table, video: Path, root: Path) -> None:
         raise FileNotFoundError(f"{table.place(0)}: there is no video {video}; is {root} the right folder?")
 
 
-def _open(file: Path):
+@contextmanager
+def _open(file: Path) -> Iterator[tuple[csv.DictReader, str]]:
+    """Open a list file for its rows, with its delimiter; what cannot be parsed is a ValueError."""
     if not file.is_file():
         raise FileNotFoundError(f"there is no list file {file}")
-    return open(file, encoding="utf-8-sig", newline="")
-
-
-def _delimiter(file: Path) -> str:
     if file.suffix.lower() not in DELIMITERS:
         raise ValueError(f"{file}: a list file's name ends in one of {', '.join(DELIMITERS)}")
-    return DELIMITERS[file.suffix.lower()]
+    delimiter = DELIMITERS[file.suffix.lower()]
+    with open(file, encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
+        try:
+            if reader.fieldnames is None:
+                raise ValueError(f"{file} is empty")
+            reader.fieldnames = [name.strip() for name in reader.fieldnames]
+            yield reader, delimiter
+        except csv.Error as error:
+            raise ValueError(f"{file}, line {reader.reader.line_num}: broken row ({error})") from error
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not UTF-8 text after line {reader.reader.line_num} ({error})") from error
 
 
-def _read_header(file: Path, reader) -> list[str]:
-    try:
-        header = next(reader)
-    except StopIteration:
-        raise ValueError(f"{file} is empty") from None
-    return [name.strip() for name in header]
-
-
-def _find_column(file: Path, header: list[str], name: str) -> int:
+def _check_column(file: Path, header: list[str], name: str, delimiter: str) -> None:
     if header.count(name) == 1:
-        return header.index(name)
-    delimiter = _delimiter(file)
+        return
     found = f"{file}, line 1: expected a column {name!r} between {delimiter!r}, found {header}"
     if name in header:
         raise ValueError(f"{found}: the name occurs more than once")
     others = [other for other in ("\t", ",", ";", "|") if other != delimiter and any(other in part for part in header)]
     raise ValueError(f"{found}" + (f"; the delimiter looks like {others[0]!r}" if others else ""))
-
-
-def _check_row(
-    file: Path, line: int, row: list[str], header: list[str], column_names: list[str], places: list[int]
-) -> None:
-    if len(row) != len(header):
-        raise ValueError(f"{file}, line {line}: {len(row)} fields instead of {len(header)} ({', '.join(header)})")
-    for name, place in zip(column_names, places, strict=True):
-        if not row[place].strip():
-            raise ValueError(f"{file}, line {line}: column {name!r} is empty")

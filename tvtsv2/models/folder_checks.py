@@ -129,13 +129,13 @@ def check_processor(processor: TVTSv2Processor, config: TVTSv2Config) -> Iterato
     detail = f"processor {video.num_frames}, model {num_frames}"
     yield Check("number of frames", video.num_frames == num_frames, detail)
     text = config.text_config
-    end, wanted = tokenizer.eos_token_id, text.eos_token_id
-    yield Check("end-of-text token", end == wanted, f"tokenizer {end}, model {wanted}")
-    for name, size, most in (
+    end, model_end = tokenizer.eos_token_id, text.eos_token_id
+    yield Check("end-of-text token", end == model_end, f"tokenizer {end}, model {model_end}")
+    for name, length, most in (
         ("vocabulary", len(tokenizer), text.vocab_size),
         ("text positions", tokenizer.model_max_length, text.max_position_embeddings),
     ):
-        yield Check(name, size <= most, f"tokenizer {size}, model {most}")
+        yield Check(name, length <= most, f"tokenizer {length}, model {most}")
 
 
 def check_as_stranger(
