@@ -79,8 +79,12 @@ class Av1Headers:
                 num_shown += payload[0] & 0x90 > 0
                 is_key = payload[0] & 0xF0 == 0x10 if is_key is None else is_key
             elif kind == SEQUENCE_HEADER:
-                self._check_sequence(bytes(payload))
-                has_sequence = True
+                has_sequence, sequence = True, bytes(payload)
+                if not self.is_start:
+                    self.sequence = self.sequence or sequence
+                # reduced_still_picture_header leaves out the bits that are read of frames.
+                if sequence != self.sequence or not sequence or sequence[0] & 8:
+                    raise UncertainTable("sequence headers change")
             elif kind not in (TEMPORAL_DELIMITER, TILE_GROUP, METADATA, PADDING):
                 raise UncertainTable(f"a packet has a unit of type {kind}")
         if num_shown != 1:
@@ -91,13 +95,6 @@ class Av1Headers:
         """Return the facts of the stream."""
         is_start = np.array(self.is_start)
         return HeaderFacts(np.arange(len(is_start)), np.ones(len(is_start), bool), is_start)
-
-    def _check_sequence(self, sequence: bytes) -> None:
-        if not self.is_start:
-            self.sequence = self.sequence or sequence
-        # reduced_still_picture_header leaves out the bits that `add` reads.
-        if sequence != self.sequence or not sequence or sequence[0] & 8:
-            raise UncertainTable("sequence headers change")
 
 
 def needed_parts(packets: list, are_wanted: list[bool]) -> list[list[slice]] | None:

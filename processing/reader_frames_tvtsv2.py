@@ -23,16 +23,35 @@ logger = logging.getLogger(__name__)
 MAX_DAMAGED_RATIO = 0.05
 
 
+@dataclass(frozen=True)
+class ReadRequest:
+    """The arguments of `read_video` that concern the result."""
+
+    sample_indices_fn: Callable[..., Indices]
+    frame_transform: Callable[[np.ndarray], np.ndarray] | None
+    strict: bool
+
+    def check_damage(self, metadata: VideoFileMetadata, video: OpenVideo) -> None:
+        """Raise `VideoReadingError` for a damaged file in a strict read, and log a warning otherwise."""
+        num_lost, num_corrupt = metadata.num_undecodable_packets, metadata.num_corrupt_frames
+        if not (num_lost or num_corrupt or metadata.is_truncated):
+            return
+        count = f"{metadata.total_num_frames} frames decode, {num_corrupt} of them corrupt, {num_lost} packets do not"
+        if self.strict and metadata.is_truncated:
+            raise video.error(f"it is truncated ({count}); a strict read refuses it.")
+        if self.strict and num_lost + num_corrupt > MAX_DAMAGED_RATIO * (metadata.total_num_frames + num_lost):
+            raise video.error(f"it is damaged ({count}); a strict read refuses it.")
+        logger.warning("Video %r is damaged: %s.", video.name, count)
+
+
 class TakenFrames:
     """The frames asked for, each converted to RGB as soon as it is decoded.
 
     Every frame must have the stored size of the first one.
     """
 
-    def __init__(
-        self, video: OpenVideo, request: "ReadRequest", metadata: VideoFileMetadata, first_frame: av.VideoFrame
-    ):
-        self.video, self.frame_transform = video, request.frame_transform
+    def __init__(self, video: OpenVideo, request: ReadRequest, metadata: VideoFileMetadata, first_frame: av.VideoFrame):
+        self.video, self.request = video, request
         self.size = (first_frame.width, first_frame.height)
         self.orientation = Orientation(metadata.rotation // 90 % 4, metadata.is_mirrored)
         self.indices = check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
@@ -46,7 +65,6 @@ class TakenFrames:
         """Convert a frame and keep it if it was asked for; several threads may call this."""
         if index not in self.slots:
             return
-        self.video.check_frame_size(frame.width, frame.height)
         if (frame.width, frame.height) != self.size:
             raise self.video.error(
                 f"frame {index} has {frame.width}x{frame.height} pixels, the first frame "
@@ -56,19 +74,9 @@ class TakenFrames:
             self.reformatters.own = VideoReformatter()
         with reading_errors(self.video.name):
             image = self.reformatters.own.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        self._keep(index, self.orientation.apply(image))
-
-    def stacked(self) -> np.ndarray:
-        """Return all frames in the order asked for, (T, H, W, 3) uint8 or what `frame_transform` returns, stacked."""
-        if self.missing or self.images is None:
-            raise self.video.error(f"frame {min(self.missing)} could not be decoded again.")
-        if len(self.slots) == len(self.indices):
-            return self.images
-        return self.images[[self.slots[index] for index in self.indices]]
-
-    def _keep(self, index: int, image: np.ndarray) -> None:
-        if self.frame_transform is not None:
-            image = self.frame_transform(image)
+        image = self.orientation.apply(image)
+        if self.request.frame_transform is not None:
+            image = self.request.frame_transform(image)
         with self.lock:
             if self.images is None:
                 num_bytes, limit = image.nbytes * len(self.indices), self.video.limits.max_memory_bytes
@@ -81,42 +89,24 @@ class TakenFrames:
         self.images[self.slots[index]] = image
         self.missing.discard(index)
 
-
-@dataclass(frozen=True)
-class ReadRequest:
-    """The arguments of `read_video` that concern the result."""
-
-    sample_indices_fn: Callable[..., Indices]
-    frame_transform: Callable[[np.ndarray], np.ndarray] | None
-    strict: bool
-
-    def finish(self, taken: TakenFrames, metadata: VideoFileMetadata) -> tuple[np.ndarray, VideoFileMetadata]:
-        """Return the frames and the completed metadata.
+    def finish(self, metadata: VideoFileMetadata) -> tuple[np.ndarray, VideoFileMetadata]:
+        """Return all frames in the order asked for, and the completed metadata.
 
         Raises:
             VideoReadingError: A frame is missing, or may show damage in a strict read.
         """
-        frames = taken.stacked()
-        damaged = taken.slots.keys() & metadata.damaged_frames
-        if self.strict and damaged:
-            raise taken.video.error(
+        if self.missing or self.images is None:
+            raise self.video.error(f"frame {min(self.missing)} could not be decoded again.")
+        damaged = self.slots.keys() & metadata.damaged_frames
+        if self.request.strict and damaged:
+            raise self.video.error(
                 f"frame {min(damaged)} is damaged, or refers to frames that are; a strict read refuses it."
             )
-        metadata.frames_indices = taken.indices
-        metadata.taken_seconds = [float(metadata.frame_seconds[index]) for index in taken.indices]
-        return frames, metadata
-
-    def check_damage(self, metadata: VideoFileMetadata, video: OpenVideo) -> None:
-        """Raise `VideoReadingError` for a damaged file in a strict read, and log a warning otherwise."""
-        num_lost, num_corrupt = metadata.num_undecodable_packets, metadata.num_corrupt_frames
-        if not (num_lost or num_corrupt or metadata.is_truncated):
-            return
-        count = f"{metadata.total_num_frames} frames decode, {num_corrupt} of them corrupt, {num_lost} packets do not"
-        if self.strict and metadata.is_truncated:
-            raise video.error(f"it is truncated ({count}); a strict read refuses it.")
-        if self.strict and num_lost + num_corrupt > MAX_DAMAGED_RATIO * (metadata.total_num_frames + num_lost):
-            raise video.error(f"it is damaged ({count}); a strict read refuses it.")
-        logger.warning("Video %r is damaged: %s.", video.name, count)
+        metadata.frames_indices = self.indices
+        metadata.taken_seconds = [float(metadata.frame_seconds[index]) for index in self.indices]
+        if len(self.slots) == len(self.indices):
+            return self.images, metadata
+        return self.images[[self.slots[index] for index in self.indices]], metadata
 
 
 def check_indices(indices: Indices, total_num_frames: int) -> list[int]:

@@ -34,11 +34,6 @@ class Orientation(NamedTuple):
     quarter_turns: int = 0
     is_mirrored: bool = False
 
-    @property
-    def degrees(self) -> int:
-        """Return the turn in degrees counter-clockwise, in (-180, 180]."""
-        return 90 * self.quarter_turns - 360 * (self.quarter_turns > 2)
-
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Return the image (H, W, 3) uint8 as it is shown."""
         if self == (0, False):
@@ -194,7 +189,7 @@ def describe(
         width=width,
         height=height,
         video_backend="pyav",
-        rotation=orientation.degrees,
+        rotation=90 * orientation.quarter_turns - 360 * (orientation.quarter_turns > 2),
         is_mirrored=orientation.is_mirrored,
         start_seconds=_start_on_file_clock(ticks[0], video),
         frame_seconds=times,

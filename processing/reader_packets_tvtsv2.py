@@ -114,28 +114,24 @@ class PacketTable:
         if self.packets is not None:
             yield from self.packets[start : end + 1]
             return
+        stream = self.video.stream
+        reorder_depth, number = stream.codec_context.reorder_depth, start
         try:
-            yield from self._seek_and_read(start, end)
+            self.video.container.seek(int(self.dts[start]), stream=stream)
+            stream.codec_context.reorder_depth = reorder_depth  # a seek flushes the stream's own decoder
+            for packet in demux(self.video, stream):
+                self.video.check_clock()
+                if not packet.size:
+                    continue
+                if packet.pts == self.pts[number] and packet.size == self.sizes[number]:
+                    yield packet
+                    if number == end:
+                        return
+                    number += 1
+                elif number > start or (packet.dts or 0) > self.dts[start]:
+                    break
         except av.FFmpegError as error:
             raise UncertainTable(f"reading packets again failed with {type(error).__name__}") from error
-
-    def _seek_and_read(self, start: int, end: int) -> Iterator[av.Packet]:
-        container, stream = self.video.container, self.video.stream
-        reorder_depth = stream.codec_context.reorder_depth
-        container.seek(int(self.dts[start]), stream=stream)
-        stream.codec_context.reorder_depth = reorder_depth  # a seek flushes the stream's own decoder
-        number = start
-        for packet in demux(self.video, stream):
-            self.video.check_clock()
-            if not packet.size:
-                continue
-            if packet.pts == self.pts[number] and packet.size == self.sizes[number]:
-                yield packet
-                if number == end:
-                    return
-                number += 1
-            elif number > start or (packet.dts or 0) > self.dts[start]:
-                break
         raise UncertainTable("packets after a seek are not those of the table")
 
 

@@ -78,7 +78,7 @@ def read_sequentially(open_again: OpenAgain, request: ReadRequest, reason: str) 
         metadata.sequential_reason = reason
         request.check_damage(metadata, video)
         if taken is not None:
-            return request.finish(taken, metadata)
+            return taken.finish(metadata)
     with open_again() as video:
         taken = TakenFrames(video, request, metadata, first_frame)
         last = max(taken.indices)
@@ -86,7 +86,7 @@ def read_sequentially(open_again: OpenAgain, request: ReadRequest, reason: str) 
             taken.add(index, frame)
             if index == last:
                 break
-        return request.finish(taken, metadata)
+        return taken.finish(metadata)
 
 
 def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[tuple[int | None, av.VideoFrame]]:

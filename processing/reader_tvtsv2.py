@@ -150,4 +150,4 @@ def _read_by_table(video: OpenVideo, request: ReadRequest, num_threads: int) -> 
     taken = TakenFrames(video, request, metadata, first_frames[0])
     runs = plan_runs(table, taken.indices)
     decode_runs(table, runs, num_threads, (first_frames, num_packets), taken.add)
-    return request.finish(taken, metadata)
+    return taken.finish(metadata)
