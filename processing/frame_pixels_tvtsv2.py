@@ -3,7 +3,7 @@
 Axis legend: ... any leading axes, T frames, H height, W width, C colors, kept last as in image files.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from .frame_arrays_tvtsv2 import as_frames, is_decoder, is_file, is_image_file, 
 from .frame_settings_tvtsv2 import FrameSettings
 from .reader_container_tvtsv2 import VideoReadingError
 from .reader_metadata_tvtsv2 import VideoFileMetadata
-from .reader_tvtsv2 import read_video, read_windows
+from .reader_tvtsv2 import read_video
 
 # The resize before the crop, relative to the crop. Source: released code.
 RESIZE_TO_CROP_RATIO = 1.2
@@ -92,22 +92,6 @@ def resized_size(height: int, width: int, settings: FrameSettings) -> tuple[int,
     raise ValueError(f"`size` needs 'shortest_edge', or 'height' and 'width', got {size}.")
 
 
-def read_file_frames(
-    video: Any,
-    windows: Sequence[tuple[float, float]] | None,
-    settings: FrameSettings,
-    num_threads: int | None = None,
-    on_file_clock: bool = False,
-) -> list[tuple[torch.Tensor, VideoFileMetadata]]:
-    """Return frames (T, H, W, 3) uint8 and metadata: of each window of a file, or of the whole file."""
-    options = reading_options(settings, settings.sample_indices) | {"num_threads": num_threads}
-    if windows is None:
-        read = [read_video(video, **options)]
-    else:
-        read = read_windows(video, windows, on_file_clock=on_file_clock, **options)
-    return [(torch.from_numpy(frames), metadata) for frames, metadata in read]
-
-
 def reading_options(
     settings: FrameSettings, choose: Callable[..., np.ndarray], generator: np.random.Generator | None = None
 ) -> dict:
@@ -143,8 +127,9 @@ def process_video(
         frames, metadata = _read_decoder(video, settings)
         return finish(transform_for(metadata.height, metadata.width, settings)(frames), settings), metadata
     if is_file(video) and not is_image_file(video):
-        ((frames, metadata),) = read_file_frames(video, None, settings, num_threads)
-        return finish(frames, settings), metadata
+        options = reading_options(settings, settings.sample_indices)
+        frames, metadata = read_video(video, num_threads=num_threads, **options)
+        return finish(torch.from_numpy(frames), settings), metadata
     (given,) = list_metadata([video], own_metadata) if own_metadata is not None else (metadata,)
     # Image files are opened once they are sampled.
     are_files = isinstance(video, list | tuple) and all(map(is_image_file, video))

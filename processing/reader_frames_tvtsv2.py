@@ -50,10 +50,10 @@ class TakenFrames:
     Every frame must have the stored size of the first one.
     """
 
-    def __init__(self, video: OpenVideo, request: ReadRequest, metadata: VideoFileMetadata, first_frame: av.VideoFrame):
+    def __init__(self, video: OpenVideo, request: ReadRequest, metadata: VideoFileMetadata):
         self.video, self.request = video, request
-        self.size = (first_frame.width, first_frame.height)
         self.orientation = Orientation(metadata.rotation // 90 % 4, metadata.is_mirrored)
+        self.size = (metadata.width, metadata.height)[:: -1 if self.orientation.quarter_turns % 2 else 1]
         self.indices = check_indices(request.sample_indices_fn(metadata=metadata), metadata.total_num_frames)
         self.slots = {index: slot for slot, index in enumerate(dict.fromkeys(self.indices))}
         self.missing = set(self.slots)

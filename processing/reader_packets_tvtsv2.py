@@ -165,35 +165,32 @@ def _read_packets(video: OpenVideo, headers) -> tuple[np.ndarray, list[av.Packet
     """Return (N, 4) int64, a row (pts, dts, size, is_discard) per packet, and the packets."""
     rows, kept_bytes = array("q"), 0
     kept: list[av.Packet] | None = []
-    packets = demux(video, video.stream)
-    while True:
-        if len(rows) % 1024 == 0:
-            video.check_clock()
-        try:
-            packet = next(packets, None)
-        except av.FFmpegError as error:
-            raise UncertainTable(f"demuxing stopped with {type(error).__name__}") from error
-        if packet is None:
-            return np.array(rows).reshape(-1, 4), kept
-        if not packet.size:
-            continue
-        if packet.pts is None or packet.is_corrupt:
-            raise UncertainTable("a packet is corrupt or has no presentation time")
-        for side_data in packet.iter_sidedata():
-            data_type = check_side_data(side_data, video)
-            if data_type not in HARMLESS_SIDE_DATA:
-                raise UncertainTable(f"a packet has side data of the type {data_type}")
-        data = memoryview(packet)
-        if not any(data[-min(ZERO_BYTES, max(1, packet.size // 2)) :]):
-            raise UncertainTable("a packet ends in zeros, as in a file with holes")
-        headers.add(data, packet.is_keyframe)
-        dts = MISSING if packet.dts is None else packet.dts
-        rows.extend((packet.pts, dts, packet.size, packet.is_discard))
-        kept_bytes += packet.size
-        if kept_bytes > MAX_KEPT_BYTES:
-            kept = None
-        elif kept is not None:
-            kept.append(packet)
+    try:
+        for packet in demux(video, video.stream):
+            if len(rows) % 1024 == 0:
+                video.check_clock()
+            if not packet.size:
+                continue
+            if packet.pts is None or packet.is_corrupt:
+                raise UncertainTable("a packet is corrupt or has no presentation time")
+            for side_data in packet.iter_sidedata():
+                data_type = check_side_data(side_data, video)
+                if data_type not in HARMLESS_SIDE_DATA:
+                    raise UncertainTable(f"a packet has side data of the type {data_type}")
+            data = memoryview(packet)
+            if not any(data[-min(ZERO_BYTES, max(1, packet.size // 2)) :]):
+                raise UncertainTable("a packet ends in zeros, as in a file with holes")
+            headers.add(data, packet.is_keyframe)
+            dts = MISSING if packet.dts is None else packet.dts
+            rows.extend((packet.pts, dts, packet.size, packet.is_discard))
+            kept_bytes += packet.size
+            if kept_bytes > MAX_KEPT_BYTES:
+                kept = None
+            elif kept is not None:
+                kept.append(packet)
+    except av.FFmpegError as error:
+        raise UncertainTable(f"demuxing stopped with {type(error).__name__}") from error
+    return np.array(rows).reshape(-1, 4), kept
 
 
 def _make_table(video: OpenVideo, rows: np.ndarray, packets: list[av.Packet] | None, facts: HeaderFacts) -> PacketTable:

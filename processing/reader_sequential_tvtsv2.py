@@ -74,13 +74,13 @@ def read_sequentially(open_again: OpenAgain, request: ReadRequest, reason: str) 
     with open_again() as video:
         ticks = _announced_ticks(video)
     with open_again() as video:
-        first_frame, metadata, taken = _decode_all(video, request, ticks)
+        metadata, taken = _decode_all(video, request, ticks)
         metadata.sequential_reason = reason
         request.check_damage(metadata, video)
         if taken is not None:
             return taken.finish(metadata)
     with open_again() as video:
-        taken = TakenFrames(video, request, metadata, first_frame)
+        taken = TakenFrames(video, request, metadata)
         last = max(taken.indices)
         for index, (_, frame) in enumerate(decode_sequentially(video, Damage())):
             taken.add(index, frame)
@@ -119,23 +119,20 @@ def decode_sequentially(video: OpenVideo, damage: Damage) -> Iterator[tuple[int 
 
 def _demux(video: OpenVideo, damage: Damage) -> Iterator[av.Packet | None]:
     """Yield all packets of the stream, and None at their end."""
-    packets = demux(video, video.stream)
-    while True:
-        video.check_clock()
-        with reading_errors(video.name):
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                damage.is_truncated, packet = True, None
-        # PyAV ends with a packet that has no position in the file.
-        if packet is None or (not packet.size and packet.pos is None):
-            yield None
-            return
-        for side_data in packet.iter_sidedata():
-            check_side_data(side_data, video)
-        if packet.size:
-            damage.rows.extend((MISSING if packet.pts is None else packet.pts, packet.is_keyframe, False))
-        yield packet
+    with reading_errors(video.name):
+        try:
+            for packet in demux(video, video.stream):
+                video.check_clock()
+                if not packet.size and packet.pos is None:  # PyAV's packet at the end
+                    break
+                for side_data in packet.iter_sidedata():
+                    check_side_data(side_data, video)
+                if packet.size:
+                    damage.rows.extend((MISSING if packet.pts is None else packet.pts, packet.is_keyframe, False))
+                yield packet
+        except av.FFmpegError:
+            damage.is_truncated = True
+    yield None
 
 
 def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
@@ -160,8 +157,8 @@ def is_cut_short(video: OpenVideo, num_packets: int) -> bool:
 
 def _decode_all(
     video: OpenVideo, request: ReadRequest, announced_ticks: list[int | None]
-) -> tuple[av.VideoFrame, VideoFileMetadata, TakenFrames | None]:
-    """Return the first frame, the metadata, and the frames asked for, or None where the announcement proves wrong."""
+) -> tuple[VideoFileMetadata, TakenFrames | None]:
+    """Return the metadata, and the frames asked for or None where the announcement proves wrong."""
     damage, orientations = Damage(), OrientationReader()
     ticks: list[int | None] = []
     first_frame = announced = taken = None
@@ -172,7 +169,7 @@ def _decode_all(
             first_frame, first_orientation = frame, orientation
             with suppress(ValueError):  # of a wrong number of frames, perhaps
                 announced = describe(video, frame, orientation, announced_ticks)
-                taken = TakenFrames(video, request, announced, frame)
+                taken = TakenFrames(video, request, announced)
         # Decoders and standards disagree on how long an orientation that pictures state is valid.
         if orientation != first_orientation:
             raise video.error("its pictures state different orientations; videos that change it are not read.")
@@ -188,7 +185,7 @@ def _decode_all(
     metadata.damaged_frames = damage.find_damaged(ticks)
     metadata.is_truncated = damage.is_truncated or is_cut_short(video, len(damage.rows) // 3)
     is_as_announced = taken is not None and np.array_equal(announced.frame_seconds, metadata.frame_seconds)
-    return first_frame, metadata, taken if is_as_announced else None
+    return metadata, taken if is_as_announced else None
 
 
 def _announced_ticks(video: OpenVideo) -> list[int | None]:

@@ -147,7 +147,7 @@ def _read_by_table(video: OpenVideo, request: ReadRequest, num_threads: int) -> 
     metadata.reading_method = "packet_table"
     metadata.is_truncated = is_cut_short(video, len(table.pts))
     request.check_damage(metadata, video)
-    taken = TakenFrames(video, request, metadata, first_frames[0])
+    taken = TakenFrames(video, request, metadata)
     runs = plan_runs(table, taken.indices)
     decode_runs(table, runs, num_threads, (first_frames, num_packets), taken.add)
     return taken.finish(metadata)

@@ -19,7 +19,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_arrays_tvtsv2 import is_decoder, list_metadata, list_videos
-from .frame_pixels_tvtsv2 import finish, process_video, read_file_frames, reading_options
+from .frame_pixels_tvtsv2 import finish, process_video, reading_options
 from .frame_settings_tvtsv2 import (
     SETTING_NAMES,
     FrameSettings,
@@ -30,7 +30,7 @@ from .frame_settings_tvtsv2 import (
 )
 from .reader_container_tvtsv2 import VideoReadingError
 from .reader_metadata_tvtsv2 import VideoFileMetadata
-from .reader_tvtsv2 import default_num_threads, read_video
+from .reader_tvtsv2 import default_num_threads, read_video, read_windows
 
 logger = logging.get_logger(__name__)
 
@@ -162,7 +162,13 @@ class TVTSv2VideoProcessor(BaseVideoProcessor):
             VideoReadingError: The file cannot be read.
             VideoWindowError: A window is empty or lies outside the video.
         """
-        return read_file_frames(video, windows, self._settings({}), on_file_clock=on_file_clock)
+        settings = self._settings({})
+        options = reading_options(settings, settings.sample_indices)
+        if windows is None:
+            read = [read_video(video, **options)]
+        else:
+            read = read_windows(video, windows, on_file_clock=on_file_clock, **options)
+        return [(torch.from_numpy(frames), metadata) for frames, metadata in read]
 
     def normalize_frames(self, frames: torch.Tensor) -> torch.Tensor:
         """Return pixel values of frames, computed on the device of the frames.
