@@ -95,7 +95,7 @@ def parse_arguments(command_line: list[str] | None = None) -> ArgumentGroups:
         has_evaluation = not groups[1].sources or groups[1].eval_source is not None
         groups[2].check_typed(sys.argv[1:] if command_line is None else command_line, has_evaluation)
         check_arguments(*groups[:3])
-    # An ImportError: settings of a library that is not installed, such as DeepSpeed.
-    except (ValueError, ImportError, OSError) as error:
+    # An ImportError: settings of a library that is missing, such as DeepSpeed. A TypeError: unknown names in JSON.
+    except (ValueError, ImportError, OSError, TypeError) as error:
         parser.error(str(error))
     return tuple(groups)

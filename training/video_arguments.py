@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, fields
 import torch
 from accelerate.utils import DynamoBackend
 from transformers import HfArgumentParser, TrainingArguments, get_scheduler
+from transformers.debug_utils import DebugOption
 from transformers.integrations import get_reporting_integration_callbacks
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from training.runtime.command_errors import OneLineParser
 
@@ -24,6 +26,7 @@ FIXED = {
     "auto_find_batch_size": (False, "a step's samples are planned for the given batch size"),
     "prediction_loss_only": (False, "metrics need the predictions"),
     "batch_eval_metrics": (False, "metrics need the predictions of all batches"),
+    "eval_use_gather_object": (False, "metrics gather tensors"),
     "eval_do_concat_batches": (True, "metrics need the predictions of all batches"),
     "include_for_metrics": ([], "metrics need embeddings and labels alone"),
     "bf16_full_eval": (False, "evaluations use the precision of the training"),
@@ -55,10 +58,15 @@ NEEDED = {
     "hub_token": "push_to_hub",
     "dataloader_multiprocessing_context": "dataloader_num_workers",
     "dataloader_persistent_workers": "dataloader_num_workers",
+    "dataloader_timeout": "dataloader_num_workers",
 }
 OF_TRACKIO = ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 WITHOUT_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
-OF_EVALUATION = {"eval_accumulation_steps", "eval_use_gather_object", "per_device_eval_batch_size"}
+OF_EVALUATION = {"eval_accumulation_steps", "per_device_eval_batch_size"}
+OF_STRATEGY = {
+    "save_strategy": {"save_on_each_node", "save_only_model", "save_total_limit"},
+    "eval_strategy": {"greater_is_better", "load_best_model_at_end", "metric_for_best_model"},
+}
 STRATEGIES = {"save_steps": "save_strategy", "eval_steps": "eval_strategy", "logging_steps": "logging_strategy"}
 
 # Numbers are finite and at least 0, but for these.
@@ -81,6 +89,7 @@ LEAST = {
 }
 MORE_THAN_0 = ("eval_steps", "logging_steps", "num_train_epochs", "peak_tflops", "plan_mfu", "save_steps")
 MOST = {"max_broken_share": 1, "mask_ratio": 1, "plan_mfu": 1, "seed": 2**32 - 1}
+ACCELERATOR = AcceleratorConfig()
 COMPILE_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 
 
@@ -129,9 +138,13 @@ class VideoTrainingArguments(TrainingArguments):
         if self.max_steps < 1 and self.max_steps != -1:
             raise ValueError(f"max_steps must be at least 1, or -1 for num_train_epochs, got {self.max_steps}.")
         check_numbers(self)
-        for name in ("split_batches", "dispatch_batches"):
-            if getattr(self.accelerator_config, name):
-                raise ValueError(f"accelerator_config's {name} must not be set: every process loads its own batches.")
+        others = {name for name, value in vars(self.accelerator_config).items() if value != vars(ACCELERATOR)[name]}
+        if others := others - {"even_batches", "non_blocking"}:
+            raise ValueError(f"accelerator_config's {min(others)} must not be set: batches are this project's.")
+        if self.precision == "fp16" and self.device.type == "cpu":
+            raise ValueError("fp16 has no effect on a CPU: use bf16.")
+        if DebugOption.TPU_METRICS_DEBUG in self.debug:
+            raise ValueError("debug tpu_metrics_debug has no effect: these scripts do not run on TPUs.")
         if self.enable_jit_checkpoint and self.world_size > 1:
             raise ValueError(
                 "enable_jit_checkpoint works in one process only: SIGTERM reaches several at different steps. "
@@ -171,6 +184,10 @@ class VideoTrainingArguments(TrainingArguments):
             raise ValueError(f"{min(typed & OF_EVALUATION)} has no effect without held-out videos.")
         if "num_train_epochs" in typed and self.max_steps > 0:
             raise ValueError(f"num_train_epochs has no effect with max_steps {self.max_steps}: set max_steps to -1.")
+        for strategy, names in OF_STRATEGY.items():
+            without_effect = [name for name in sorted(typed & names) if getattr(self, name) not in (None, False)]
+            if without_effect and getattr(self, strategy) == "no":
+                raise ValueError(f"{without_effect[0]} has no effect with {strategy} no.")
         for name in sorted(typed & STRATEGIES.keys()):
             strategy = getattr(self, STRATEGIES[name])
             if strategy != "steps":
@@ -188,7 +205,11 @@ class VideoTrainingArguments(TrainingArguments):
             raise ValueError(f"torch_compile_backend must be one of {', '.join(backends)}.")
         if self.torch_compile_mode not in COMPILE_MODES:
             raise ValueError(f"torch_compile_mode must be one of {', '.join(COMPILE_MODES[1:])}.")
-        get_reporting_integration_callbacks(self.report_to)
+        try:
+            for callback in get_reporting_integration_callbacks(self.report_to):
+                callback()
+        except RuntimeError as error:  # its library is not installed
+            raise ValueError(f"report_to {' '.join(self.report_to)}: {error}") from error
         try:
             optimizer_class, settings = self._optimizer_settings()
             rate = {"lr": 0.0} if self.learning_rate is None else {}

@@ -88,8 +88,8 @@ def parse_arguments(command_line: list[str] | None = None) -> tuple[FinetuningAr
         training.check_typed(sys.argv[1:] if command_line is None else command_line, tuning.eval_data is not None)
         training.check_evaluation(tuning.eval_data is not None, "give --eval_data")
         training.check_best_metric(METRICS[tuning.task])
-    # An ImportError: settings of a library that is not installed, such as DeepSpeed.
-    except (ValueError, ImportError, OSError) as error:
+    # An ImportError: settings of a library that is missing, such as DeepSpeed. A TypeError: unknown names in JSON.
+    except (ValueError, ImportError, OSError, TypeError) as error:
         parser.error(str(error))
     if training.learning_rate is None:
         training.learning_rate = LEARNING_RATES[tuning.method]

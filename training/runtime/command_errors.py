@@ -19,7 +19,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the process with exit code 2."""
-        self.exit(2, f"error: {message}\n")
+        self.exit(2, f"error: {' '.join(message.split())}\n")
 
 
 @contextlib.contextmanager
