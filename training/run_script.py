@@ -1,8 +1,7 @@
 """What both training scripts do around a trainer: resume or refuse, train, record results, and end with one line."""
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from transformers import set_seed
@@ -17,6 +16,7 @@ from training.sources.unusable_videos import TooManyBrokenVideosError
 from training.video_arguments import VideoTrainingArguments
 from training.video_trainer import VideoTrainer
 
+# What a run's data, disk or numbers may cause.
 RUN_ERRORS = (
     CheckpointError,
     DataLoadingError,
@@ -56,7 +56,7 @@ def run_training(
         trainer.accelerator.wait_for_everyone()  # all have looked at the folder
         if args.process_index == 0:
             run.claim()
-    with errors_in_one_line(args.dataloader_timeout):
+    with one_line_errors(*RUN_ERRORS), loading_errors_explained(args.dataloader_timeout):
         trainer.train(resume_from_checkpoint=checkpoint)
         check_finished(trainer)
         results = finish()
@@ -70,19 +70,6 @@ def say(args: VideoTrainingArguments, text: str) -> None:
     """Print a text in one process."""
     if args.process_index == 0:
         print(text, flush=True)
-
-
-@contextlib.contextmanager
-def errors_in_one_line(timeout_seconds: float) -> Iterator[None]:
-    """End the process with one line, and exit code 1, on the errors that a run's data, disk or numbers may cause."""
-    try:
-        with loading_errors_explained(timeout_seconds):
-            yield
-    except RUN_ERRORS as error:
-        text = str(error).strip() or type(error).__name__
-        if text.startswith("Caught "):  # by a loading worker, whose traceback torch puts in front
-            text = text.splitlines()[-1].partition(": ")[2]
-        sys.exit(f"error: {text}")
 
 
 def check_finished(trainer: VideoTrainer) -> None:

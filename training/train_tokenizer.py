@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+import datasets
 import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -126,14 +127,6 @@ def _merges(vocabulary: dict[str, int], num_special: int) -> list[tuple[str, str
     return merges
 
 
-def read_texts(dataset: Path) -> list[str]:
-    """Return the transcripts of the training split of a built dataset."""
-    import datasets
-
-    rows = datasets.Dataset.from_parquet(split_files(dataset, "train"))
-    return [join_words(word["word"] for word in row["words"]) for row in rows]
-
-
 @one_line_errors(ValueError, OSError, after_interruption=STARTS_ANEW)
 def main() -> None:
     parser = OneLineParser(
@@ -148,12 +141,14 @@ def main() -> None:
     )
     parser.add_argument("--max_length", type=at_least(3), default=77, help="number of text positions of the model")
     arguments = parser.parse_args()
-    sizes = {"vocab_size": arguments.vocab_size, "max_length": arguments.max_length}
     if arguments.dataset:
-        lines = read_texts(arguments.dataset)
+        rows = datasets.Dataset.from_parquet(split_files(arguments.dataset, "train"))
+        lines = [join_words(word["word"] for word in row["words"]) for row in rows]
     else:
         lines = arguments.text_file.read_text(encoding="utf-8").splitlines()
-    tokenizer = train_tokenizer(lines, arguments.folder, **sizes)
+    tokenizer = train_tokenizer(
+        lines, arguments.folder, vocab_size=arguments.vocab_size, max_length=arguments.max_length
+    )
     print(f"{arguments.folder}: {len(tokenizer)} ids from {len(lines)} texts")
 
 

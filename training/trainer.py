@@ -16,7 +16,7 @@ from training.contrast.chunked_contrast import backward_in_chunks
 from training.contrast.gather import gather_batch_sizes, gather_pairs
 from training.flops import count_step_flops
 from training.parameter_rules import ParameterPlan
-from training.video_trainer import NOT_FOR_THE_MODEL, VideoTrainer
+from training.video_trainer import VideoTrainer
 
 
 def _with_defaults(args: TrainingArguments) -> TrainingArguments:
@@ -78,7 +78,7 @@ class TVTSv2Trainer(VideoTrainer):
         sizes = self._gather_batch_sizes(inputs)
         outputs = backward_in_chunks(
             model,
-            {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL},
+            inputs,
             chunk_size=self.args.chunk_size,
             batch_sizes=sizes,
             temperature=self._config(model).contrastive_temperature,

@@ -19,8 +19,8 @@ Transcripts are SRT, WebVTT, speech recognizers' JSON or YT-Temporal JSON files 
 
 import argparse
 import concurrent.futures
+import importlib.util
 import os
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from processing.video_files import find_videos
 from training.data_building.candidates import Candidate, check_key, find_candidates, language_of
-from training.data_building.check_log import find_results, read_results
+from training.data_building.check_log import read_results, scan
 from training.data_building.dataset_files import write_output
 from training.data_building.video_checks import UNREADABLE_VIDEO, VideoCheck, check_video
 from training.runtime.command_errors import OneLineParser, one_line_errors
@@ -89,8 +89,8 @@ def build_dataset(
     if language is not None and language_of(language) is None:
         raise ValueError(f"language must be a code such as en, got {language!r}")
     language = language and language_of(language)
-    if shots:
-        _check_scenedetect()
+    if shots and importlib.util.find_spec("scenedetect") is None:
+        raise ValueError("Finding shots needs PySceneDetect: pip install 'tvtsv2[shots]'")
     found = find_videos(videos)
     if not found.names:
         raise ValueError(f"there is no video in {videos}; {found.describe_left_out()}".removesuffix("; "))
@@ -100,18 +100,22 @@ def build_dataset(
         transcribe_folder(videos, transcribe, language=language)
     log = output / "checks.jsonl"
     settings = " ".join([str(num_clips), str(min_words), *([language] if language else []), *["shots"] * shots])
-    places, todo = find_results(find_candidates(videos, found.names, transcripts, settings, language), log)
+    keys, todo, places = [], [], dict(scan(log))
+    for candidate in find_candidates(videos, found.names, transcripts, settings, language):
+        keys.append(check_key(candidate.video, candidate.signature))
+        if keys[-1] not in places:
+            todo.append(candidate)
     output.mkdir(parents=True, exist_ok=True)
     options = {"num_clips": num_clips, "min_words": min_words, "language": language, "shots": shots}
     check = partial(check_video, videos=videos, transcripts=transcripts, **options)
     limit_seconds = SHOTS_SECONDS if shots else CHECK_SECONDS
-    _check_missing(todo, places, log, check, num_workers or os.cpu_count() or 1, limit_seconds)
-    similar = None
+    places |= _write_checks(todo, log, check, num_workers or os.cpu_count() or 1, limit_seconds)
+    found_places, similar = [places[key] for key in keys], None
     if duplicate_videos is not None:
         from training.data_building.similar_videos import embed_videos  # loads the model's code
 
-        similar = embed_videos(duplicate_videos, videos, read_results(log, places), output).mark
-    return write_output(output, log, places, heldout_ratio, groups or {}, found.left_out, similar)
+        similar = embed_videos(duplicate_videos, videos, read_results(log, found_places), output).mark
+    return write_output(output, log, found_places, heldout_ratio, groups or {}, found.left_out, similar)
 
 
 def _check_folders(videos: Path, transcripts: Path, output: Path) -> None:
@@ -122,33 +126,21 @@ def _check_folders(videos: Path, transcripts: Path, output: Path) -> None:
         raise ValueError(f"{output} holds other files than a dataset built here: give an empty or a new folder")
 
 
-def _check_scenedetect() -> None:
-    try:
-        import scenedetect  # noqa: F401
-    except ImportError as error:
-        raise ValueError(f"Finding shots needs PySceneDetect: pip install 'tvtsv2[shots]' ({error})") from error
-
-
-def _check_missing(
-    todo: dict[bytes, tuple[int, Candidate]],
-    places: array,
-    log: Path,
-    check: partial,
-    num_workers: int,
-    limit_seconds: float,
-) -> None:
-    """Check the candidates in `todo` and fill in their places."""
-    candidates = [candidate for _, candidate in todo.values()]
-    num_workers = min(num_workers, max(1, len(candidates)))
+def _write_checks(
+    todo: list[Candidate], log: Path, check: partial, num_workers: int, limit_seconds: float
+) -> dict[bytes, int]:
+    """Append the checks of candidates to the log, and return the place of each by its key."""
+    num_workers, places = min(num_workers, max(1, len(todo))), {}
     if num_workers == 1:
-        results = map(check, candidates)
+        results = map(check, todo)
     else:
-        results = check_in_processes(check, candidates, num_workers, limit_seconds)
+        results = check_in_processes(check, todo, num_workers, limit_seconds)
     with open(log, "ab") as file:
         for result in tqdm(results, total=len(todo), desc="checking videos", unit="video", disable=not todo):
-            places[todo[check_key(result.video, result.signature)][0]] = file.tell()
+            places[check_key(result.video, result.signature)] = file.tell()
             file.write(result.to_json().encode() + b"\n")
             file.flush()
+    return places
 
 
 def check_in_processes(

@@ -41,11 +41,6 @@ class Candidate:
     transcripts: tuple[str, ...]
     signature: str
 
-    @property
-    def key(self) -> bytes:
-        """The name of what was, or is to be, checked."""
-        return check_key(self.video, self.signature)
-
 
 def check_key(video: str, signature: str) -> bytes:
     """Return 16 bytes that stand for a video and the state of its files."""

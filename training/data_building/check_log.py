@@ -5,7 +5,6 @@ Only places (numbers) and short keys are held per video, so that a log may be mu
 
 import hashlib
 import zlib
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from rapidfuzz.distance import Indel
 
-from training.data_building.candidates import Candidate, check_key
+from training.data_building.candidates import check_key
 from training.data_building.video_checks import DUPLICATE, DUPLICATE_WORDS, VideoCheck
 from training.transcripts.speech_rules import normalize_word
 
@@ -23,16 +22,6 @@ SHINGLE_WORDS = 3
 NUM_KEYS, HASHES_PER_KEY = 8, 2
 PLACES_PER_KEY = 4  # videos of a series may share one
 _MULTIPLIERS = np.random.default_rng(0).integers(1, 2**32, (NUM_KEYS * HASHES_PER_KEY, 1), np.uint64) | np.uint64(1)
-
-
-def find_results(candidates: Iterable[Candidate], log: Path) -> tuple[array, dict[bytes, tuple[int, Candidate]]]:
-    """Return the place in the log of each candidate's result, -1 where there is none, and the latter by key."""
-    known, places, todo = dict(scan(log)), array("q"), {}
-    for number, candidate in enumerate(candidates):
-        places.append(known.get(candidate.key, -1))
-        if places[-1] < 0:
-            todo[candidate.key] = (number, candidate)
-    return places, todo
 
 
 def scan(log: Path) -> Iterator[tuple[bytes, int]]:

@@ -42,25 +42,17 @@ def draw_preview(clips: ClipDataset, keys: list[ClipKey], path: Path, left_out: 
     """
     from matplotlib.figure import Figure
 
-    num_rows = len(keys) + len(left_out)
+    num_rows, num_broken = len(keys) + len(left_out), 0
     figure = Figure(figsize=(15, 2.1 * num_rows), layout="constrained", facecolor="white")
-    num_broken = 0
     rows = figure.subplots(num_rows, 1, squeeze=False)[:, 0]
-    for axes in rows:
+    for axes, shown in zip(rows, [*keys, *left_out], strict=True):
         axes.set_axis_off()
-    for axes, passage in zip(rows[len(keys) :], left_out, strict=True):
+        is_item = isinstance(shown, ClipKey)
         try:
-            _draw_passage(axes, passage, clips)
-        except VideoReadingError as error:
-            axes.text(0, 0.5, textwrap.fill(_escape(str(error)), CHARACTERS_PER_ROW), color="firebrick", va="center")
-    for axes, key in zip(rows, keys, strict=False):
-        try:
-            item = clips[key]
+            _draw_item(axes, shown, clips) if is_item else _draw_passage(axes, shown, clips)
         except (VideoReadingError, TranscriptError) as error:
-            num_broken += 1
+            num_broken += is_item
             axes.text(0, 0.5, textwrap.fill(_escape(str(error)), CHARACTERS_PER_ROW), color="firebrick", va="center")
-            continue
-        _draw_item(axes, key.index, item)
     figure.savefig(path, format="png", dpi=100)
     return num_broken
 
@@ -100,9 +92,10 @@ def _draw_strip(axes, frames: torch.Tensor, title: str) -> None:
     axes.set_title(_escape(title), loc="left", fontsize=9)
 
 
-def _draw_item(axes, index: int, item: dict) -> None:
+def _draw_item(axes, key: ClipKey, clips: ClipDataset) -> None:
+    item = clips[key]
     num_frames, height, width, _ = item["frames"].shape
-    _draw_strip(axes, item["frames"], f"{index}: {item['video_id']}")
+    _draw_strip(axes, item["frames"], f"{key.index}: {item['video_id']}")
     clip_width = num_frames * width / len(item["transcripts"])
     num_characters = CHARACTERS_PER_ROW // len(item["transcripts"])
     for place, transcript in enumerate(item["transcripts"]):

@@ -19,7 +19,7 @@ def find_shots(video) -> tuple[float, ...]:
     """
     from scenedetect import AdaptiveDetector, FrameTimecode
 
-    frames, metadata = read_video(video, _all_frames, frame_transform=_points)
+    frames, metadata = read_video(video, lambda metadata: np.arange(metadata.total_num_frames), frame_transform=_points)
     detector = AdaptiveDetector(min_scene_len=1)
     # The detector judges a frame by `window_width` frames on either side.
     numbers = np.pad(np.arange(len(frames)), detector.window_width, mode="edge")
@@ -28,10 +28,6 @@ def find_shots(video) -> tuple[float, ...]:
         found = detector.process_frame(FrameTimecode(position, fps=1.0), frames[number])
         cuts += [numbers[timecode.frame_num] for timecode in found]
     return tuple(metadata.frame_seconds[[0, *cuts]] - metadata.frame_seconds[0])
-
-
-def _all_frames(metadata) -> np.ndarray:
-    return np.arange(metadata.total_num_frames)
 
 
 def _points(frame: np.ndarray) -> np.ndarray:

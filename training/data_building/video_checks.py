@@ -1,7 +1,6 @@
 """Whether a narrated video can be trained on: what is wrong with it, or its words and length."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -98,7 +97,9 @@ def check_video(
     if transcript is None:
         return check
     try:
-        _, metadata = read_video(video, _probe)
+        _, metadata = read_video(
+            video, lambda metadata: interval_midpoint_indices(metadata.total_num_frames, NUM_PROBES)
+        )
         digest = content_hash(video)
     except (VideoReadingError, OSError) as error:
         return replace(check, reason=UNREADABLE_VIDEO, detail=str(error))
@@ -138,31 +139,23 @@ def _read_first(
     check: VideoCheck, names: tuple[str, ...], folder: Path, language: str | None
 ) -> tuple[Transcript | None, VideoCheck]:
     """Return the first transcript that can be read, and the check with its name; or None, and what is wrong."""
-    reasons, details = [], []
+    found: list[tuple[str, str]] = []  # reason and detail of each that cannot be taken
     for name in names:
+        reason = OUTSIDE_FOLDER
         try:
             file = resolve_inside(folder, name, check.video)
-        except ValueError as error:
-            reasons, details = [*reasons, OUTSIDE_FOLDER], [*details, str(error)]
-            continue
-        try:
+            reason = BROKEN_TRANSCRIPT
             transcript = read_transcript(file)
             if not transcript.words:
                 raise ValueError(f"{file} has no words")
+            reason = WRONG_LANGUAGE
+            if language is not None and language_of(transcript.language) not in (None, language):
+                raise ValueError(f"{file} is in {transcript.language}, not in {language}")
         except (ValueError, OSError) as error:
-            reasons, details = [*reasons, BROKEN_TRANSCRIPT], [*details, str(error)]
-            continue
-        spoken = language_of(transcript.language)
-        if language is not None and spoken not in (None, language):
-            reasons = [*reasons, WRONG_LANGUAGE]
-            details = [*details, f"{file} is in {transcript.language}, not in {language}"]
+            found.append((reason, str(error)))
             continue
         return transcript, replace(check, transcript=name, others=tuple(other for other in names if other != name))
-    return None, replace(check, reason=reasons[0], detail="; ".join(details))
-
-
-def _probe(metadata) -> Iterable[int]:
-    return interval_midpoint_indices(metadata.total_num_frames, NUM_PROBES)
+    return None, replace(check, reason=found[0][0], detail="; ".join(detail for _, detail in found))
 
 
 def _check_words(check: VideoCheck, start_seconds: float, num_clips: int, min_words: int) -> VideoCheck:

@@ -27,13 +27,6 @@ class FinetuningTrainer(VideoTrainer):
         outputs = model(**self.model_inputs(inputs))
         return (outputs.loss, outputs) if return_outputs else outputs.loss
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Return (loss, logits, labels)."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad():
-            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        return loss, outputs.logits.float(), inputs["labels"]
-
 
 class RetrievalTrainer(FinetuningTrainer):
     """Train a `TVTSv2Model` on video-text pairs: other pairs of the batch, on all processes, are the negatives."""

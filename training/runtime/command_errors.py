@@ -33,7 +33,10 @@ def one_line_errors(*errors: type[Exception], after_interruption: str = GOES_ON)
     try:
         yield
     except errors as error:
-        sys.exit(f"error: {str(error).strip() or type(error).__name__}")
+        text = str(error).strip() or type(error).__name__
+        if text.startswith("Caught "):  # by a loading worker, whose traceback torch puts in front
+            text = text.splitlines()[-1].partition(": ")[2]
+        sys.exit(f"error: {text}")
     except KeyboardInterrupt:
         print(f"interrupted; {after_interruption}.", file=sys.stderr)
         sys.exit(130)

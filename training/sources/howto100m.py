@@ -10,7 +10,6 @@ from training.sources.clip_sampling import TranscriptError
 from training.sources.source_video import SourceVideo
 from training.sources.table_files import check_first_video, read_table, resolve_inside
 from training.transcripts.transcript_files import MAX_BYTES, read_howto100m
-from training.transcripts.words import TimedWord
 
 _ENTRY = re.compile(rb'"([^"\\]+)":\s*\{')
 DOWNLOADED_SUFFIXES = (".mp4", ".webm", ".mkv")
@@ -51,8 +50,8 @@ class HowTo100M:
         paths = [resolve_inside(self.videos, f"{video_id}{suffix}", place) for suffix in DOWNLOADED_SUFFIXES]
         return next((path for path in paths if path.is_file()), paths[0])
 
-    def words(self, index: int) -> tuple[float, list[TimedWord]]:
-        """Return the seconds up to the end of the last caption, and all words.
+    def __getitem__(self, index: int) -> SourceVideo:
+        """Return the video of row `index`; clips may lie in it up to the end of the last caption.
 
         Raises:
             TranscriptError: the caption file has no such video, or a broken entry.
@@ -68,23 +67,12 @@ class HowTo100M:
             text = file.read(end - start)
         try:
             content, _ = json.JSONDecoder().raw_decode(text.decode())
-            return max(content["end"], default=0.0), read_howto100m(content)
+            duration, words = max(content["end"], default=0.0), read_howto100m(content)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TranscriptError(
                 f"{place}: captions of {video_id!r} in {self.captions} are broken: {error}"
             ) from error
-
-    def __getitem__(self, index: int) -> SourceVideo:
-        """Return the video of row `index`.
-
-        Raises:
-            TranscriptError: its captions are missing or broken.
-        """
-        duration, words = self.words(index)
-        video_id = self.table.columns["video_id"][index]
-        return SourceVideo(
-            self.path(index), video_id, f"{self.table.place(index)}, {video_id}", words, duration, on_file_clock=True
-        )
+        return SourceVideo(self.path(index), video_id, f"{place}, {video_id}", words, duration, on_file_clock=True)
 
 
 def find_entries(captions: Path) -> dict[str, tuple[int, int]]:

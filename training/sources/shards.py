@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 import aiohttp
 import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -40,7 +39,18 @@ class Shards:
 
     def __init__(self, shards: str, split: str = "train"):
         self.shards, self.split = str(shards).rstrip("/"), split
-        self.places, self.suffix = read_index(self.shards, split)
+        url = f"{self.shards}/{split}.parquet"
+        try:
+            index = pq.read_table(pa.BufferReader(read_range(url, None, None)))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"there is no index {url}; was it packed by training.data_building.pack_shards? If the dataset had no "
+                f"videos of the split {split!r}: {no_split_help(split)}"
+            ) from error
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{url} is no index of shards: {error}") from error
+        self.suffix = (index.schema.metadata or {}).get(b"shard_format", b"tar").decode()
+        self.places = {name: index[name].to_numpy() for name in index.column_names}
 
     def __len__(self) -> int:
         return len(self.places["shard"])
@@ -57,9 +67,15 @@ class Shards:
             TranscriptError: the words are broken.
         """
         place = f"{self._url(index)}, sample {index}"
-        video, content = self._read(index, "video", place), self._read(index, "json", place)
-        video_id, duration, words, shots = parse_content(content, place)
-        return SourceVideo(video, video_id, f"{place} ({video_id})", words, duration, shots)
+        video, text = self._read(index, "video", place), self._read(index, "json", place)
+        try:
+            content = json.loads(text)
+            words = [TimedWord(*word) for word in zip(content["words"], content["times"], strict=True)]
+            shots = [float(start) for start in content.get("shots", ())]
+            name, duration = str(content["video"]), float(content["duration"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise TranscriptError(f"{place}: its words are broken: {error!r}") from error
+        return SourceVideo(video, name, f"{place} ({name})", words, duration, shots)
 
     def _url(self, index: int) -> str:
         return f"{self.shards}/{self.split}-{self.places['shard'][index]:05d}.{self.suffix}"
@@ -80,27 +96,6 @@ class Shards:
         return data
 
 
-def read_index(shards: str, split: str) -> tuple[dict[str, np.ndarray], str]:
-    """Return where each sample of a split lies (columns of numbers), and the suffix of the shards' names.
-
-    Raises:
-        FileNotFoundError: there is no index of this split.
-        ValueError: it is no index.
-    """
-    url = f"{shards}/{split}.parquet"
-    try:
-        table = pq.read_table(pa.BufferReader(read_range(url, None, None)))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"there is no index {url}; was it packed by training.data_building.pack_shards? If the dataset had no "
-            f"videos of the split {split!r}: {no_split_help(split)}"
-        ) from error
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{url} is no index of shards: {error}") from error
-    suffix = (table.schema.metadata or {}).get(b"shard_format", b"tar").decode()
-    return {name: table[name].to_numpy() for name in table.column_names}, suffix
-
-
 def read_range(url: str, start: int | None, end: int | None) -> bytes:
     """Return bytes [start, end) of a file; over a network, every error but a missing file is retried."""
     file_system, path = fsspec.core.url_to_fs(url)
@@ -112,18 +107,3 @@ def read_range(url: str, start: int | None, end: int | None) -> bytes:
         except (OSError, aiohttp.ClientError):
             time.sleep(seconds)
     return file_system.cat_file(path, start=start, end=end)
-
-
-def parse_content(content: bytes | str, place: str) -> tuple[str, float, list[TimedWord], list[float]]:
-    """Return path, seconds, words and the starts of the shots, if any, of a sample's JSON.
-
-    Raises:
-        TranscriptError: it is broken; `place` is what the message calls the sample.
-    """
-    try:
-        content = json.loads(content)
-        words = [TimedWord(*word) for word in zip(content["words"], content["times"], strict=True)]
-        shots = [float(start) for start in content.get("shots", ())]
-        return str(content["video"]), float(content["duration"]), words, shots
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise TranscriptError(f"{place}: its words are broken: {error!r}") from error

@@ -8,7 +8,6 @@ from training.sources.clip_sampling import TranscriptError
 from training.sources.source_video import SourceVideo
 from training.sources.table_files import check_first_video, read_table, resolve_inside
 from training.transcripts.alignment import read_annotation, read_duration
-from training.transcripts.words import TimedWord
 
 MAX_ANNOTATION_BYTES = 64 * 2**20  # more than a day of speech
 MAX_ALIGNED_WORDS = 50_000  # over five hours of speech; aligning more could exceed the time limit for loading a batch
@@ -57,23 +56,17 @@ class YTTemporal:
         Raises:
             TranscriptError: its annotation is missing or broken.
         """
-        video, annotation = self.paths(index)
-        place = self.table.place(index)
-        duration, words = _read_annotation_file(annotation, place)
-        name = self.table.columns["Name"][index]
+        video, file = self.paths(index)
+        name, place = self.table.columns["Name"][index], self.table.place(index)
+        try:
+            if file.exists() and not file.is_file():
+                raise ValueError("not a regular file")  # reading a pipe would never end
+            if file.stat().st_size > MAX_ANNOTATION_BYTES:
+                raise ValueError(f"larger than {MAX_ANNOTATION_BYTES >> 20} MiB")
+            annotation = json.loads(file.read_bytes())
+            duration, (words, *_) = read_duration(annotation), read_annotation(annotation, MAX_ALIGNED_WORDS)
+        except FileNotFoundError as error:
+            raise TranscriptError(f"{place}: there is no annotation {file}") from error
+        except (ValueError, OSError, RecursionError) as error:
+            raise TranscriptError(f"{place}: annotation {file} is broken: {error}") from error
         return SourceVideo(video, name, f"{place}, {video.stem}", words, duration, on_file_clock=True)
-
-
-def _read_annotation_file(file: Path, place: str) -> tuple[float, list[TimedWord]]:
-    """Return the duration in seconds and the cleaned-up words of an annotation file."""
-    try:
-        if file.exists() and not file.is_file():
-            raise ValueError("not a regular file")  # reading a pipe would never end
-        if file.stat().st_size > MAX_ANNOTATION_BYTES:
-            raise ValueError(f"larger than {MAX_ANNOTATION_BYTES >> 20} MiB")
-        annotation = json.loads(file.read_bytes())
-        return read_duration(annotation), read_annotation(annotation, MAX_ALIGNED_WORDS)[0]
-    except FileNotFoundError as error:
-        raise TranscriptError(f"{place}: there is no annotation {file}") from error
-    except (ValueError, OSError, RecursionError) as error:
-        raise TranscriptError(f"{place}: annotation {file} is broken: {error}") from error

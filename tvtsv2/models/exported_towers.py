@@ -3,6 +3,7 @@
 Axes: B videos or texts, T frames, L tokens, P projection.
 """
 
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,13 +84,9 @@ def export_onnx(tower: nn.Module, file: Path) -> None:
     Raises:
         ModuleNotFoundError: what that needs is not installed.
     """
-    try:
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"Exporting to ONNX needs {error.name}: pip install 'tvtsv2[export]'", name=error.name
-        ) from error
+    for package in ("onnxruntime", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise ModuleNotFoundError(f"Exporting to ONNX needs {package}: pip install 'tvtsv2[export]'", name=package)
     torch.onnx.export(
         trace(tower),
         (),

@@ -4,6 +4,7 @@ Exact up to `INDEX_FROM_ROWS` rows. From there on an index (inverted lists with 
 once and kept in the table; its recall against the exact search is measured and printed. P projection.
 """
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,12 @@ from lancedb.index import IvfFlat
 
 from tvtsv2.errors import ArgumentError
 from tvtsv2.store.embedding_store import EmbeddingStore
+from tvtsv2.store.rows import Row
 
 INDEX_FROM_ROWS = 500_000
 NUM_PROBES = 64
 NUM_RECALL_QUERIES = 50
-COLUMNS = [
-    *("path", "file_bytes", "start_seconds", "end_seconds", "frame_indices", "frame_seconds", "video_seconds"),
-    *("width", "height"),
-]
+COLUMNS = [column.name for column in fields(Row) if column.name != "modified_ns"]
 
 
 def find_nearest(store: EmbeddingStore, query: np.ndarray, top_k: int, where: str | None = None) -> list[dict]:
