@@ -21,7 +21,6 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,8 +29,7 @@ from tqdm import tqdm
 from processing.atomic_files import whole_file
 from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
-from training.sources.built_dataset import find_splits
-from training.sources.table_files import resolve_inside
+from training.sources.built_dataset import BuiltDataset, find_splits
 
 SHARD_FORMATS = ("tar", "parquet")
 PARQUET_SCHEMA = pa.schema([("__key__", pa.string()), ("json", pa.string()), ("video", pa.binary())])
@@ -68,29 +66,28 @@ def pack_shards(
     write_shard, read_places = {"tar": (_write_tar, _read_tar), "parquet": (_write_parquet, _read_parquet)}[
         shard_format
     ]
-    videos = videos.resolve()
-    rows = {split: datasets.Dataset.from_parquet(files) for split, files in find_splits(dataset).items()}
-    _claim_folder(output, rows, {"shard_format": shard_format, "shard_megabytes": shard_megabytes, "seed": seed})
-    for split, split_rows in rows.items():
-        order = np.random.default_rng(seed).permutation(len(split_rows))
-        shards = list(_plan(split_rows, order, videos, shard_megabytes * 2**20))
+    sources = {split: BuiltDataset(dataset, videos, split) for split in find_splits(dataset)}
+    _claim_folder(output, sources, {"shard_format": shard_format, "shard_megabytes": shard_megabytes, "seed": seed})
+    for split, source in sources.items():
+        order = np.random.default_rng(seed).permutation(len(source))
+        shards = list(_plan(source, order, shard_megabytes * 2**20))
         index = []
         for number, indices in enumerate(tqdm(shards, desc=f"packing {split}", unit="shard")):
             shard = output / f"{split}-{number:05d}.{shard_format}"
             if not shard.exists():
                 with whole_file(shard) as path:
-                    write_shard(path, _samples(split_rows, indices, videos))
+                    write_shard(path, _samples(source, indices))
             index += [{"shard": number, **places} for places in read_places(shard)]
         table = pa.Table.from_pylist(index).replace_schema_metadata({"shard_format": shard_format})
         with whole_file(output / f"{split}.parquet") as path:
             pq.write_table(table, path)
-    return {split: len(split_rows) for split, split_rows in rows.items()}
+    return {split: len(source) for split, source in sources.items()}
 
 
-def _claim_folder(output: Path, rows: dict[str, datasets.Dataset], settings: dict) -> None:
+def _claim_folder(output: Path, sources: dict[str, BuiltDataset], settings: dict) -> None:
     digest = hashlib.blake2b(digest_size=16)
-    for split_rows in rows.values():
-        for columns in split_rows.iter(batch_size=100):
+    for source in sources.values():
+        for columns in source.rows.iter(batch_size=100):
             digest.update(repr(columns).encode())
     wanted = {"content": digest.hexdigest(), **settings}
     record = output / "shards.json"
@@ -105,14 +102,14 @@ def _claim_folder(output: Path, rows: dict[str, datasets.Dataset], settings: dic
         left_over.unlink()
 
 
-def _plan(rows: datasets.Dataset, order: np.ndarray, videos: Path, shard_bytes: int) -> Iterator[list[int]]:
+def _plan(source: BuiltDataset, order: np.ndarray, shard_bytes: int) -> Iterator[list[int]]:
     """Row numbers of each shard."""
-    names = rows["video"][:]
+    names = source.rows["video"][:]
     shard: list[int] = []
     size = 0
     for index in order.tolist():
         shard.append(index)
-        size += _video_file(videos, names[index]).stat().st_size
+        size += source.path(names[index]).stat().st_size
         if size >= shard_bytes:
             yield shard
             shard, size = [], 0
@@ -120,23 +117,16 @@ def _plan(rows: datasets.Dataset, order: np.ndarray, videos: Path, shard_bytes: 
         yield shard
 
 
-def _video_file(videos: Path, name: str) -> Path:
-    file = resolve_inside(videos, name, "dataset")
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no video {file}; is {videos} the folder the dataset was built from?")
-    return file
-
-
-def _samples(rows: datasets.Dataset, indices: list[int], videos: Path) -> Iterator[tuple[str, bytes, bytes]]:
+def _samples(source: BuiltDataset, indices: list[int]) -> Iterator[tuple[str, bytes, bytes]]:
     """Key, words as JSON and video of each sample of a shard."""
     for index in indices:
-        row = rows[index]
+        row = source.rows[index]
         words = [word["word"] for word in row["words"]]
         times = [word["time"] for word in row["words"]]
         content = {"video": row["video"], "duration": row["duration"], "words": words, "times": times}
         if row.get("shots"):  # of all videos, or of none
             content["shots"] = row["shots"]
-        yield f"{index:08d}", json.dumps(content).encode(), _video_file(videos, row["video"]).read_bytes()
+        yield f"{index:08d}", json.dumps(content).encode(), source.path(row["video"]).read_bytes()
 
 
 def _write_tar(shard: Path, samples: Iterator[tuple[str, bytes, bytes]]) -> None:
