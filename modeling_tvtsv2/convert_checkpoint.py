@@ -5,6 +5,7 @@ its weights; permission to use or distribute them is the authors' to give.
 """
 
 import re
+import zipfile
 from collections.abc import Mapping
 
 import torch
@@ -187,7 +188,11 @@ def convert_checkpoint(checkpoint_path: str, output_dir: str) -> type:
 
     Raises:
         ValueError: the file is not a checkpoint of the release; missing, left-over and misshapen tensors are named.
+        OSError: it cannot be read.
     """
+    with open(checkpoint_path, "rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{checkpoint_path} is not a PyTorch checkpoint of plain tensors: it is no zip archive.")
     try:
         state_dict = torch.load(checkpoint_path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch.load raises a dozen types

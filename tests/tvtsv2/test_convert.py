@@ -35,6 +35,8 @@ def test_a_file_that_is_no_checkpoint_leaves_nothing_behind(tmp_path, capsys):
     (tmp_path / "file.pth").write_bytes(b"nothing")
     assert main(["convert", str(tmp_path / "file.pth"), str(tmp_path / "model")]) == 1
     assert "not a PyTorch checkpoint" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "nowhere.pth"), str(tmp_path / "model")]) == 1
+    assert capsys.readouterr().err.endswith("nowhere.pth: No such file or directory; check the path.\n")
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     assert main(["convert", str(tmp_path / "other.pth"), str(tmp_path / "model")]) == 1
     assert "TVTSv2 of the release" in capsys.readouterr().err

@@ -6,11 +6,17 @@ from types import SimpleNamespace
 import pytest
 
 from tvtsv2 import main
+from tvtsv2.errors import in_one_sentence
 
 
 def run(arguments):
     print("line", flush=True)
     raise BrokenPipeError(32, "Broken pipe", "a reading process")
+
+
+def test_lines_of_libraries_are_joined():
+    assert in_one_sentence(OSError("no model\nat all:\n\nTraceback\n  …")) == "no model at all:"
+    assert in_one_sentence(ValueError("they differ\n  seed: 1")) == "they differ\n  seed: 1"
 
 
 @pytest.mark.parametrize(("has_reader", "code", "message"), [(False, 0, ""), (True, 1, "a reading process")])
