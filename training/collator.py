@@ -34,12 +34,10 @@ class PreTrainingCollator:
             labels = [sample.get("sorting_labels", torch.arange(len(sample["transcripts"]))) for sample in samples]
             batch["sorting_labels"] = torch.stack(labels)
         if "bool_masked_pos" in samples[0]:
-            batch.update(_stack_masks([sample["bool_masked_pos"] for sample in samples]))
+            masks = torch.stack([sample["bool_masked_pos"] for sample in samples])
+            counts = masks.sum(dim=1).unique().tolist()
+            if len(counts) > 1:
+                raise ValueError(f"Masks of one batch must drop the same number of patches, got {counts}.")
+            if counts[0]:
+                batch |= {"bool_masked_pos": masks, "num_masked_patches": counts[0]}
         return batch
-
-
-def _stack_masks(masks: list[torch.Tensor]) -> dict:
-    counts = sorted({int(mask.sum()) for mask in masks})
-    if len(counts) > 1:
-        raise ValueError(f"Masks of one batch must drop the same number of patches, got {counts}.")
-    return {"bool_masked_pos": torch.stack(masks), "num_masked_patches": counts[0]} if counts[0] else {}

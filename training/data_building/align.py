@@ -48,6 +48,10 @@ class AlignedSentence:
     words: Sequence[TimedWord]
     shift: float | None
 
+    @property
+    def text(self) -> str:
+        return join_words(word.word for word in self.words)
+
 
 def align_sentences(words: Sequence[TimedWord], duration: float, similarity: Similarity) -> list[AlignedSentence]:
     """Return the sentences of a video, each with the shift in seconds that puts it where it is seen.
@@ -185,7 +189,8 @@ def _aligned_rows(
         try:
             sentences = align_sentences(words, duration, lambda *inputs, file=file: compare(file, *inputs))
             _count(report, row["video"], sentences)
-            log.write(_log_line(row["video"], sentences))
+            entries = [{"time": each.words[0].time, "text": each.text, "shift": each.shift} for each in sentences]
+            log.write(json.dumps({"video": row["video"], "sentences": entries}, ensure_ascii=False) + "\n")
             aligned = shifted_words(sentences, duration)
             choose_span(
                 duration, aligned, num_clips, min_words, row["video"], np.random.default_rng(0), row.get("shots") or ()
@@ -196,21 +201,9 @@ def _aligned_rows(
         yield {**row, "words": [{"word": word.word, "time": word.time} for word in aligned]}
 
 
-def _log_line(video: str, sentences: list[AlignedSentence]) -> str:
-    entries = [
-        {
-            "time": sentence.words[0].time,
-            "text": join_words(word.word for word in sentence.words),
-            "shift": sentence.shift,
-        }
-        for sentence in sentences
-    ]
-    return json.dumps({"video": video, "sentences": entries}, ensure_ascii=False) + "\n"
-
-
 def _count(report: dict, video: str, sentences: list[AlignedSentence]) -> None:
     left_out = [
-        (NOT_SEEN, sentence.words[0].time, len(sentence.words), join_words(word.word for word in sentence.words))
+        (NOT_SEEN, sentence.words[0].time, len(sentence.words), sentence.text)
         for sentence in sentences
         if sentence.shift is None
     ]

@@ -30,13 +30,13 @@ from pebble import ProcessExpired, ProcessPool
 from tqdm import tqdm
 
 from processing.video_files import find_videos
+from processing.worker_processes import worker_context
 from training.data_building.candidates import Candidate, check_key, find_candidates, language_of
 from training.data_building.check_log import read_results, scan
 from training.data_building.dataset_files import write_output
 from training.data_building.video_checks import UNREADABLE_VIDEO, VideoCheck, check_video
 from training.runtime.command_errors import OneLineParser, one_line_errors
 from training.runtime.number_types import at_least
-from training.runtime.worker_processes import worker_context
 from training.sources.table_files import read_table
 
 CHECK_SECONDS = 600  # of one video; a longer check is a decoder that hangs

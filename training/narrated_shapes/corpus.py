@@ -18,9 +18,10 @@ An interrupted run is continued; a folder made with other parameters is refused.
 import csv
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -28,6 +29,7 @@ import numpy as np
 from tqdm import tqdm
 
 from processing.atomic_files import whole_file, write_whole
+from processing.worker_processes import worker_context
 from training.narrated_shapes.captions import ATTRIBUTES
 from training.narrated_shapes.scene_drawing import draw_video
 from training.narrated_shapes.scripts import (
@@ -37,7 +39,6 @@ from training.narrated_shapes.scripts import (
     plan_caption_clip,
     plan_narrated_video,
 )
-from training.runtime.worker_processes import worker_context
 
 FORMAT_VERSION = 5  # raised with every change that makes other videos or words from the same parameters
 KEYFRAME_SECONDS = 6.0
@@ -88,55 +89,39 @@ def build_corpus(folder: str | Path, config: CorpusConfig, num_workers: int | No
     folder = Path(folder)
     _claim_folder(folder, config)
     corpus = Corpus(folder, config)
-    jobs = [job for job in _all_jobs(corpus) if not job.is_done()]
-    if jobs:
-        for parent in {path.parent for job in jobs for path in job.paths}:
+    todo = [(make, paths) for make, paths in _all_jobs(corpus) if not all(path.exists() for path in paths)]
+    if todo:
+        for parent in {path.parent for _, paths in todo for path in paths}:
             parent.mkdir(parents=True, exist_ok=True)
-        _run_jobs(jobs, num_workers or os.cpu_count() or 1)
+        _run_jobs([partial(make, *paths) for make, paths in todo], num_workers or os.cpu_count() or 1)
     for split in SPLITS:
         _write_tables(corpus, split)
     return corpus
 
 
-@dataclass(frozen=True)
-class _Job:
-    """Files that one call of `make` writes, the last of them last."""
-
-    make: Callable[..., None]
-    config: CorpusConfig
-    split: str
-    index: int
-    paths: tuple[Path, ...]
-
-    def is_done(self) -> bool:
-        return all(path.exists() for path in self.paths)
-
-    def run(self) -> None:
-        self.make(self.config, self.split, self.index, *self.paths)
-
-
-def _all_jobs(corpus: Corpus) -> Iterator[_Job]:
+def _all_jobs(corpus: Corpus) -> Iterator[tuple[partial, tuple[Path, ...]]]:
+    """Yield what makes each video, and the files that it takes and writes, the last of them last."""
     counts = corpus.config
     for split in SPLITS:
         for index in range(counts.num_train_videos if split == "train" else counts.num_heldout_videos):
             subset = corpus.folder / "videos" / split
             name = _video_id(split, index)
             paths = (subset / "data" / f"{name}.mp4", subset / "annotations" / f"{name}.json")
-            yield _Job(_make_narrated_video, corpus.config, split, index, paths)
+            yield partial(_make_narrated_video, corpus.config, split, index), paths
         for index in range(counts.num_train_captions if split == "train" else counts.num_heldout_captions):
             path = corpus.caption_root / _caption_clip_path(split, index)
-            yield _Job(_make_caption_clip, corpus.config, split, index, (path,))
+            yield partial(_make_caption_clip, corpus.config, split, index), (path,)
 
 
-def _run_jobs(jobs: list[_Job], num_workers: int) -> None:
+def _run_jobs(jobs: list[partial], num_workers: int) -> None:
     progress = {"total": len(jobs), "desc": "making narrated videos", "unit": "video"}
     if num_workers == 1:
         for job in tqdm(jobs, **progress):
-            job.run()
+            job()
         return
     context = worker_context("training.narrated_shapes.corpus")
     with ProcessPoolExecutor(min(num_workers, len(jobs)), mp_context=context) as pool:
-        for _ in tqdm(pool.map(_Job.run, jobs, chunksize=4), **progress):
+        for _ in tqdm(pool.map(partial.__call__, jobs, chunksize=4), **progress):
             pass
 
 

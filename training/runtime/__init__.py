@@ -1,1 +1,1 @@
-"""A run as a process: its folder, checkpoints, threads, worker processes, timeouts."""
+"""A run as a process: its folder, checkpoints, threads, timeouts."""

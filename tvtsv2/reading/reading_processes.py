@@ -2,7 +2,6 @@
 
 import copy
 import multiprocessing
-import multiprocessing.context
 import signal
 import weakref
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 from pebble import ProcessExpired, ProcessPool
 
 from processing import reader_tvtsv2
+from processing.worker_processes import worker_context
 
 PRELOADED = ["tvtsv2.reading.segment_reading"]  # by the forkserver, so that workers start quickly
 # Above `VideoLimits.max_decode_seconds`, which the reader itself checks between packets.
@@ -26,19 +26,10 @@ def prepare() -> None:
     if "forkserver" in multiprocessing.get_all_start_methods():
         from multiprocessing import forkserver
 
-        _context()
+        worker_context(*PRELOADED)
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as it inherits it: Ctrl-C is for this process
         forkserver.ensure_running()
         signal.signal(signal.SIGINT, handler)
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    # Forked from a server that has no threads and no GPU, which a fork would break.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    return context
 
 
 class ReadingFailed(Exception):
@@ -55,7 +46,7 @@ class ReadingProcesses:
 
     def __init__(self, reader: Any, num_processes: int):
         self._processes: weakref.WeakSet = weakref.WeakSet()  # those of this pool
-        context: Any = copy.copy(_context())
+        context: Any = copy.copy(worker_context(*PRELOADED))
         new_process = context.Process
 
         def note_process(**options):

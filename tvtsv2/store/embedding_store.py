@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lancedb
@@ -227,7 +227,7 @@ class StoreWriter:
         if not self.rows:
             return
         schema = self.store.table.schema
-        columns = {name: [asdict(row)[name] for row in self.rows] for name in schema.names if name != "embedding"}
+        columns = {name: [getattr(row, name) for row in self.rows] for name in schema.names if name != "embedding"}
         matrix = np.concatenate(self.embeddings)
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
         table = pa.table(columns | {"embedding": vectors}, schema=schema)

@@ -7,8 +7,8 @@ import multiprocessing.context
 def worker_context(*preloaded: str) -> multiprocessing.context.BaseContext:
     """Return the start method of worker processes.
 
-    They are forked from a server that has imported the modules `preloaded` once, and holds no threads (of torch or
-    tokenizers), which a fork would freeze. Where there is no such server (Windows), they are spawned.
+    They are forked from a server that has imported the modules `preloaded` once, and holds neither a GPU nor threads
+    (of torch or tokenizers), which a fork would break. Where there is no such server (Windows), they are spawned.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
