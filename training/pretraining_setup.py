@@ -1,6 +1,7 @@
 """From arguments to the parts of a run: processor, model, training samples, held-out videos."""
 
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from training.runtime.run_folder import BROKEN_VIDEOS_FILE
 from training.sources.clip_dataset import ClipDataset
 from training.sources.formats import check_source, format_of, has_splits, open_source
 from training.sources.mixed_sources import MixedSources, TurnSampler
-from training.train_tokenizer import train_tokenizer
+from training.train_tokenizer import convert_sentencepiece, train_sentencepiece
 
 CORPUS_SIZES = ("num_train_videos", "num_train_captions", "num_heldout_videos", "num_heldout_captions")
 
@@ -126,8 +127,8 @@ def uses_all_parameters(files: DataFiles, args: PreTrainingArguments) -> bool:
     return not any(format_of(source).is_captioned for source in files.sources) and args.chunk_size is None
 
 
-def build_processor(model: ModelArguments, config: TVTSv2Config, texts: list[str], folder: Path) -> TVTSv2Processor:
-    """Return the processor for a model's sizes; its tokenizer is loaded, or trained on `texts` into `folder`.
+def build_processor(model: ModelArguments, config: TVTSv2Config, texts: Sequence[str] = ()) -> TVTSv2Processor:
+    """Return the processor for a model's sizes; its tokenizer is loaded, or trained on `texts`.
 
     Raises:
         ValueError: a tokenizer with more tokens than the model has embeddings, or with another end of text.
@@ -138,10 +139,8 @@ def build_processor(model: ModelArguments, config: TVTSv2Config, texts: list[str
         tokenizer = AutoTokenizer.from_pretrained(name)
         tokenizer.model_max_length = min(tokenizer.model_max_length, text.max_position_embeddings)
     else:
-        with PartialState().local_main_process_first():
-            tokenizer = train_tokenizer(
-                texts, folder, vocab_size=text.vocab_size, max_length=text.max_position_embeddings
-            )
+        learned = train_sentencepiece(texts, text.vocab_size)
+        tokenizer = convert_sentencepiece(learned, max_length=text.max_position_embeddings)
     if len(tokenizer) > text.vocab_size:
         raise ValueError(
             f"The tokenizer has {len(tokenizer)} tokens, but the model embeds {text.vocab_size}; use the tokenizer "

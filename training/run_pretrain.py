@@ -9,7 +9,6 @@ The same command resumes a run at its last checkpoint; a finished run shows its 
 """
 
 import functools
-import tempfile
 import time
 from pathlib import Path
 
@@ -52,13 +51,12 @@ def _build(model_args: ModelArguments, data_args: DataArguments, args: PreTraini
     model = build_model(model_args)
     processor = None
     if model_args.tokenizer or model_args.clip_checkpoint:  # before anything is generated
-        processor = build_processor(model_args, model.config, [], None)
+        processor = build_processor(model_args, model.config)
     files = locate_data(data_args, args.seed)
     if args.ddp_find_unused_parameters is None:
         args.ddp_find_unused_parameters = not uses_all_parameters(files, args)
     if processor is None:
-        with tempfile.TemporaryDirectory() as folder:
-            processor = build_processor(model_args, model.config, files.tokenizer_texts, Path(folder))
+        processor = build_processor(model_args, model.config, files.tokenizer_texts)
     samples, sampler = build_training_data(files, processor.video_processor, model.config, data_args, args)
     heldout = build_heldout_data(files, processor.video_processor, model.config, data_args)
     check_heldout(samples, heldout)

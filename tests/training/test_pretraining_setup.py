@@ -38,7 +38,7 @@ def tokenizer_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def processor(tokenizer_folder):
-    return build_processor(ModelArguments(tokenizer=tokenizer_folder), TINY, [], None)
+    return build_processor(ModelArguments(tokenizer=tokenizer_folder), TINY)
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +77,14 @@ def test_processor_has_the_model_s_sizes(processor):
     assert processor.tokenizer.eos_token_id == TINY.text_config.eos_token_id
 
 
-def test_tokenizer_is_trained_where_there_is_none(tmp_path):
-    processor = build_processor(ModelArguments(), TINY, TEXTS, tmp_path / "tokenizer")
+def test_tokenizer_is_trained_where_there_is_none():
+    processor = build_processor(ModelArguments(), TINY, TEXTS)
     assert len(processor.tokenizer) <= TINY.text_config.vocab_size
-    assert (tmp_path / "tokenizer" / "tokenizer.json").is_file()
 
 
 def test_texts_are_cut_to_the_model_s_positions(tokenizer_folder):
     config = make_tiny_config(text={"vocab_size": 64, "bos_token_id": 2, "eos_token_id": 3})
-    processor = build_processor(ModelArguments(tokenizer=tokenizer_folder), config, [], None)
+    processor = build_processor(ModelArguments(tokenizer=tokenizer_folder), config)
     assert processor.tokenizer.model_max_length == 10
     assert processor(text=[" ".join(TEXTS)], return_tensors="pt")["input_ids"].shape == (1, 10)
 
@@ -93,13 +92,13 @@ def test_texts_are_cut_to_the_model_s_positions(tokenizer_folder):
 def test_tokenizer_larger_than_the_vocabulary(tokenizer_folder):
     config = make_tiny_config(text={"vocab_size": 20, "bos_token_id": 2, "eos_token_id": 3})
     with pytest.raises(ValueError, match=r"The tokenizer has \d+ tokens, but the model embeds 20"):
-        build_processor(ModelArguments(tokenizer=tokenizer_folder), config, [], None)
+        build_processor(ModelArguments(tokenizer=tokenizer_folder), config)
 
 
 def test_tokenizer_with_another_end_of_text(tokenizer_folder):
     config = make_tiny_config(text={"vocab_size": 64, "bos_token_id": 62, "eos_token_id": 63})
     with pytest.raises(ValueError, match=r"ends texts with id 3, but .*eos_token_id=63"):
-        build_processor(ModelArguments(tokenizer=tokenizer_folder), config, [], None)
+        build_processor(ModelArguments(tokenizer=tokenizer_folder), config)
 
 
 # --- model ---

@@ -55,7 +55,7 @@ def test_an_untrained_model_is_measured_on_every_attribute(tmp_path):
     corpus = build_corpus(tmp_path / "corpus", config, num_workers=1)
     torch.manual_seed(0)
     tiny = TVTSv2Config.from_preset("tiny")
-    processor = build_processor(ModelArguments(), tiny, corpus.training_texts(), tmp_path / "tokenizer")
+    processor = build_processor(ModelArguments(), tiny, corpus.training_texts())
     model = TVTSv2Model._from_config(tiny)
     metrics = evaluate_attributes(model, processor, corpus)
     assert set(metrics) == set(ATTRIBUTES)
