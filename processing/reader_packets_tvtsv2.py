@@ -140,18 +140,23 @@ def codec_of(video: OpenVideo) -> str:
     return video.stream.codec_context.codec.canonical_name
 
 
+def find_reason_against_table(video: OpenVideo) -> str | None:
+    """Return why a table of this video would be uncertain, as far as its header tells."""
+    codec = codec_of(video)
+    if codec not in HEADERS:
+        return f"codec {codec} is always decoded sequentially"
+    if video.container.format.name == "avi" and video.stream.codec_context.has_b_frames:
+        return "AVI with B-frames has no presentation times"
+    return None
+
+
 def read_packet_table(video: OpenVideo) -> PacketTable:
     """Return the table of a freshly opened video, from one pass over its packets.
 
     Raises:
         UncertainTable: The number or the order of the frames is not certain.
     """
-    codec = codec_of(video)
-    if codec not in HEADERS:
-        raise UncertainTable(f"codec {codec} is always decoded sequentially")
-    if video.container.format.name == "avi" and video.stream.codec_context.has_b_frames:
-        raise UncertainTable("AVI with B-frames has no presentation times")
-    headers = HEADERS[codec](video.stream.codec_context.extradata or b"")
+    headers = HEADERS[codec_of(video)](video.stream.codec_context.extradata or b"")
     rows, packets = _read_packets(video, headers)
     if not len(rows):
         raise UncertainTable("the stream has no packets")

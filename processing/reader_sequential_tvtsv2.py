@@ -68,11 +68,20 @@ class Damage:
         return [index for index, tick in enumerate(ticks) if (MISSING if tick is None else tick) in damaged]
 
 
-def read_sequentially(open_again: OpenAgain, request: ReadRequest, reason: str) -> tuple[np.ndarray, VideoFileMetadata]:
-    """Return the frames asked for and the metadata; `reason` says why the packet table was not used."""
-    # Closed before the next one is opened: both may read through one file object.
-    with open_again() as video:
-        ticks = _announced_ticks(video)
+def read_sequentially(
+    open_again: OpenAgain, request: ReadRequest, reason: str, ticks: list[int | None] | None
+) -> tuple[np.ndarray, VideoFileMetadata]:
+    """Return the frames asked for and the metadata.
+
+    Args:
+        open_again: Opens the video from its start; never twice at a time, as that may read through one file object.
+        request: The frames asked for.
+        reason: Why the packet table was not used.
+        ticks: `announced_ticks`, if they are known.
+    """
+    if ticks is None:
+        with open_again() as video:
+            ticks = announced_ticks(video)
     with open_again() as video:
         metadata, taken = _decode_all(video, request, ticks)
         metadata.sequential_reason = reason
@@ -184,12 +193,22 @@ def _decode_all(
     metadata.num_corrupt_frames = len(damage.corrupt_ticks)
     metadata.damaged_frames = damage.find_damaged(ticks)
     metadata.is_truncated = damage.is_truncated or is_cut_short(video, len(damage.rows) // 3)
-    is_as_announced = taken is not None and np.array_equal(announced.frame_seconds, metadata.frame_seconds)
-    return metadata, taken if is_as_announced else None
+    return metadata, taken if _is_as_announced(metadata, announced) else None
 
 
-def _announced_ticks(video: OpenVideo) -> list[int | None]:
-    """Return the times of all packets that may show a frame, in display order; None for each where one is missing."""
+def _is_as_announced(metadata: VideoFileMetadata, announced: VideoFileMetadata | None) -> bool:
+    """Return whether number and times of frames, relative to the first, choose the frames that were announced."""
+    if announced is None or announced.total_num_frames != metadata.total_num_frames:
+        return False
+    times, others = (each.frame_seconds - each.frame_seconds[0] for each in (metadata, announced))
+    return announced.start_seconds == metadata.start_seconds and np.allclose(times, others, rtol=0, atol=1e-6)
+
+
+def announced_ticks(video: OpenVideo) -> list[int | None]:
+    """Return the times of all packets of a freshly opened video that may show a frame, in display order.
+
+    They are None where one is missing.
+    """
     repeats = codec_of(video) == "theora"
     packets = (packet for packet in _demux(video, Damage()) if packet is not None)
     ticks = [packet.pts for packet in packets if (packet.size or repeats) and not packet.is_discard]

@@ -19,8 +19,8 @@ from .reader_decoding_tvtsv2 import decode_first_frames, decode_runs
 from .reader_encryption_tvtsv2 import check_file_encryption
 from .reader_frames_tvtsv2 import Indices, ReadRequest, TakenFrames, check_indices
 from .reader_metadata_tvtsv2 import OrientationReader, VideoFileMetadata, describe
-from .reader_packets_tvtsv2 import plan_runs, read_packet_table
-from .reader_sequential_tvtsv2 import is_cut_short, read_sequentially
+from .reader_packets_tvtsv2 import find_reason_against_table, plan_runs, read_packet_table
+from .reader_sequential_tvtsv2 import announced_ticks, is_cut_short, read_sequentially
 
 # More decoders for one file cost memory and find no runs to share.
 MAX_THREADS = 8
@@ -71,11 +71,14 @@ def read_video(
     open_again = functools.partial(open_video, path, limits, time.monotonic())
     with open_again() as video:
         check_file_encryption(video)
+        reason = find_reason_against_table(video)
+        ticks = announced_ticks(video) if reason else None
         try:
-            return _read_by_table(video, request, num_threads)
+            if reason is None:
+                return _read_by_table(video, request, num_threads)
         except UncertainTable as error:
             reason = str(error)
-    return read_sequentially(open_again, request, reason)
+    return read_sequentially(open_again, request, reason, ticks)
 
 
 def read_windows(
