@@ -62,8 +62,10 @@ _ARGUMENTS_OF_TRANSFORMERS = {
     "return_dict",
     "use_cache",
 }
-
 _UNSET_ARGUMENTS_OF_PEFT = {"attention_mask", "input_ids", "inputs_embeds", "labels"}  # accepted as None
+
+# CLIP's learned temperature, and an index buffer of old CLIP checkpoints: neither is a weight of these models.
+_KEYS_OF_CLIP_ALONE = [r"^logit_scale$", r"position_ids$"]
 
 
 @dataclass
@@ -554,15 +556,13 @@ class TVTSv2VideoEncoder(nn.Module):
 
         With `class_token_only` the last block computes the class token alone, and the output is (B, 1, D).
         """
-        time_weights, space_weights = [], []
+        weights = []
         for index, layer in enumerate(self.layers):
             is_short = class_token_only and index == len(self.layers) - 1
-            hidden_states, *weights = layer(hidden_states, num_frames, is_short, output_attentions)
-            time_weights.append(weights[0])
-            space_weights.append(weights[1])
-        if not output_attentions:
-            return hidden_states, None, None
-        return hidden_states, tuple(time_weights), tuple(space_weights)
+            hidden_states, *both_weights = layer(hidden_states, num_frames, is_short, output_attentions)
+            weights.append(both_weights)
+        time_weights, space_weights = zip(*weights, strict=True) if output_attentions else (None, None)
+        return hidden_states, time_weights, space_weights
 
 
 class TVTSv2SorterAttention(nn.Module):
@@ -651,8 +651,7 @@ class TVTSv2PreTrainedModel(CLIPPreTrainedModel):
     accepts_loss_kwargs = False
     _no_split_modules = ["TVTSv2VideoEmbeddings", "TVTSv2VideoLayer", "TVTSv2SorterLayer"]
     _can_record_outputs = {"hidden_states": TVTSv2VideoLayer}
-    # CLIP's learned temperature, and an index buffer of old CLIP checkpoints: neither is a weight of these models.
-    _keys_to_ignore_on_load_unexpected = [r"^logit_scale$", r"position_ids$"]
+    _keys_to_ignore_on_load_unexpected = _KEYS_OF_CLIP_ALONE
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
         # For remote code, transformers skips modules without parameters of their own, in case `_init_weights` would
@@ -731,7 +730,7 @@ class TVTSv2TextModel(TVTSv2PreTrainedModel, CLIPTextModel):
     base_model_prefix = "text_model"
     # The rest of a whole model, from which the tower can be loaded.
     _keys_to_ignore_on_load_unexpected = [
-        *TVTSv2PreTrainedModel._keys_to_ignore_on_load_unexpected,
+        *_KEYS_OF_CLIP_ALONE,
         r"^(vision_model|visual_projection|text_projection|sorter|classifier)\.",
     ]
     input_modalities = CLIPTextModel.input_modalities
@@ -794,7 +793,7 @@ class TVTSv2VisionModel(TVTSv2PreTrainedModel):
     config_class = TVTSv2VisionConfig
     base_model_prefix = "vision_model"
     _keys_to_ignore_on_load_unexpected = [
-        *TVTSv2PreTrainedModel._keys_to_ignore_on_load_unexpected,
+        *_KEYS_OF_CLIP_ALONE,
         r"^(text_model|visual_projection|text_projection|sorter|classifier)\.",
     ]
     main_input_name = "pixel_values_videos"
@@ -870,10 +869,7 @@ class TVTSv2Model(TVTSv2PreTrainedModel):
     """Both towers and their projections into one space, for embedding, search and zero-shot classification."""
 
     # Left over when a pre-training checkpoint is loaded for use: the sorter serves pre-training only.
-    _keys_to_ignore_on_load_unexpected = [
-        *TVTSv2PreTrainedModel._keys_to_ignore_on_load_unexpected,
-        r"^sorter\.",
-    ]
+    _keys_to_ignore_on_load_unexpected = [*_KEYS_OF_CLIP_ALONE, r"^sorter\."]
 
     def __init__(self, config: TVTSv2Config):
         super().__init__(config)
@@ -974,7 +970,7 @@ class TVTSv2ForPreTraining(TVTSv2Model):
     """`TVTSv2Model` with the transcript sorter and both losses. Parameter names are `TVTSv2Model`'s plus `sorter.*`."""
 
     main_input_name = "pixel_values_videos"
-    _keys_to_ignore_on_load_unexpected = TVTSv2PreTrainedModel._keys_to_ignore_on_load_unexpected
+    _keys_to_ignore_on_load_unexpected = _KEYS_OF_CLIP_ALONE
 
     def __init__(self, config: TVTSv2Config):
         super().__init__(config)
@@ -1065,10 +1061,7 @@ class TVTSv2ForVideoClassification(TVTSv2PreTrainedModel):
 
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
-    _keys_to_ignore_on_load_unexpected = [
-        *TVTSv2PreTrainedModel._keys_to_ignore_on_load_unexpected,
-        r"^(sorter|text_model|text_projection)\.",
-    ]
+    _keys_to_ignore_on_load_unexpected = [*_KEYS_OF_CLIP_ALONE, r"^(sorter|text_model|text_projection)\."]
 
     def __init__(self, config: TVTSv2Config):
         super().__init__(config)
