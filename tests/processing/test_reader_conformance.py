@@ -10,7 +10,7 @@ import pytest
 import processing.reader_packets_tvtsv2 as packet_table
 from processing import VideoReadingError, interval_midpoint_indices, read_video
 from processing.reader_sequential_tvtsv2 import Damage
-from tests.support.conformance_videos import WRITERS, X265, splice_sizes
+from tests.support.conformance_videos import WRITERS, X265, splice_sizes, without_segments
 from tests.support.container_videos import (
     ENCRYPTION_SCHEMES,
     write_encrypted,
@@ -77,6 +77,17 @@ def test_frames_and_count_are_those_of_a_full_decode(folder, monkeypatch, name, 
     path = next(folder.glob(f"{name}.*"), None) or WRITERS[name](path)
     methods = check(path, decode_all(path)[0], strict=not name.startswith(("lost_packet", "zeroed_packet")))
     assert methods == {"sequential"} or (name in READ_BY_TABLE and methods <= {"packet_table", "sequential"})
+
+
+def test_motion_jpeg_with_the_standard_s_huffman_tables_is_read_by_table(tmp_path):
+    """Webcams leave these tables out of all images."""
+
+    def cut(number, packet):
+        return [with_data(packet, without_segments(bytes(packet), (0xC4,)))]
+
+    options = {"huffman": "default"}
+    path = change_packets(tmp_path / "video", "mjpeg", ".avi", cut, num_frames=48, options=options)
+    assert check(path, decode_all(path)[0]) == {"packet_table"}
 
 
 @pytest.mark.skipif(

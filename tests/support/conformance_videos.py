@@ -80,6 +80,16 @@ def splice_with_itself(path: Path, codec: str, suffix: str, options: dict, skip:
     return mux(path.with_suffix(suffix), template, [*packets, *moved_behind(packets, again[skip:])])
 
 
+def without_segments(image: bytes, markers: tuple[int, ...]) -> bytes:
+    """A JPEG image without its segments of these markers."""
+    position, kept = 2, image[:2]
+    while image[position + 1] != 0xDA:
+        end = position + 2 + int.from_bytes(image[position + 2 : position + 4], "big")
+        kept += b"" if image[position + 1] in markers else image[position:end]
+        position = end
+    return kept + image[position:]
+
+
 def headers_once(path: Path, codec: str, suffix: str) -> Path:
     """Only the first packet has the configuration."""
     is_jpeg = codec == "mjpeg"
@@ -88,12 +98,7 @@ def headers_once(path: Path, codec: str, suffix: str) -> Path:
         data = bytes(packet)
         if is_jpeg and number:
             # Without its Huffman tables (DHT) and quantization tables (DQT).
-            position, kept = 2, data[:2]
-            while data[position + 1] != 0xDA:
-                end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-                kept += b"" if data[position + 1] in (0xC4, 0xDB) else data[position:end]
-                position = end
-            return [with_data(packet, kept + data[position:])]
+            return [with_data(packet, without_segments(data, (0xC4, 0xDB)))]
         if number and codec == "mpeg2video" and b"\0\0\1\xb3" in data:
             return [with_data(packet, data[data.index(b"\0\0\1\xb8") :])]
         return [packet]
