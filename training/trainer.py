@@ -81,7 +81,7 @@ class TVTSv2Trainer(VideoTrainer):
             inputs,
             chunk_size=self.args.chunk_size,
             batch_sizes=sizes,
-            temperature=self._config(model).contrastive_temperature,
+            temperature=self.model.config.contrastive_temperature,
             contrastive_loss_weight=self.args.contrastive_loss_weight,
             device=self.args.device,
             backward=self.accelerator.backward,
@@ -104,7 +104,7 @@ class TVTSv2Trainer(VideoTrainer):
         sizes = self._gather_batch_sizes(inputs)
         embeds = gather_pairs(outputs.video_embeds, outputs.text_embeds, sizes)
         if len(sizes) > 1:
-            contrastive = contrastive_loss(*embeds, self._config(model).contrastive_temperature)
+            contrastive = contrastive_loss(*embeds, self.model.config.contrastive_temperature)
             if sorting is not None:
                 # A mean of means is the mean over all only after weighting by what each was taken over.
                 sorting = sorting * (len(outputs.video_embeds) * len(sizes) / sum(sizes))
@@ -121,9 +121,6 @@ class TVTSv2Trainer(VideoTrainer):
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         predictions = (outputs.video_embeds, outputs.text_embeds, outputs.sorting_logits)
         return loss, tuple(prediction.float() for prediction in predictions), inputs["sorting_labels"]
-
-    def _config(self, model):
-        return self.accelerator.unwrap_model(model).config
 
     def _gather_batch_sizes(self, inputs: dict) -> list[int]:
         # accelerate fills up the last batches by default: then sizes are known, and no step waits for them.

@@ -48,9 +48,6 @@ class RunFolder:
     def __init__(self, output_dir: str | Path, settings: dict):
         self.path = Path(output_dir)
         self.settings = {key: value for key, value in settings.items() if key not in VOLATILE}
-        self._check()
-
-    def _check(self) -> None:
         run_file = self.path / RUN_FILE
         if run_file.is_file():
             held = read_json(run_file)

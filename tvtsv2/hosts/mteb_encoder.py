@@ -83,15 +83,14 @@ class TVTSv2Encoder(AbsEncoder):
         return normalize(torch.stack(embeddings).sum(dim=0), dim=-1)
 
     def _embed_column(self, values: list, argument: str) -> torch.Tensor:
-        if argument != "text":  # each video by itself: lengths of images and videos differ
-            pixels = [self.processor(**{argument: [value]})["pixel_values_videos"][0] for value in values]
-            return torch.cat([self._embed_videos(video[None]) for video in pixels])
-        inputs = self.processor(text=values, return_tensors="pt").to(self.model.device)
-        return normalize(self.model.get_text_features(**inputs).pooler_output.float(), dim=-1).cpu()
-
-    def _embed_videos(self, pixels: torch.Tensor) -> torch.Tensor:
-        pixels = pixels.to(self.model.device, self.model.dtype)
-        return normalize(self.model.get_video_features(pixels).pooler_output.float(), dim=-1).cpu()
+        if argument == "text":
+            inputs = self.processor(text=values, return_tensors="pt").to(self.model.device)
+            embeddings = self.model.get_text_features(**inputs).pooler_output
+        else:  # each video by itself: lengths of images and videos differ
+            videos = (self.processor(**{argument: [value]})["pixel_values_videos"][0] for value in values)
+            pixels = (video[None].to(self.model.device, self.model.dtype) for video in videos)
+            embeddings = torch.cat([self.model.get_video_features(video).pooler_output for video in pixels])
+        return normalize(embeddings.float(), dim=-1).cpu()
 
 
 def make_model_meta(folder: str, *, name: str | None = None, revision: str | None = None) -> ModelMeta:
