@@ -17,12 +17,12 @@ DAMAGE = (EOFError, OSError, RuntimeError, SafetensorError, ValueError, pickle.U
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Return whether a save ended: `trainer_state.json` is the last file that Trainer writes."""
+    """Return whether the save of a folder's step ended: `trainer_state.json` is the last file that Trainer writes."""
     try:
         state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return False
-    return isinstance(state, dict) and "global_step" in state
+    return isinstance(state, dict) and f"checkpoint-{state.get('global_step')}" == checkpoint.name
 
 
 def check_checkpoint(checkpoint: Path, *, num_processes: int, has_scaler: bool) -> None:

@@ -24,7 +24,8 @@ def write_checkpoint(folder):
     save_file({"weight": torch.zeros(64)}, folder / "model.safetensors")
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"state": torch.zeros(64)}, folder / name)
-    (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    step = folder.name.rpartition("-")[2]
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": int(step) if step.isdigit() else 1}))
 
 
 def test_a_new_and_an_empty_folder_are_free(tmp_path):
@@ -80,6 +81,7 @@ def test_the_newest_complete_checkpoint_is_picked(folder):
         "checkpoint-10",
         "checkpoint-11",
         "checkpoint-12",
+        "checkpoint-13",
         "checkpoint-best",
         "checkpoint-99x",
     ):
@@ -87,6 +89,7 @@ def test_the_newest_complete_checkpoint_is_picked(folder):
         if name == "checkpoint-12":  # killed before the last file
             (folder / name / "trainer_state.json").unlink()
     (folder / "checkpoint-11" / "trainer_state.json").write_text('{"global_st')  # killed while writing it
+    (folder / "checkpoint-13" / "trainer_state.json").write_text('{"global_step": 3}')  # of another step
     assert run.last_checkpoint() == str(folder / "checkpoint-10")
 
 
