@@ -43,8 +43,7 @@ from benchmarks.evaluation.protocols.recognition import run_recognition
 from benchmarks.evaluation.protocols.retrieval import run_retrieval
 from benchmarks.evaluation.report import write_report
 from benchmarks.records import count_videos, make_record, run_state, write_record
-from training.runtime.command_errors import one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import at_least, one_line_errors
 from tvtsv2.errors import ArgumentError, OneLineParser
 
 DATA = {

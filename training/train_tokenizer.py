@@ -16,8 +16,7 @@ import sentencepiece
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import STARTS_ANEW, OneLineParser, at_least, one_line_errors
 from training.sources.built_dataset import split_files
 from training.transcripts.words import join_words
 

@@ -32,8 +32,7 @@ from training.data_building.build_dataset import build_dataset
 from training.data_building.transcribe import known_failure, transcribe_videos, transcript_file
 from training.narrated_shapes.corpus import Corpus
 from training.narrated_shapes.scripts import plan_narrated_video
-from training.runtime.command_errors import OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import OneLineParser, at_least, one_line_errors
 
 
 def add_sound(corpus: Corpus, folder: Path) -> dict[str, tuple[str, list[SpokenWord]]]:

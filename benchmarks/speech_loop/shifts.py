@@ -23,8 +23,7 @@ from training.data_building.align import MAX_SHIFT_SECONDS, SENTENCES_FILE, alig
 from training.data_building.build_dataset import build_dataset
 from training.narrated_shapes.corpus import Corpus
 from training.narrated_shapes.scripts import plan_narrated_video
-from training.runtime.command_errors import OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import OneLineParser, at_least, one_line_errors
 
 NUM_ABOUT_NOTHING = 5  # beside 7 about an event
 TOLERANCE_SECONDS = 1.0

@@ -34,8 +34,7 @@ from benchmarks.speed.gpu.commands import write_model
 from benchmarks.speed.reading.video_files import FPS, make_file
 from processing import frame_pixels_tvtsv2, reader_tvtsv2
 from processing.reader_packets_tvtsv2 import PacketTable
-from training.runtime.command_errors import OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import OneLineParser, at_least, one_line_errors
 from tvtsv2.main import main as run_tvtsv2
 from tvtsv2.reading import reading_processes
 

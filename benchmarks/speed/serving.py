@@ -21,8 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.runtime.command_errors import OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import OneLineParser, at_least, one_line_errors
 
 TIMEOUT_SECONDS = 300
 

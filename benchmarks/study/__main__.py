@@ -22,8 +22,7 @@ from transformers.utils import logging
 from benchmarks.study.records import write_study
 from benchmarks.study.runs import Run, StudyFolder, execute_run, read_run
 from benchmarks.study.settings import Study, read_study
-from training.runtime.command_errors import OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import OneLineParser, at_least, one_line_errors
 
 CONFIG = Path(__file__).parent / "configs" / "time.yaml"
 RECORDS = Path(__file__).parent.parent / "records" / "study_time"

@@ -33,15 +33,6 @@ PAPER_SIZED = {
 }
 
 
-def released(preset: str, num_processes: int) -> dict:
-    """Return the settings by which the released code trains on `num_processes`, where the paper's formulas differ.
-
-    Its gather's backward pass is not summed over processes, and its AdamW is that of transformers 4.10.
-    """
-    precision = "fp16" if preset == "h14" else "no"
-    return {"contrastive loss weight": 1 / num_processes, "Adam's epsilon": 1e-6, "mixed precision": precision}
-
-
 def compare_with_paper(
     model: TVTSv2ForPreTraining,
     rules: ParameterPlan,
@@ -92,7 +83,9 @@ def compare_with_paper(
     }
     like = model_args.preset if model_args.preset in PAPER_SIZED else "b16"
     paper = {**PAPER, **PAPER_SIZED[like]}
-    release = paper | released(like, num_processes)
+    # The release's gather is not summed over processes on the way back, and its AdamW is that of transformers 4.10.
+    release = paper | {"contrastive loss weight": 1 / num_processes, "Adam's epsilon": 1e-6}
+    release["mixed precision"] = "fp16" if like == "h14" else "no"
     lines = [f"{'Setting':30}{'this run':>16}{'paper, ' + like:>16}{'as released':>16}"]
     for name, value in ours.items():
         differing = [

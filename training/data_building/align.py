@@ -23,8 +23,7 @@ from processing import VideoReadingError
 from processing.atomic_files import whole_folder
 from training.data_building.dataset_files import count_left_out, write_rows
 from training.data_building.trained_model import load_trained_model
-from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import STARTS_ANEW, OneLineParser, at_least, one_line_errors
 from training.sources.built_dataset import BuiltDataset, find_splits
 from training.sources.clip_sampling import TranscriptError, choose_span
 from training.transcripts.words import TimedWord, join_words, split_sentences

@@ -35,8 +35,7 @@ from training.data_building.candidates import Candidate, check_key, find_candida
 from training.data_building.check_log import read_results, scan
 from training.data_building.dataset_files import write_output
 from training.data_building.video_checks import UNREADABLE_VIDEO, VideoCheck, check_video
-from training.runtime.command_errors import OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import OneLineParser, at_least, one_line_errors
 from training.sources.table_files import read_table
 
 CHECK_SECONDS = 600  # of one video; a longer check is a decoder that hangs

@@ -27,8 +27,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from processing.atomic_files import whole_file
-from training.runtime.command_errors import OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import OneLineParser, at_least, one_line_errors
 from training.sources.built_dataset import BuiltDataset, find_splits
 
 SHARD_FORMATS = ("tar", "parquet")

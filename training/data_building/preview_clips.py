@@ -19,8 +19,7 @@ import yaml
 
 from processing import TVTSv2VideoProcessor, VideoReadingError
 from training.data_building.video_checks import DUPLICATE_FRAMES, DUPLICATE_WORDS, NO_ROOM_BETWEEN_CUTS, WRONG_LANGUAGE
-from training.runtime.command_errors import STARTS_ANEW, OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import STARTS_ANEW, OneLineParser, at_least, one_line_errors
 from training.sources.clip_dataset import ClipDataset, ClipKey
 from training.sources.clip_sampling import TranscriptError, read_clip
 from training.sources.formats import open_source

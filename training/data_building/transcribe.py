@@ -27,8 +27,7 @@ from processing import VideoReadingError
 from processing.atomic_files import write_whole
 from processing.video_files import find_videos, printable_name
 from training.data_building.sound_track import SoundDamage, read_pieces
-from training.runtime.command_errors import OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import OneLineParser, at_least, one_line_errors
 from training.transcripts.transcript_files import is_transcript, read_text
 
 FAILURES = "transcribe_failures.json"

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 EXIT_CODES = "exit codes: 0 all is well; 1 an error, named on stderr; 2 wrong arguments; 130 interrupted."
@@ -21,6 +21,19 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the process with exit code 2."""
         self.exit(2, f"error: {' '.join(message.split())}\n")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of an integer of at least `least`: a smaller one ends the process with exit code 2."""
+
+    def parse(text: str) -> int:
+        number = int(text)
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return number
+
+    parse.__name__ = "int"  # argparse names it where the text is no number
+    return parse
 
 
 @contextlib.contextmanager

@@ -30,9 +30,7 @@ class TVTSv2Encoder(AbsEncoder):
     `FramesCollator`, which samples by another rule before the processor samples again, is not used.
     """
 
-    def __init__(
-        self, model_name: str, revision: str | None = None, *, folder: str, device: str | None = None, **kwargs
-    ):
+    def __init__(self, model_name: str, revision: str | None = None, *, folder: str, device: str | None = None):
         """Load model and processor.
 
         Args:
@@ -41,8 +39,6 @@ class TVTSv2Encoder(AbsEncoder):
             folder: Folder or hub name of the model.
             device: Default: a GPU if there is one.
         """
-        if kwargs:
-            raise TypeError(f"TVTSv2Encoder has no argument {sorted(kwargs)[0]!r}; it has folder, device and revision.")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = TVTSv2Model.from_pretrained(folder, revision=revision or "main").eval().to(device)
         self.processor = TVTSv2Processor.from_pretrained(folder, revision=revision or "main")

@@ -25,8 +25,7 @@ from benchmarks.speed.reading.video_files import ENCODERS, make_file
 from benchmarks.speed.towers.timing import time_alternately
 from processing import interval_midpoint_indices
 from processing.video_files import find_videos
-from training.runtime.command_errors import OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import OneLineParser, at_least, one_line_errors
 
 
 def measure_file(path: Path, runs: dict[str, tuple[str, int]], repeats: int) -> dict[str, dict]:

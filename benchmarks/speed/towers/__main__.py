@@ -27,8 +27,7 @@ from benchmarks.speed.towers.workloads import (
     training_step,
     video_forward,
 )
-from training.runtime.command_errors import OneLineParser, one_line_errors
-from training.runtime.number_types import at_least
+from training.runtime.command_errors import OneLineParser, at_least, one_line_errors
 
 PARTS = {"video": "video tower", "text": "text tower, 8 texts per video", "step": "training step"}
 RECORDS = Path("benchmarks/records/tower_speed")
