@@ -1,5 +1,6 @@
 """Plots of a run: its losses, and the predicted order of a few held-out videos' transcripts."""
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,7 +105,5 @@ def _draw_video(axes, sample: dict, order: list[int]) -> None:
 
 
 def _wrapped(text: str, width: int = 44, max_lines: int = 3) -> str:
-    import textwrap
-
     # A dollar sign would start a formula.
     return "\n".join(textwrap.wrap(text.replace("$", r"\$"), width, max_lines=max_lines, placeholder=" …"))

@@ -51,7 +51,8 @@ def _remaining(
     store: EmbeddingStore, entries: list[VideoEntry], retry_failed: bool
 ) -> tuple[list[VideoEntry], set[str], Counts]:
     """Return the videos to embed, names of those that have changed, and how many are done or had failed."""
-    done, failed = store.embedded_files(), {} if retry_failed else store.failures()
+    done, failures = store.embedded_files(), {} if retry_failed else store.failures()
+    failed = {name: (failure["file_bytes"], failure["modified_ns"]) for name, failure in failures.items()}
     todo, changed, counts = [], set(), Counts()
     for entry in entries:
         stamp = entry.stamp()
@@ -60,17 +61,12 @@ def _remaining(
                 counts.num_done += 1
                 continue
             changed.add(entry.name)
-        elif entry.name in failed and _stamp_of(failed[entry.name]) == stamp:
+        elif failed.get(entry.name) == (stamp or (None, None)):
             counts.num_failed += 1
             continue
         todo.append(entry)
     counts.num_changed = len(changed)
     return todo, changed, counts
-
-
-def _stamp_of(failure: dict) -> tuple[int, int] | None:
-    """Return what `VideoEntry.stamp` was when a video failed."""
-    return None if failure["file_bytes"] is None else (failure["file_bytes"], failure["modified_ns"])
 
 
 def _embed(
