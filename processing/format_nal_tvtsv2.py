@@ -6,7 +6,6 @@ Source: ITU-T H.264, sections 7.3, 7.4.3, 8.2.1 and D.2.8; ITU-T H.265, sections
 """
 
 from collections.abc import Callable, Container, Generator, Iterable, Iterator
-from functools import partial
 
 import numpy as np
 
@@ -42,6 +41,8 @@ class _NalHeaders:
     """
 
     header_bytes: int
+    kind_shift: int  # where the type of a unit is in its first byte
+    kind_mask: int
     # Types of units.
     slices: Container[int]
     parameter_kinds: Container[int]
@@ -50,7 +51,6 @@ class _NalHeaders:
     message_kind: int
     ignored: Container[int]
     size_byte: int  # where the box gives the width of the sizes of units
-    kind_of: Callable[[bytes | memoryview], int]
     units_of_box: Callable[[bytes], Iterator[bytes]]
     read_sequence: Callable[[Callable[[int], int]], None]
 
@@ -58,11 +58,13 @@ class _NalHeaders:
         self.split: Callable = _units_behind_start_codes
         units: Iterable[bytes] = _units_behind_start_codes(extradata)
         if extradata[:1] == b"\1" and len(extradata) > self.size_byte + 1:
-            self.split = partial(_units_with_sizes, width=(extradata[self.size_byte] & 3) + 1)
+            width = (extradata[self.size_byte] & 3) + 1
+            self.split = lambda data: _units_with_sizes(data, width)
             units = self.units_of_box(extradata)
         self.parameters = {unit.rstrip(b"\0") for unit in units} - {b""}
-        sequences = [_unescape(unit) for unit in self.parameters if self.kind_of(unit) == self.sequence_kind]
-        self.picture_sets = [_unescape(unit) for unit in self.parameters if self.kind_of(unit) == self.picture_kind]
+        kinds = {unit: unit[0] >> self.kind_shift & self.kind_mask for unit in self.parameters}
+        sequences = [_unescape(unit) for unit, kind in kinds.items() if kind == self.sequence_kind]
+        self.picture_sets = [_unescape(unit) for unit, kind in kinds.items() if kind == self.picture_kind]
         if len(sequences) != 1:
             raise UncertainTable("the stream does not have exactly one sequence parameter set")
         self.read_sequence(bit_reader(sequences[0][self.header_bytes :]))
@@ -76,7 +78,7 @@ class _NalHeaders:
         """Note the next packet, which must hold the slices of one frame and no new parameter set."""
         head, is_exact, start = None, False, self.header_bytes
         for unit in self.split(data):
-            kind = self.kind_of(unit)
+            kind = unit[0] >> self.kind_shift & self.kind_mask
             if kind in self.slices:
                 # The first bit behind the header is set where the slice is the first one of its picture.
                 if len(unit) <= start or bool(unit[start] & 0x80) == (head is not None):
@@ -98,13 +100,9 @@ class _NalHeaders:
 class H264Headers(_NalHeaders):
     """The headers of an H.264 stream."""
 
-    header_bytes, size_byte = 1, 4
+    header_bytes, kind_shift, kind_mask, size_byte = 1, 0, 31, 4
     slices, parameter_kinds, sequence_kind, picture_kind, message_kind = (1, H264_IDR_SLICE), (7, 8), 7, 8, 6
     ignored = (9, 10, 11, 12)  # FFmpeg ignores delimiters, ends of sequences and streams, and filler data
-
-    @staticmethod
-    def kind_of(unit: bytes | memoryview) -> int:
-        return unit[0] & 31
 
     @staticmethod
     def units_of_box(box: bytes) -> Iterator[bytes]:
@@ -159,15 +157,9 @@ class H264Headers(_NalHeaders):
 class HevcHeaders(_NalHeaders):
     """The headers of an HEVC stream, whose picture parameter sets must agree in what is read of them."""
 
-    header_bytes, size_byte = 2, 21
+    header_bytes, kind_shift, kind_mask, size_byte = 2, 1, 63, 21
     slices, parameter_kinds, sequence_kind, picture_kind, message_kind = range(22), (32, 33, 34), 33, 34, 39
     ignored = (35, 38, 40)
-
-    @staticmethod
-    def kind_of(unit: bytes | memoryview) -> int:
-        if len(unit) < 3 or unit[0] & 1 or unit[1] >> 3:
-            raise UncertainTable("a packet has units of a second layer")
-        return unit[0] >> 1
 
     @staticmethod
     def units_of_box(box: bytes) -> Iterator[bytes]:
@@ -185,8 +177,10 @@ class HevcHeaders(_NalHeaders):
 
     def finish(self) -> HeaderFacts:
         """Return the facts of the stream; every picture must be output."""
-        kinds = np.array([head[0] >> 1 & 63 for head in self.heads])
-        layers = np.array([head[1] & 7 for head in self.heads]) - 1
+        first_bytes, second_bytes = np.array([[head[0], head[1]] for head in self.heads]).T
+        if (first_bytes & 1).any() or (second_bytes >> 3).any():
+            raise UncertainTable("packets hold a second layer")
+        kinds, layers = first_bytes >> 1 & 63, (second_bytes & 7) - 1
         is_idr, is_random_access = np.isin(kinds, HEVC_IDR), np.isin(kinds, HEVC_RANDOM_ACCESS)
         if np.isin(kinds, HEVC_BROKEN_LINKS).any():
             raise UncertainTable("the stream was joined at a broken link")
