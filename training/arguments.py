@@ -58,7 +58,7 @@ class DataArguments:
         default="outputs/narrated_shapes", metadata={"help": "Where the generated corpus is kept and reused."}
     )
     num_train_videos: int = field(default=1200, metadata={"help": "Generated narrated videos to train on."})
-    num_train_captions: int = field(default=1500, metadata={"help": "Generated captioned videos to train on."})
+    num_train_captions: int = field(default=4000, metadata={"help": "Generated captioned videos to train on."})
     num_heldout_videos: int = field(default=256, metadata={"help": "Generated narrated videos to evaluate on."})
     num_heldout_captions: int = field(
         default=560, metadata={"help": "Generated captioned videos to evaluate on, 35 per group of each attribute."}

@@ -40,7 +40,7 @@ from training.narrated_shapes.scripts import (
     plan_narrated_video,
 )
 
-FORMAT_VERSION = 5  # raised with every change that makes other videos or words from the same parameters
+FORMAT_VERSION = 6  # raised with every change that makes other videos or words from the same parameters
 KEYFRAME_SECONDS = 6.0
 
 

@@ -23,22 +23,14 @@ SHAPE_NAMES = {
 
 # (it …, it is …) pairs
 MOTION_PHRASES = {
-    "left": (
-        ("moves left", "moving left"),
-        ("slides to the left", "sliding to the left"),
-        ("heads left", "heading left"),
-    ),
-    "right": (
-        ("moves right", "moving right"),
-        ("slides to the right", "sliding to the right"),
-        ("heads right", "heading right"),
-    ),
-    "up": (("goes up", "going up"), ("rises", "rising"), ("climbs up", "climbing up")),
-    "down": (("goes down", "going down"), ("sinks", "sinking"), ("drops down", "dropping down")),
-    "grow": (("grows", "growing"), ("gets bigger", "getting bigger"), ("comes closer", "coming closer")),
-    "shrink": (("shrinks", "shrinking"), ("gets smaller", "getting smaller"), ("goes away", "going away")),
-    "spin": (("spins", "spinning"), ("turns around", "turning around"), ("rotates", "rotating")),
-    "bounce": (("bounces", "bouncing"), ("hops", "hopping"), ("jumps", "jumping")),
+    "left": (("moves left", "moving left"), ("slides left", "sliding left")),
+    "right": (("moves right", "moving right"), ("slides right", "sliding right")),
+    "up": (("goes up", "going up"), ("rises", "rising")),
+    "down": (("goes down", "going down"), ("sinks", "sinking")),
+    "grow": (("grows", "growing"), ("gets bigger", "getting bigger")),
+    "shrink": (("shrinks", "shrinking"), ("gets smaller", "getting smaller")),
+    "spin": (("spins", "spinning"), ("rotates", "rotating")),
+    "bounce": (("bounces", "bouncing"), ("hops", "hopping")),
     "blink": (("blinks", "blinking"), ("flashes", "flashing")),
 }
 

@@ -26,7 +26,7 @@ class CorpusConfig:
     seed: int = 0
     num_train_videos: int = 1200
     num_heldout_videos: int = 256
-    num_train_captions: int = 1500
+    num_train_captions: int = 4000
     num_heldout_captions: int = 560
     image_size: int = 72
     fps: int = 4
