@@ -24,6 +24,13 @@ class ModelArguments:
         default=None,
         metadata={"help": "A folder or a hub id. None: the CLIP checkpoint's, or one trained on the generated corpus."},
     )
+    shortest_edge: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pixels of the shorter side that frames are resized to before the crop. None: 268 / 224 of the "
+            "crop's side, as in the release."
+        },
+    )
     temporal_attention_init: str | None = field(
         default=None,
         metadata={
@@ -37,6 +44,8 @@ class ModelArguments:
             raise ValueError(
                 f"temporal_attention_init must be released or identity, got {self.temporal_attention_init!r}."
             )
+        if self.shortest_edge is not None and self.shortest_edge < 1:
+            raise ValueError(f"shortest_edge must be at least 1, got {self.shortest_edge}.")
 
 
 @dataclass

@@ -47,6 +47,11 @@ def check_arguments(model_args: ModelArguments, data: DataArguments, args: PreTr
         model = TVTSv2ForPreTraining._from_config(
             read_preset(model_args), attn_implementation=model_args.attn_implementation
         )
+    crop = model.config.vision_config.image_size
+    if model_args.shortest_edge is not None and model_args.shortest_edge < crop:
+        raise ValueError(
+            f"shortest_edge must be at least {crop}, the side of the model's crop, got {model_args.shortest_edge}."
+        )
     ParameterPlan.from_arguments(model, args)
     for name in ("learning_rate", "weight_decay"):
         is_given = getattr(args, name) != getattr(PreTrainingArguments, name)
@@ -153,7 +158,9 @@ def build_processor(model: ModelArguments, config: TVTSv2Config, texts: Sequence
         )
     vision = config.vision_config
     crop_size = {"height": vision.image_size, "width": vision.image_size}
-    return TVTSv2Processor(TVTSv2VideoProcessor(num_frames=vision.num_frames, crop_size=crop_size), tokenizer)
+    size = None if model.shortest_edge is None else {"shortest_edge": model.shortest_edge}
+    video_processor = TVTSv2VideoProcessor(num_frames=vision.num_frames, size=size, crop_size=crop_size)
+    return TVTSv2Processor(video_processor, tokenizer)
 
 
 def read_preset(model: ModelArguments) -> TVTSv2Config:

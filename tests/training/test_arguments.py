@@ -211,6 +211,7 @@ def test_empty_yaml_is_all_defaults(tmp_path):
             ["--chunk_size", "4", "--torch_empty_cache_steps", "9"],
             "torch_empty_cache_steps has no effect with chunk_size",
         ),
+        (["--shortest_edge", "60"], "shortest_edge must be at least 64, the side of the model's crop, got 60"),
     ],
 )
 def test_bad_settings_are_errors_without_a_traceback(capsys, command_line, message):

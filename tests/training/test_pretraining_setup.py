@@ -82,6 +82,12 @@ def test_tokenizer_is_trained_where_there_is_none():
     assert len(processor.tokenizer) <= TINY.text_config.vocab_size
 
 
+def test_the_size_of_frames_is_an_argument(tokenizer_folder):
+    arguments = ModelArguments(tokenizer=tokenizer_folder, shortest_edge=72)
+    assert dict(build_processor(arguments, TINY).video_processor.size) == {"shortest_edge": 72}
+    assert build_processor(ModelArguments(tokenizer=tokenizer_folder), TINY).video_processor.size is None
+
+
 def test_texts_are_cut_to_the_model_s_positions(tokenizer_folder):
     config = make_tiny_config(text={"vocab_size": 64, "bos_token_id": 2, "eos_token_id": 3})
     processor = build_processor(ModelArguments(tokenizer=tokenizer_folder), config)
