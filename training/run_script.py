@@ -43,6 +43,8 @@ def run_training(
         summarize: returns the text that is printed, of the results and the folder.
     """
     with one_line_errors(ValueError, OSError):
+        if args.precision == "fp16" and args.device.type == "cpu":
+            raise ValueError("fp16 has no effect on a CPU: use bf16.")
         # The number of processes decides how many samples a step has; precision may come from accelerate's settings.
         launch = {"num_processes": args.world_size, "mixed_precision": args.precision}
         run = RunFolder(args.output_dir, {**settings, **args.to_dict(), **launch})

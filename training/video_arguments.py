@@ -141,8 +141,6 @@ class VideoTrainingArguments(TrainingArguments):
         others = {name for name, value in vars(self.accelerator_config).items() if value != vars(ACCELERATOR)[name]}
         if others := others - {"even_batches", "non_blocking"}:
             raise ValueError(f"accelerator_config's {min(others)} must not be set: batches are this project's.")
-        if self.precision == "fp16" and self.device.type == "cpu":
-            raise ValueError("fp16 has no effect on a CPU: use bf16.")
         if DebugOption.TPU_METRICS_DEBUG in self.debug:
             raise ValueError("debug tpu_metrics_debug has no effect: these scripts do not run on TPUs.")
         if self.enable_jit_checkpoint and self.world_size > 1:

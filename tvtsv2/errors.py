@@ -35,8 +35,8 @@ class OneLineParser(argparse.ArgumentParser):
 def in_one_sentence(error: Exception) -> str:
     """Return what an error says; for one of the operating system, with the file and what to do."""
     if not isinstance(error, OSError) or error.errno is None:
-        # Lines of libraries are joined, up to an empty one, but for those of a list ("\n  ").
-        return re.sub(r"\s*\n(?!  \S)\s*", " ", str(error).strip().partition("\n\n")[0])
+        # Lines of libraries are joined, up to a traceback, but for those of a list ("\n  ").
+        return re.sub(r"\s*\n(?!  \S)\s*", " ", str(error).partition("\nTraceback")[0].strip())
     place = f"{error.filename}: " if error.filename else ""
     advice = ADVICE.get(error.errno)
     return f"{place}{error.strerror}" + (f"; {advice}." if advice else ".")

@@ -143,7 +143,6 @@ def test_empty_yaml_is_all_defaults(tmp_path):
         (["--accelerator_config", '{"gradient_accumulation_kwargs": {"num_steps": 3}}'], "kwargs must not be set"),
         (["--accelerator_config", '{"speed": 3}'], "unexpected keyword argument 'speed'"),
         (["--eval_use_gather_object", "True"], "metrics gather tensors"),
-        (["--fp16", "True", "--use_cpu", "True"], "fp16 has no effect on a CPU: use bf16"),
         (["--debug", "tpu_metrics_debug"], "tpu_metrics_debug has no effect"),
         (["--report_to", "codecarbon"], "report_to codecarbon: CodeCarbonCallback requires"),
         (["--save_strategy", "no", "--save_only_model", "True"], "save_only_model has no effect with save_strategy no"),

@@ -281,6 +281,13 @@ def test_another_run_s_folder_is_refused(run, folder):
     assert read_json(run / "run.json") == before
 
 
+def test_fp16_on_a_cpu_is_planned_and_not_trained(capsys, tmp_path):
+    settings = ["--fp16", "True", "--use_cpu", "True", "--output_dir", str(tmp_path / "run")]
+    assert "fp16 has no effect on a CPU" in exit_message(settings)
+    main([*settings, "--plan"])
+    assert "fp16" in capsys.readouterr().out
+
+
 def test_a_foreign_folder_is_refused(run, folder, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     message = exit_message([str(folder / "alone.yaml"), "--output_dir", str(tmp_path)])

@@ -16,6 +16,10 @@ def run(arguments):
 
 def test_lines_of_libraries_are_joined():
     assert in_one_sentence(OSError("no model\nat all:\n\nTraceback\n  …")) == "no model at all:"
+    assert (
+        in_one_sentence(OSError("404 Client Error.\n\nRepository Not Found"))
+        == "404 Client Error. Repository Not Found"
+    )
     assert in_one_sentence(ValueError("they differ\n  seed: 1")) == "they differ\n  seed: 1"
 
 

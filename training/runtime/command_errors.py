@@ -50,8 +50,8 @@ def one_line_errors(*errors: type[Exception], after_interruption: str = GOES_ON)
         text = str(error).strip() or type(error).__name__
         if text.startswith("Caught "):  # by a loading worker, whose traceback torch puts in front
             text = text.splitlines()[-1].partition(": ")[2]
-        # Lines of libraries are joined, up to an empty one, but for those of a list ("\n  ").
-        sys.exit("error: " + re.sub(r"\s*\n(?!  \S)\s*", " ", text.partition("\n\n")[0]))
+        # Lines of libraries are joined, up to a traceback, but for those of a list ("\n  ").
+        sys.exit("error: " + re.sub(r"\s*\n(?!  \S)\s*", " ", text.partition("\nTraceback")[0].strip()))
     except KeyboardInterrupt:
         print(f"interrupted; {after_interruption}.", file=sys.stderr)
         sys.exit(130)

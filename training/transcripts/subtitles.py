@@ -26,9 +26,11 @@ _CUE_TIMES = re.compile(rf"\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s.*)?$")
 _LOOKS_LIKE_TIMES = re.compile(rf"\s*-?[\d:]*\d:[\d:.,-]+\s*{_ARROW}")
 _FRACTION = re.compile(r"\d\s?[.,\uff0c]\s?\d")
 _WORD_TIME = re.compile(rf"<{_TIME}>")
-# A path such as "C:\New" comes first: it holds no line breaks of SubStation.
+# A path such as "C:\New" comes first: it holds no line breaks of SubStation ("Q:\NWhat").
 _TAG = re.compile(
-    r"(?P<path>\b[a-z]:\\[^\s<]*)|</?([abcipsuv]|br|div|em|font|lang|r[bpt]|ruby|span|strong|tt)([\s./][^<>]*)?>|</>|"
+    r"(?P<path>\b[a-z]:\\(?!(?-i:N(?:[A-Z]|\s|$)))[^\s<]*)|"
+    r"</?([abcipqsuv]|big|body|br|center|del|div|em|font|h[1-6r]|img|ins|lang|li|noise|ol|p(re)?|r[bpt]|ruby|small|span|"
+    r"strike|strong|su[bp]|sync|tt|ul|unk)([\s./][^<>]*)?>|</>|"
     r"<[\d:.,]+>|\{\\[^{}]*\}|\{/?[bius]\}|\\(?-i:[Nh])",
     re.IGNORECASE,
 )
@@ -56,7 +58,9 @@ def read_subtitles(text: str) -> tuple[list[TimedWord], bool, int]:
     Raises:
         ValueError: there is no cue with possible times.
     """
-    text = re.sub(r"\r*\n|[\r\v\f\x1c-\x1e]", "\n", NEXT_LINE.sub("\n", text.replace("\ufeff", "")))
+    text = re.sub(r"\r*\n|[\r\v\f\x1c-\x1e]", "\n", text.replace("\ufeff", ""))
+    if "\n" not in text:
+        text = NEXT_LINE.sub("\n", text)
     cues, broken = _split_cues(text)
     # Segments of a stream repeat cues that reach over their border, and converted styles draw a cue twice.
     cues = list({(cue.start, cue.end, *map(_plain, cue.lines)): cue for cue in cues}.values())

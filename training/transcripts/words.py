@@ -36,7 +36,8 @@ _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 # Zero-width blanks, direction and byte order marks, soft hyphens, signs for unknown characters; not the joiners inside
 # Persian and Indic words.
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\ufffd]")
-# U+0085, a line break; after letters that other encodings leave, it is a part of one ("Ã\x85", a misread "Å").
+# U+0085: the only line break of some files, in others the "…" of Windows' encodings; after letters that other encodings
+# leave, it is a part of one ("Ã\x85", a misread "Å").
 NEXT_LINE = re.compile("(?<![\x80-\xff])\x85")
 
 _NOTES = "[\u2669-\u266f]+"
@@ -80,7 +81,7 @@ _SOUND = re.compile(
     r"(?<!玩)笑|(?<!谷)歌|音[乐樂楽]|拍手|[掌鼓]声|음악|웃음|박수",
     re.IGNORECASE,
 )
-_IS_NUMBER = re.compile(r"\W\s*\d[\d.,]*\s*\W")
+_IS_NUMBER = re.compile(r"[\[【(（]\s*\d[\d.,]*\s*\W")
 _SENTENCE_ENDS = tuple(".!?…。！？—–-:")
 _SPOKEN_SIGNS = "&%@#"
 
@@ -188,7 +189,7 @@ def split_sentences(words: Sequence[TimedWord]) -> Iterator[range]:
 def repair_text(text: str) -> str:
     """Return text with mistaken encodings repaired, and without invisible characters."""
     # Plain ASCII needs no repair, and checking it for one takes longer than all the rest.
-    return text if text.isascii() else _INVISIBLE.sub("", ftfy.fix_text(NEXT_LINE.sub("\n", text), unescape_html=False))
+    return text if text.isascii() else _INVISIBLE.sub("", ftfy.fix_text(NEXT_LINE.sub("… ", text), unescape_html=False))
 
 
 def clean_text(text: str) -> str:

@@ -23,7 +23,8 @@ class OpenCLIPEmbedder(FrameAverageEmbedder):
     """A model of open_clip; `processor` is its transform and its tokenizer."""
 
     def describe_model(self, model: Any) -> dict:
-        architecture = {"image_size": list(model.visual.image_size)}
+        size = model.visual.image_size  # of a ResNet one number
+        architecture = {"image_size": [size, size] if isinstance(size, int) else list(size)}
         return {"revision": None, "family": "open_clip", "architecture": architecture}
 
     def make_reader(self) -> OpenCLIPReader:

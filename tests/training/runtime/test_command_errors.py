@@ -22,6 +22,7 @@ def test_an_error_is_one_line_and_ctrl_c_says_what_comes_next(capsys):
     assert ended(ValueError("the list is empty")) == "error: the list is empty"
     assert ended(OSError()) == "error: OSError"
     assert ended(ValueError("no model\nat all:\n\nTraceback\n  …")) == "error: no model at all:"
+    assert ended(ValueError("404\n\nno such model")) == "error: 404 no such model"
     assert ended(ValueError("they differ\n  seed: 1\n  lr: 2")) == "error: they differ\n  seed: 1\n  lr: 2"
     assert ended(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "interrupted; the same command goes on.\n"

@@ -33,6 +33,10 @@ RIGHT = {
         "vector<int> and <T>, not there",
     ),
     "next lines": ("1\x8500:00:01,000 --> 00:00:02,000\x85hello\x85there\x85Ã\x85re Well\x85", "hello there Åre Well"),
+    "an ellipsis of Windows": (ONE.replace("hello", "hello\x85 well\x85so"), "hello… well… so there"),
+    "a break after a letter and a colon": (ONE.replace("hello", r"Q:\NWhat is c:\N"), "What is c: there"),
+    "tags of HTML": (ONE.replace("hello", "<big>hello</big> CO<sub>2</sub> <h1>a</h1><hr/>"), "hello CO2 a there"),
+    "numbers between other signs": (ONE.replace("hello", "hello\n♪ 7 ♪\n*5*\n"), "hello there"),
     "numbers in brackets": (
         ONE.replace("hello", "in [1995] 【3】 [1,000] we [2 people laugh] [SPEAKER_00]"),
         "in [1995] 【3】 [1,000] we there",
