@@ -96,8 +96,8 @@ MODELS = {
     "VideoPrism LvT-B": Model("google/videoprism-lvt-base-f16r288", "videoprism", {"hidden_size": 768}),
     "Perception Encoder L/14": Model("hf-hub:timm/PE-Core-L-14-336", "open_clip", {"image_size": [336, 336]}),
 }
-# Newer than the paper, and not loaded here: LanguageBind's package needs transformers 4, InternVideo2 has none. (Of
-# ImageBind's, no release imports beside today's torchvision.) The ledger lists them, an embedding file fills them.
+# Newer than the paper, and filled by embedding files: the package `languagebind` needs transformers 4, InternVideo2 has
+# none. (ImageBind's, `imagebind-unofficial`, imports what torchvision and setuptools no longer have.)
 _NEWER = ("InternVideo2", "LanguageBind")
 # Rows that are filled in every column, with or without a number in the paper.
 _COMPARED = (*(title for title, model in MODELS.items() if model.has_text), *_NEWER)

@@ -256,7 +256,9 @@ def test_a_data_loader_worker_decodes_with_one_thread(tmp_path):
     assert [(threads.item(), frames.item()) for threads, frames in workers] == [(1, 2), (1, 2)]
 
 
-@pytest.mark.skipif(not SHARED_CLIPS.is_dir(), reason=f"the real clips are not at {SHARED_CLIPS}")
+@pytest.mark.skipif(
+    not SHARED_CLIPS.is_dir(), reason="other projects' clips are not part of the repository; those made above are"
+)
 def test_real_clips_give_the_recorded_frames():
     for clip in json.loads((SHARED_CLIPS / "manifest.json").read_text()):
         indices = clip["midpoint_indices"]

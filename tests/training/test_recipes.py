@@ -10,6 +10,7 @@ from tests.support.paths import ROOT
 from training.command_line import parse_arguments
 from training.masking import count_masked_patches
 from training.parameter_rules import ParameterPlan
+from training.pretraining_setup import corpus_config
 
 CONFIGS = ROOT / "training" / "configs"
 # Source: paper, section 4.1 and Table 1; released configurations.
@@ -86,6 +87,11 @@ def test_the_main_job_s_rules_fit_the_tiny_model():
     ParameterPlan(model, args.parameter_rules, learning_rate=1e-3).apply(model)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == {name for name, _ in model.named_parameters() if name.startswith("text_model.encoder.layers.0.")}
+
+
+def test_the_main_job_crops_its_videos_without_resizing_them():
+    model_args, data_args, *_ = parse_arguments([])
+    assert model_args.shortest_edge == corpus_config(data_args, seed=0).image_size
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -154,15 +154,20 @@ def test_models_without_text_embed_videos_for_the_probe(family, tmp_path, videos
         embedder.embed_texts(["a"])
 
 
-@pytest.fixture(scope="module")
-def open_clip_folder(tmp_path_factory):
+OPEN_CLIP_TOWERS = {
+    "transformer": {"width": 24, "layers": 1, "image_size": 24, "patch_size": 8, "head_width": 12},
+    "resnet": {"width": 8, "layers": [1, 1, 1, 1], "image_size": 32, "head_width": 16},
+}
+
+
+@pytest.fixture(scope="module", params=OPEN_CLIP_TOWERS)
+def open_clip_folder(request, tmp_path_factory):
     """A small model as open_clip saves it: configuration and weights."""
     open_clip = pytest.importorskip("open_clip")
     folder = tmp_path_factory.mktemp("open_clip") / "small"
     folder.mkdir()
-    sizes = {"width": 24, "layers": 1}
-    vision = {**sizes, "image_size": 24, "patch_size": 8, "head_width": 12}
-    text = {**sizes, "context_length": 12, "vocab_size": 49408, "heads": 2}
+    vision = OPEN_CLIP_TOWERS[request.param]
+    text = {"width": 24, "layers": 1, "context_length": 12, "vocab_size": 49408, "heads": 2}
     config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
     torch.manual_seed(0)
     save_file(open_clip.CLIP(**config).state_dict(), folder / "open_clip_model.safetensors")
@@ -178,6 +183,7 @@ def test_a_model_of_open_clip_averages_its_frames(open_clip_folder, videos):
     name = f"local-dir:{open_clip_folder}"
     embedder = load_open_clip(name, EmbedderOptions())
     model, transform = open_clip.create_model_from_pretrained(name)
+    model.eval()
     for path in videos:
         frames = [to_pil_image(frame) for frame in read_frames(path, 12, exact=False)[0]]
         expected = model.encode_image(torch.stack([transform(frame) for frame in frames]), normalize=True).mean(0)
@@ -186,7 +192,8 @@ def test_a_model_of_open_clip_averages_its_frames(open_clip_folder, videos):
     torch.testing.assert_close(torch.from_numpy(embedder.embed_texts(TEXTS)), expected, rtol=1e-4, atol=1e-5)
     assert embedder.temperature == pytest.approx(0.07, rel=1e-3)
     description = embedder.description
-    assert description["name"] == "small" and description["architecture"] == {"image_size": [24, 24]}
+    sizes = {"image_size": [transform.transforms[0].size[0]] * 2}
+    assert description["name"] == "small" and description["architecture"] == sizes
     assert str(open_clip_folder.parent) not in json.dumps(description) and "Resize" in description["transform"]["steps"]
 
 
